@@ -1,0 +1,64 @@
+"""Every error that Citewell raises on purpose, as one tree. Each message says what to do next.
+
+CitewellError
+├── InvalidQuestion        an empty or over-long question
+├── InvalidSettings        an unknown or impossible setting
+├── UnreadableDocument     a file that cannot become a document
+├── StoreError
+│   ├── StoreInUse         another process owns this store; `address` says where it answers, if it does
+│   ├── StoreTooNew        written by a newer Citewell
+│   ├── StoreDamaged       the SQLite file cannot be read
+│   └── EmbedderChanged    the store's vectors were made by another embedding model
+└── ModelUnavailable
+    └── DamagedWeights     a model file whose SHA-256 is not its maker's
+"""
+
+from __future__ import annotations
+
+
+class CitewellError(Exception):
+    """Base of everything below; its text is meant for the user."""
+
+
+class InvalidQuestion(CitewellError):
+    """The question is empty, too long, or not text."""
+
+
+class InvalidSettings(CitewellError):
+    """A setting is unknown or its value cannot work."""
+
+
+class UnreadableDocument(CitewellError):
+    """A file cannot be read as a document; the text says why."""
+
+
+class StoreError(CitewellError):
+    """The store on disk cannot be opened or written as asked."""
+
+
+class StoreInUse(StoreError):
+    """Another process owns the store."""
+
+    def __init__(self, message: str, address: str | None = None) -> None:
+        super().__init__(message)
+        self.address = address
+
+
+class StoreTooNew(StoreError):
+    """The store was written by a newer version of Citewell."""
+
+
+class StoreDamaged(StoreError):
+    """The store's SQLite file cannot be read."""
+
+
+class EmbedderChanged(StoreError):
+    """The store's vectors come from another embedding model than the one set."""
+
+
+class ModelUnavailable(CitewellError):
+    """The language model cannot be had, loaded or reached, or broke off."""
+
+
+class DamagedWeights(ModelUnavailable):
+    """A model file is not, byte for byte, what its maker published."""

@@ -1,0 +1,193 @@
+"""From a document's text to sentences and passages with exact offsets. Pure; the text is never changed.
+
+A passage is a run of whole sentences under one heading. Together the passages cover every sentence of the text once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from index.types import Document, Passage, Span
+
+PASSAGE_CHARACTERS = 450
+"""A passage is closed before it grows past this, measured over sentences: see docs/benchmarks.md."""
+
+SENTENCE_CHARACTERS = 600
+"""A sentence longer than this (tables, code, text without full stops) is cut at white space."""
+
+_ABBREVIATIONS = frozenset(
+    """mr mrs ms dr prof sr jr st mt gen col lt sgt capt rev hon gov sen rep pres vs etc al cf eg ie e.g i.e a.m p.m no nos vol vols ch sec fig figs eq eqs ref
+    refs pp p ed eds trans inc ltd co corp llc dept univ assn approx est min max jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun
+    u.s u.k u.n e.u ph.d m.d b.a m.a d.c""".split()
+)
+_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？｡]+[」』”’）]*")
+_OPENS = re.compile(r"\s+[\"'“‘«(\[—–\-]*\s*(\S)")
+_HEADING = re.compile(r"(#{1,6})\s+\S")
+_ITEM = re.compile(r"\s*(?:[-*+•–—]|\d{1,3}[.)])\s+\S")
+_FENCE = re.compile(r"\s*(?:```|~~~)")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A heading, a list item, a table row or a paragraph: lines that belong together. `level` is 0 for anything but a heading."""
+
+    span: Span
+    level: int
+    paragraph: int
+
+
+def _lines(text: str) -> Iterator[Span]:
+    """Spans of the lines that hold something, without the white space around them."""
+    for match in re.finditer(r"[^\r\n\f\v\x1c-\x1e\x85\u2028\u2029]+", text):
+        line = match.group()
+        if line.strip():
+            yield Span(match.start() + len(line) - len(line.lstrip()), match.start() + len(line.rstrip()))
+
+
+def _wrap_width(lengths: list[int]) -> int:
+    """The width at which a text was wrapped by hand, or 0 when its lines are whole paragraphs."""
+    if len(lengths) < 8:
+        return 0
+    ordered = sorted(lengths)
+    wide = ordered[int(len(ordered) * 0.9)]
+    full = sum(wide * 0.75 <= length <= wide + 12 for length in lengths)
+    return wide if 40 <= wide <= 120 and ordered[-1] <= wide * 1.5 and full >= len(lengths) * 0.4 else 0
+
+
+def blocks(text: str) -> list[Block]:
+    """The text's blocks in order. A newline ends a block, except inside a paragraph that was wrapped by hand."""
+    lines = list(_lines(text))
+    width = _wrap_width([line.end - line.start for line in lines])
+    found: list[Block] = []
+    paragraph = 0
+    fenced = False
+    previous: Span | None = None
+    joinable = False
+    for line in lines:
+        content = text[line.start : line.end]
+        if previous is None or text.count("\n", previous.end, line.start) + text.count("\r", previous.end, line.start) * ("\n" not in text) > 1:
+            paragraph += 1
+            joinable = False
+        heading = None if fenced else _HEADING.match(content)
+        fence = bool(_FENCE.match(content))
+        starts = heading or fence or fenced or _ITEM.match(text[line.start : line.end]) or content.startswith("|")
+        if joinable and not starts and found and width and previous is not None and previous.end - previous.start >= width * 0.6:
+            last = found[-1]
+            found[-1] = Block(Span(last.span.start, line.end), last.level, last.paragraph)
+        else:
+            found.append(Block(line, len(heading.group(1)) if heading else 0, paragraph))
+        joinable = not (heading or fence or fenced)
+        fenced ^= fence
+        previous = line
+    return [_plain_heading(text, block, following) for block, following in zip(found, [*found[1:], None], strict=True)]
+
+
+def _plain_heading(text: str, block: Block, following: Block | None) -> Block:
+    """Sees a heading in a short line of its own that ends in no punctuation and has text below it, as plain text files write them."""
+    content = text[block.span.start : block.span.end]
+    if (
+        block.level
+        or following is None
+        or len(content) > 90
+        or not re.match(r"[\"“‘']?[A-Z0-9]", content)
+        or re.search(r"[.!;:,…。！？]['\"”’)]*$", content)
+        or _ITEM.match(content)
+        or content.startswith(("|", "-", "*"))
+        or following.span.end - following.span.start < len(content)
+        or len(content.split()) > 14
+    ):
+        return block
+    return Block(block.span, 7, block.paragraph)
+
+
+def _cut(text: str, span: Span) -> Iterator[Span]:
+    """Cuts one block at the ends of its sentences, and over-long sentences at white space."""
+    start = span.start
+    for end in [*_sentence_ends(text, span), span.end]:
+        while start < end and text[start].isspace():
+            start += 1
+        while end - start > SENTENCE_CHARACTERS:
+            at = max(text.rfind(mark, start + SENTENCE_CHARACTERS // 2, start + SENTENCE_CHARACTERS) for mark in ("; ", ", ", " ", "\n", "\t"))
+            at = at + 1 if at > 0 else start + SENTENCE_CHARACTERS
+            yield Span(start, start + len(text[start:at].rstrip()))
+            start = at + len(text[at:end]) - len(text[at:end].lstrip())
+        if end > start:
+            yield Span(start, start + len(text[start:end].rstrip()))
+        start = end
+
+
+def _sentence_ends(text: str, span: Span) -> Iterator[int]:
+    for match in _END.finditer(text, span.start, span.end):
+        end = match.end()
+        if match.group()[0] in "。！？｡":
+            yield end
+            continue
+        opening = _OPENS.match(text, end, span.end)
+        if opening is None:
+            continue
+        first = opening.group(1)
+        if match.group().strip("\"'”’»)]") == ".":
+            before = re.search(r"[^\s(\[“\"]*$", text[span.start : match.start()])
+            word = before.group() if before else ""
+            if word.lower() in _ABBREVIATIONS and not (word.lower() in ("etc", "inc", "ltd", "co", "corp", "u.s", "u.k", "p.m", "a.m") and first.isupper()):
+                continue
+            if len(word) == 1 and word.isupper() and word != "I":
+                continue
+            if word.isdigit() and match.start() - len(word) == span.start:
+                continue
+        if first.islower() and match.group()[0] != "…":
+            # A quotation can end in ! or ? inside a sentence: "Stop!" he said.
+            continue
+        yield end
+
+
+def sentences(text: str) -> list[Span]:
+    """Spans of the text's sentences in order, without white space around them. Headings and list items count as sentences."""
+    return [sentence for block in blocks(text) for sentence in _cut(text, block.span)]
+
+
+def paragraphs(text: str) -> list[list[Span]]:
+    """The same sentences, grouped by paragraph (blocks with no empty line, heading or item between them)."""
+    return [list(_cut(text, block.span)) for block in blocks(text)]
+
+
+def passage_id(document_id: str, span: Span, text: str) -> str:
+    """The id of a passage: changes when the passage moves or its words change, 32 hexadecimal digits."""
+    return hashlib.blake2b(f"{document_id}\0{span.start}\0{span.end}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def split(document: Document, size: int = PASSAGE_CHARACTERS) -> list[Passage]:
+    """The document's passages in order: whole sentences, at most `size` characters where sentences allow, never across a heading."""
+    text = document.text
+    trail: list[tuple[int, str]] = []
+    found: list[Passage] = []
+    held: list[Span] = []
+
+    def close() -> None:
+        if not held:
+            return
+        span = Span(held[0].start, held[-1].end)
+        quoted = text[span.start : span.end]
+        heading = " > ".join(name for _, name in trail)
+        found.append(Passage(passage_id(document.id, span, quoted), document.id, document.source, document.title, heading, span, quoted))
+        held.clear()
+
+    after_heading = False
+    for block in blocks(text):
+        if block.level:
+            if not after_heading:
+                close()
+            name = text[block.span.start : block.span.end].strip("# \t")
+            trail = [entry for entry in trail if entry[0] < block.level]
+            if name != document.title:
+                trail.append((block.level, name))
+        for sentence in _cut(text, block.span):
+            if held and sentence.end - held[0].start > size:
+                close()
+            held.append(sentence)
+        after_heading = bool(block.level)
+    close()
+    return found
