@@ -1,0 +1,167 @@
+"""The straight line: one function from a question to its verified answer. Every door consumes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from index.errors import ModelUnavailable
+from index.types import Hit
+from rag import decide, extract, prompt
+from rag.cite import Verified, cite, quote
+from rag.model import Finished, LanguageModel, reply
+from rag.types import Answer, Citation, Event, Evidence, Timings, Token, Turn, Usage
+
+if TYPE_CHECKING:
+    from rag.assistant import Assistant
+
+PASSAGES = 6
+PASSAGES_FOR_ALL = 9
+"""How many passages the model reads: prompt tokens are the cost that users feel. Questions for a list read more."""
+
+DRAFT_TOKENS = 160
+DRAFT_TOKENS_FOR_ALL = 260
+REWRITE_TOKENS = 40
+
+
+@dataclass(slots=True)
+class Course:
+    """What is counted while one question is on its way."""
+
+    began: float
+    usage: Usage = Usage()
+    first_token_ms: float | None = None
+
+    def elapsed_ms(self) -> float:
+        return (time.monotonic() - self.began) * 1000
+
+    def add(self, usage: Usage) -> None:
+        self.usage = Usage(self.usage.prompt_tokens + usage.prompt_tokens, self.usage.completion_tokens + usage.completion_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the answer will say."""
+
+    text: str
+    abstained: bool
+    citations: tuple[Citation, ...] = ()
+    unsupported: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Iterator[Event]:
+    """Answers a question: yields Evidence, then Tokens as the model speaks, then the Answer. Closing the iterator stops the model.
+
+    `documents` narrows to ids or sources. Raises InvalidQuestion, KeyError for a document that is not there; a failing model is told in the Answer.
+    """
+    course = Course(time.monotonic())
+    asked = prompt.checked(question)
+    model, notice = assistant.answering_model()
+    standalone = _standalone(asked, history, model, course)
+    hits = _evidence(standalone, assistant, documents)
+    evidence_ms = course.elapsed_ms()
+    yield Evidence(standalone, hits)
+    texts = {hit.passage.document_id: assistant.store.text(hit.passage.document_id) for hit in hits}
+    name = model.name if model else "none"
+    if not hits:
+        outcome = _refusal(assistant, hits, documents)
+    elif model is None:
+        outcome = _by_quoting(standalone, hits, texts, assistant, documents, notice)
+    else:
+        try:
+            outcome = yield from _by_model(standalone, hits, texts, assistant, documents, model, course)
+        except ModelUnavailable as error:
+            outcome = _by_quoting(standalone, hits, texts, assistant, documents, f"{error} Until then the documents' own sentences answer.")
+    timings = Timings(round(evidence_ms, 1), course.first_token_ms, round(course.elapsed_ms(), 1))
+    yield Answer(
+        asked, standalone, outcome.text, outcome.abstained, outcome.citations, outcome.unsupported, hits, name, timings, course.usage, outcome.notices
+    )  # fmt: skip
+
+
+def _standalone(question: str, history: Sequence[Turn], model: LanguageModel | None, course: Course) -> str:
+    """The question as it can be understood without the conversation. The model is asked only where its words alone do not settle it."""
+    if not history or not prompt.leans_on_history(question):
+        return question
+    quick = prompt.resolved(question, history)
+    if quick or model is None:
+        return quick or prompt.with_subject(question, history)
+    try:
+        text, usage = reply(model, prompt.rewrite_messages(question, history), REWRITE_TOKENS)
+    except ModelUnavailable:
+        return prompt.with_subject(question, history)
+    course.add(usage)
+    return prompt.rewritten(text, question, history)
+
+
+def _evidence(question: str, assistant: Assistant, documents: Sequence[str] | None) -> tuple[Hit, ...]:
+    hits = assistant.search(question, limit=PASSAGES_FOR_ALL if prompt.asks_for_all(question) else PASSAGES, documents=documents)
+    if hits and prompt.asks_about_document(question):
+        known = {hit.passage.id for hit in hits}
+        hits += [Hit(passage, 0.0) for passage in assistant.store.edges(hits[0].passage.document_id) if passage.id not in known]
+    return tuple(hits)
+
+
+def _by_model(
+    question: str, hits: Sequence[Hit], texts: Mapping[str, str], assistant: Assistant, documents: Sequence[str] | None, model: LanguageModel, course: Course
+) -> Generator[Event, None, Outcome]:
+    """Gate, draft, verify. Three calls, the first two on one cached prompt, the third of a few dozen tokens."""
+    stated, usage = model.probability(prompt.messages(question, hits, prompt.GATE))
+    course.add(usage)
+    if not decide.worth_drafting(stated):
+        return _refusal(assistant, hits, documents)
+
+    wants_all = prompt.asks_for_all(question)
+    pieces: list[str] = []
+    complete = True
+    for item in model.stream(
+        prompt.messages(question, hits, prompt.DRAFT_ALL if wants_all else prompt.DRAFT), DRAFT_TOKENS_FOR_ALL if wants_all else DRAFT_TOKENS
+    ):
+        if isinstance(item, Finished):
+            course.add(item.usage)
+            complete = item.complete
+        else:
+            if course.first_token_ms is None:
+                course.first_token_ms = round(course.elapsed_ms(), 1)
+            pieces.append(item)
+            yield Token(item)
+    draft = "".join(pieces).strip()
+
+    verified = cite(draft, question, hits, texts)
+    if not verified.citations:
+        return _refusal(assistant, hits, documents)
+    answered, usage = model.probability(prompt.check_messages(question, draft))
+    course.add(usage)
+    if not decide.worth_giving(stated, answered):
+        return _refusal(assistant, hits, documents)
+    cut = () if complete else ("The model reached its length limit, so this answer may be incomplete.",)
+    return _given(verified, cut)
+
+
+def _by_quoting(
+    question: str, hits: Sequence[Hit], texts: Mapping[str, str], assistant: Assistant, documents: Sequence[str] | None, notice: str
+) -> Outcome:
+    """The best supporting sentences themselves, as exactly cited as a model's."""
+    ranked = extract.candidates(question, hits, texts, assistant.embedder.embed)
+    chosen = extract.choose(ranked)
+    if not chosen or not decide.worth_quoting(chosen[0].similarity, chosen[0].coverage, chosen[0].names_told):
+        refusal = _refusal(assistant, hits, documents)
+        return Outcome(refusal.text, True, notices=(notice,))
+    return _given(quote(hits, texts, [(candidate.hit, candidate.span) for candidate in chosen]), (notice,))
+
+
+def _given(verified: Verified, notices: tuple[str, ...]) -> Outcome:
+    return Outcome(verified.text, False, verified.citations, verified.unsupported, notices)
+
+
+def _refusal(assistant: Assistant, hits: Sequence[Hit], documents: Sequence[str] | None) -> Outcome:
+    """Says that nothing was found, and what was looked at."""
+    if not hits:
+        return Outcome("I could not find an answer: there are no documents to look in yet. Add some with `citewell sync FOLDER`.", True)
+    known = len(assistant.store.documents())
+    where = "the documents you chose" if documents else "the document" if known == 1 else f"the {known} documents"
+    titles = list(dict.fromkeys(hit.passage.title for hit in hits))[:2]
+    nearest = " and ".join(f"“{title}”" for title in titles)
+    return Outcome(f"I could not find an answer to this in {where}. The nearest passages that I looked at are in {nearest}.", True)

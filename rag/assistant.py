@@ -1,0 +1,215 @@
+"""Puts the parts together: settings in, an Assistant out. The only place that knows which store, embedder and model are in use."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from index.embed import Embedder, SentenceTransformerEmbedder
+from index.errors import CitewellError, DamagedWeights, InvalidSettings, ModelUnavailable
+from index.search import search
+from index.store import Store
+from index.sync import Progress, SyncReport, sync
+from index.types import Hit
+from rag import answer, weights
+from rag.model import EmbeddedModel, LanguageModel, LlamaIndexModel, ModelStatus, OpenAIModel
+from rag.settings import SEEDS, Settings
+from rag.types import Answer, Event, Turn
+
+if TYPE_CHECKING:
+    from llama_index.core.llms import LLM
+
+NO_MODEL = "No language model is set, so the documents' own sentences answer."
+
+STARTERS = (
+    "How long can Kling 3.0 videos be?",
+    "Why does Z.ai open-source its models?",
+    "How does the Chinese government fund AI research?",
+    "Who is Zhou, and why can he not rely on brute force?",
+)
+"""Questions on the seed documents; other documents give their own."""
+
+log = logging.getLogger(__name__)
+
+
+class Assistant:
+    """Answers questions about the documents in one store. Open it with open_assistant(), close it or use it as a context manager."""
+
+    def __init__(self, settings: Settings, store: Store, embedder: Embedder, model: LanguageModel | None, status: ModelStatus) -> None:
+        self.settings = settings
+        self.store = store
+        self.embedder = embedder
+        self._model = model
+        self._status = status
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the store back to other processes and frees the model's memory."""
+        self.store.close()
+        if isinstance(self._model, EmbeddedModel):
+            self._model.close()
+
+    def sync(self, folder: str | Path, progress: Progress | None = None) -> SyncReport:
+        """Makes the store match a folder; documents of other folders stay. Raises CitewellError when the folder is not there."""
+        return sync(self.store, self.embedder, Path(folder), progress)
+
+    def search(self, question: str, history: Sequence[Turn] = (), limit: int = 5, documents: Sequence[str] | None = None) -> list[Hit]:
+        """The best passages for a question, best first, without any language model. `documents` narrows to ids or sources (KeyError for unknown ones)."""
+        asked = answer.prompt.checked(question)
+        if history and answer.prompt.leans_on_history(asked):
+            asked = answer.prompt.resolved(asked, history) or answer.prompt.with_subject(asked, history)
+        return search(self.store, self.embedder, asked, limit, documents)
+
+    def stream(self, question: str, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Iterator[Event]:
+        """Evidence first, then tokens, then the verified Answer: see rag.answer.stream."""
+        return answer.stream(question, self, history, documents)
+
+    def ask(self, question: str, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Answer:
+        """The verified answer, once it is whole."""
+        last: Event | None = None
+        for last in self.stream(question, history, documents):
+            pass
+        assert isinstance(last, Answer), "a stream ends in its Answer"
+        return last
+
+    def answering_model(self) -> tuple[LanguageModel | None, str]:
+        """The model that answers now, and what to tell the user where there is none."""
+        return self._model, self._status.message or NO_MODEL
+
+    def model_status(self) -> ModelStatus:
+        """Whether the model can answer, in a plain sentence."""
+        return self._status
+
+    def starters(self) -> tuple[str, ...]:
+        """Questions to start from."""
+        documents = self.store.documents()
+        if self.store.fingerprints(str(SEEDS.resolve())):
+            return STARTERS
+        return tuple(f"What does “{document.title}” say?" for document in documents[:4])
+
+    def prepare(self, progress: weights.Progress | None = None) -> None:
+        """Fetches what is missing of the model and loads it and the embedder, so that the first question need not wait. Never raises: the status tells."""
+        if isinstance(self.embedder, SentenceTransformerEmbedder):
+            try:
+                self.embedder.load()
+            except CitewellError as error:
+                log.error("%s", error)
+        if self._status.state == "fetching":
+            wanted = weights.CATALOG[self.settings.model]
+
+            def told(done: int, total: int, where: str) -> None:
+                self._status = ModelStatus(
+                    "fetching", f"The language model is being fetched ({100 * done // total} %). Until then the documents' own sentences answer.", wanted.name
+                )
+                if progress:
+                    progress(done, total, where)
+
+            try:
+                path = weights.fetch(wanted, self.settings.models_dir, told)
+            except ModelUnavailable as error:
+                self._status = ModelStatus("missing", f"{error} Until then the documents' own sentences answer.", wanted.name)
+                return
+            self._model, self._status = _embedded(path, wanted.name, self.settings)
+        if isinstance(self._model, EmbeddedModel) and not self._model.loaded:
+            self._status = ModelStatus("loading", "The language model is loading.", self._model.name)
+            try:
+                self._model.load()
+            except ModelUnavailable as error:
+                self._model, self._status = None, ModelStatus("missing", f"{error} Until then the documents' own sentences answer.", self._status.name)
+                return
+            self._status = ModelStatus("ready", "", self._model.name)
+
+    def prepare_in_background(self) -> None:
+        """prepare() in a thread of its own."""
+        threading.Thread(target=self.prepare, name="citewell-prepare", daemon=True).start()
+
+
+def open_assistant(settings: Settings | None = None, *, llm: LLM | None = None, fetch: bool = True, progress: weights.Progress | None = None) -> Assistant:
+    """Opens the store that the settings name, with its embedder and model. `llm` is any LlamaIndex LLM, in place of `settings.model`.
+
+    The embedded model's file is fetched when it is missing, unless `fetch` is False. A model that cannot be had is no error: the status tells, and
+    the documents' own sentences answer. Raises StoreInUse, StoreTooNew, StoreDamaged, EmbedderChanged, InvalidSettings, DamagedWeights.
+    """
+    settings = settings or Settings()
+    model, status = (LlamaIndexModel(llm, settings.model_seconds), ModelStatus("ready", "", "llm")) if llm is not None else configured_model(settings)
+    embedder = SentenceTransformerEmbedder(settings.embedder)
+    store = Store(settings.data_dir, embedder.identity)
+    assistant = Assistant(settings, store, embedder, model, status)
+    if status.state == "fetching" and fetch:
+        try:
+            assistant.prepare(progress)
+        except BaseException:
+            assistant.close()
+            raise
+    return assistant
+
+
+def configured_model(settings: Settings) -> tuple[LanguageModel | None, ModelStatus]:
+    """The model that the settings name, not loaded, and its status. Raises InvalidSettings, DamagedWeights."""
+    chosen = settings.model
+    if chosen == "none":
+        return None, ModelStatus("none", NO_MODEL, "none")
+    if chosen in weights.CATALOG:
+        path = weights.locate(weights.CATALOG[chosen], settings.models_dir)
+        if path is None:
+            return None, ModelStatus("fetching", "The language model has not been fetched yet. Until then the documents' own sentences answer.", chosen)
+        return _embedded(path, chosen, settings)
+    if chosen.startswith(("http://", "https://")):
+        if not settings.model_name:
+            raise InvalidSettings(f"The model is set to the URL {chosen}; set CITEWELL_MODEL_NAME to the name of the model to ask for there.")
+        return OpenAIModel(chosen, settings.model_name, settings.api_key.get_secret_value(), settings.model_seconds), ModelStatus("ready", "", settings.model_name)
+    if chosen.lower().endswith(".gguf"):
+        path = Path(chosen).expanduser()
+        if not path.is_file():
+            raise InvalidSettings(f"The model is set to {chosen}, but there is no such file. Check the path, or set CITEWELL_MODEL=embedded.")
+        if path.open("rb").read(4) != b"GGUF":
+            raise DamagedWeights(f"{chosen} is no GGUF file. Only GGUF files can be run; set CITEWELL_MODEL=embedded for the model that Citewell fetches itself.")
+        return _embedded(path, path.stem, settings)
+    known = ", ".join(["embedded", "embedded-small", "none", "a path to a .gguf file", "an http(s) URL of an OpenAI-compatible server"])
+    raise InvalidSettings(f"The model '{chosen}' is not known. CITEWELL_MODEL can be: {known}.")
+
+
+def _embedded(path: Path, name: str, settings: Settings) -> tuple[EmbeddedModel, ModelStatus]:
+    return EmbeddedModel(path, name, settings.model_seconds), ModelStatus("ready", "", name)
+
+
+_default: Assistant | None = None
+_opening = threading.Lock()
+
+
+def default_assistant(progress: Callable[[int, int, str], None] | None = None) -> Assistant:
+    """The assistant that ask() uses, opened once; the seed documents are indexed when its store is empty."""
+    global _default
+    with _opening:
+        if _default is None:
+            opened = open_assistant(progress=progress)
+            seed(opened)
+            _default = opened
+        return _default
+
+
+def seed(assistant: Assistant, progress: Progress | None = None) -> SyncReport | None:
+    """Indexes the seed documents when the store holds none; None when it holds some."""
+    return None if assistant.store.documents() else assistant.sync(SEEDS, progress)
+
+
+def stream(question: str, history: Sequence[Turn] = (), assistant: Assistant | None = None, documents: Sequence[str] | None = None) -> Iterator[Event]:
+    """Evidence, tokens, then the Answer, from the default assistant or the one given."""
+    return (assistant or default_assistant()).stream(question, history, documents)
+
+
+def ask(question: str, history: Sequence[Turn] = (), assistant: Assistant | None = None, documents: Sequence[str] | None = None) -> Answer:
+    """The verified answer to a question about the documents. Opens the default assistant at the first call.
+
+    Raises InvalidQuestion, KeyError for an unknown document, and what open_assistant() raises.
+    """
+    return (assistant or default_assistant()).ask(question, history, documents)

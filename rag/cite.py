@@ -1,0 +1,325 @@
+"""From a draft to an answer whose every sentence is verified. Pure: no model, no store.
+
+Each sentence of the draft is aligned with windows of one to three neighbouring sentences of the evidence. A window supports a sentence when it holds
+the sentence's words, every number and every name in it, and does not say the opposite. The model's own marks only break ties: small models drop or invent them.
+This module alone builds a Citation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from index.split import paragraphs, sentences
+from index.types import Hit, Span
+from index.words import FUNCTION_WORDS, WORD, content_stems, stem
+from rag.types import Citation
+
+SUPPORT = 0.6
+"""The least part of a sentence's words that its spans must hold. See docs/benchmarks.md for where it comes from."""
+
+OWN = 0.4
+"""The least part of a sentence's words that a window must hold itself before names told elsewhere count for it."""
+
+WINDOW = 3
+"""The longest run of neighbouring sentences that may be quoted for one sentence."""
+
+TOPIC_CHARACTERS = 100_000
+"""How far into a document its topics are looked for."""
+
+PARAGRAPH_CHARACTERS = 1_500
+"""How far back from a passage the beginning of its first paragraph is looked for."""
+
+SPANS = 4
+"""The most spans that one sentence may need together: a list can draw on several places."""
+
+MARK = re.compile(r"[ \t]*\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
+_NUMBER = re.compile(r"(?<![\w.])\d(?:[\d,]*\d)?(?:\.\d+)*", re.ASCII)
+_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
+_SPELLED = {word: str(value) for value, word in enumerate(_UNITS.split())}
+_SPELLED |= {word: str(value) for value, word in zip(range(30, 110, 10), "thirty forty fifty sixty seventy eighty ninety hundred".split(), strict=True)}
+del _SPELLED["one"]  # far more often a pronoun than a count
+_NEGATION = re.compile(
+    r"\b(?:not(?!\s+(?:just|only|merely|simply|so much))|never|no(?!\s+doubt)|none|nobody|nothing|neither|nor|without|cannot|\w+n['’]t(?!\s+(?:just|only|merely|simply))|lacks?|lacked|fail(?:s|ed)? to|unable|refus(?:e|es|ed) to)\b",
+    re.IGNORECASE,
+)
+_HYPHEN = re.compile(r"[-‐‑–/]")
+_FULL_NAME = re.compile(r"\b[A-Z]\w+(?: [A-Z]\w+){1,3}\b")
+_CLAUSE = re.compile(r"[,;:—–()]|\b(?:but|while|whereas|although|though|instead)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A draft after verification: its text with marks, the citations they resolve to, and the sentences that nothing supports."""
+
+    text: str
+    citations: tuple[Citation, ...]
+    unsupported: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a sentence of the draft says, as it is compared. `fresh` are the stems that the question did not hold."""
+
+    stems: frozenset[str]
+    fresh: frozenset[str]
+    numbers: frozenset[str]
+    names: frozenset[str]
+    negated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Neighbouring sentences of one paragraph of one document, and what they hold. `context` are the names told before them in the paragraph or above it."""
+
+    hit: int
+    document_id: str
+    span: Span
+    text: str
+    stems: frozenset[str]
+    numbers: frozenset[str]
+    names: frozenset[str]
+    context: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All windows of the passages; the names of several words that they tell (`Jordan Schneider`), each as (stems, last stem); and, by document id,
+    the names that the document is about, so that its sentences may leave them out."""
+
+    windows: tuple[Window, ...]
+    full_names: tuple[tuple[frozenset[str], str], ...]
+    topics: Mapping[str, frozenset[str]]
+
+
+def numbers(text: str) -> frozenset[str]:
+    """The numbers in a text, written one way: `fifteen` and `15` are one, thousands marks go. Numbers inside names (M2.5) belong to the name."""
+    found = {match.group().replace(",", "") for match in _NUMBER.finditer(text)}
+    return frozenset(found | {_SPELLED[word] for word in re.findall(r"[a-z]+", text.lower()) if word in _SPELLED})
+
+
+def names(text: str) -> frozenset[str]:
+    """Stems of the words that look like names: a capital, or a digit among letters; function words left out."""
+    return frozenset(
+        stem(piece) for word in WORD.findall(text) for piece in _HYPHEN.split(word) if re.search(r"[A-Z]|[a-z]\d|\d[a-z]", piece) and not _is_function(piece)
+    )
+
+
+def _is_function(piece: str) -> bool:
+    return re.sub(r"['’].*", "", piece.lower()) in FUNCTION_WORDS
+
+
+def _opens_plainly(sentence: str) -> str | None:
+    """The stem of the first word when its capital may come only from standing first: `Improving models …`."""
+    first = WORD.search(sentence)
+    if first is None:
+        return None
+    piece = _HYPHEN.split(first.group())[0]
+    return None if re.search(r"\w[A-Z]|\d", piece) else stem(piece)
+
+
+def negated(text: str) -> bool:
+    """Whether a text denies something. `not only` and its kin deny nothing."""
+    return bool(_NEGATION.search(text))
+
+
+def claim(sentence: str, question: str, known: frozenset[str]) -> Claim:
+    """What a sentence says. `known` are names that evidence or question tell elsewhere than at a sentence's start."""
+    stems = frozenset(content_stems(sentence))
+    found = names(sentence)
+    opening = _opens_plainly(sentence)
+    if opening is not None and opening not in known:
+        found -= {opening}
+    return Claim(stems, stems - frozenset(content_stems(question)), numbers(sentence), found, negated(sentence))
+
+
+def gather(hits: Sequence[Hit], texts: Mapping[str, str]) -> Evidence:
+    """All windows of the hits' passages. `texts` holds the stored text of every hit's document, by document id."""
+    found: list[Window] = []
+    told: dict[frozenset[str], str] = {}
+    for number, hit in enumerate(hits):
+        passage = hit.passage
+        above = names(f"{passage.title} {passage.heading}")
+        for match in _FULL_NAME.finditer(passage.text):
+            pieces = [stem(word) for word in WORD.findall(match.group())]
+            if not match.group().split()[-1].isupper():
+                told[frozenset(pieces)] = pieces[-1]
+        whole = texts[passage.document_id]
+        for paragraph in paragraphs(passage.text):
+            # A paragraph can have begun in the passage before.
+            opening = max(whole.rfind("\n", 0, passage.span.start + paragraph[0].start), passage.span.start - PARAGRAPH_CHARACTERS) + 1
+            for first in range(len(paragraph)):
+                before = names(whole[opening : passage.span.start + paragraph[first].start])
+                for last in range(first, min(first + WINDOW, len(paragraph))):
+                    span = Span(passage.span.start + paragraph[first].start, passage.span.start + paragraph[last].end)
+                    text = whole[span.start : span.end]
+                    stems = frozenset(content_stems(text))
+                    found.append(Window(number, passage.document_id, span, text, stems, numbers(text), names(text), before | above))
+    return Evidence(tuple(found), tuple(told.items()), {hit.passage.document_id: _topics(texts[hit.passage.document_id][:TOPIC_CHARACTERS]) for hit in hits})
+
+
+@lru_cache(maxsize=256)
+def _topics(text: str) -> frozenset[str]:
+    """The names that a text tells nearly as often as any: what it is about."""
+    counts = Counter(stem(piece) for word in WORD.findall(text) for piece in _HYPHEN.split(word) if names(piece))
+    most = max(counts.values(), default=0)
+    return frozenset(name for name, count in counts.items() if count >= max(4, 0.3 * most))
+
+
+@lru_cache(maxsize=100_000)
+def _alike(first: str, second: str) -> bool:
+    """Whether two stems are of one family: `invest` and `investor`, `generat` and `generator`."""
+    if first == second:
+        return True
+    shorter, longer = sorted((first, second), key=len)
+    return len(shorter) >= 5 and len(longer) - len(shorter) <= 3 and longer.startswith(shorter)
+
+
+def _held(wanted: frozenset[str], there: frozenset[str]) -> frozenset[str]:
+    return frozenset(word for word in wanted if word in there or any(_alike(word, other) for other in there))
+
+
+def _contradicts(sentence: Claim, window: Window) -> bool:
+    """Whether one of the two denies what the other says, judged by the window's clause that is nearest to the sentence."""
+    if sentence.negated:
+        return not negated(window.text)
+    clauses = [clause for clause in _CLAUSE.split(window.text) if clause.strip()]
+    nearest = max(clauses, key=lambda clause: len(_held(sentence.stems, frozenset(content_stems(clause)))), default=window.text)
+    return negated(nearest)
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """What of a sentence some windows bear out so far. `inferred` names stand near them, not in them."""
+
+    stems: frozenset[str] = frozenset()
+    numbers: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
+    inferred: frozenset[str] = frozenset()
+
+    def joined(self, other: Cover) -> Cover:
+        names = self.names | other.names
+        return Cover(self.stems | other.stems, self.numbers | other.numbers, names, (self.inferred | other.inferred) - names)
+
+    def suffices(self, sentence: Claim) -> bool:
+        """Every number and name, and enough of the words: of all, and of those that answer."""
+        exact = sentence.numbers <= self.numbers and sentence.names <= self.names | self.inferred
+        return exact and 0 < SUPPORT * len(sentence.stems) <= len(self.stems) and SUPPORT * len(sentence.fresh) <= len(self.stems & sentence.fresh)
+
+    def worth(self, sentence: Claim) -> float:
+        """How much is borne out: words once, words that the question did not hold twice, numbers and names twice more, inferred names little."""
+        return len(self.stems) + len(self.stems & sentence.fresh) + 2.0 * len(self.numbers) + 2.0 * len(self.names) + 0.5 * len(self.inferred)
+
+
+def _cover(sentence: Claim, window: Window, evidence: Evidence) -> Cover:
+    own = _held(sentence.stems, window.stems)
+    held = _held(sentence.names, window.names | window.stems)
+    told: frozenset[str] = frozenset()
+    if len(own) >= OWN * len(sentence.stems):
+        # A name that the window leaves to a pronoun counts when its paragraph or heading told it before, or the document is about it;
+        # a first name when the last name stands there. A window that holds little else of the sentence earns no such trust.
+        told = _held(sentence.names - held, window.context | evidence.topics.get(window.document_id, frozenset()))
+        for pieces, last in evidence.full_names:
+            if last in held:
+                told |= (sentence.names - held) & pieces
+    return Cover(own | (told & sentence.stems), sentence.numbers & window.numbers, held, told)
+
+
+def support(sentence: Claim, evidence: Evidence, hinted: frozenset[int] = frozenset()) -> list[Window]:
+    """The fewest, smallest windows that together bear the sentence out, and one of each other document that does so alone; empty when nothing does.
+
+    Greedy: the window that adds most comes first. Length costs a little; ties go to passages that the model hinted at, then to the better hit.
+    """
+    covers = [(window, _cover(sentence, window, evidence)) for window in evidence.windows if not _contradicts(sentence, window)]
+    chosen: list[Window] = []
+    total = Cover()
+    while len(chosen) < SPANS and not total.suffices(sentence):
+        ranked = [
+            (total.joined(cover).worth(sentence) - total.worth(sentence) - 0.004 * len(window.text) + 0.1 * (window.hit in hinted), -window.hit, window, cover)
+            for window, cover in covers
+            if cover.stems and (not chosen or _earns(total, cover, sentence))
+        ]
+        if not ranked:
+            return []
+        gain, _, window, cover = max(ranked, key=lambda entry: entry[:2])
+        if gain <= 0:
+            return []
+        chosen.append(window)
+        total = total.joined(cover)
+    if not total.suffices(sentence):
+        return []
+    return chosen + _others(sentence, covers, {window.document_id for window in chosen})
+
+
+def _earns(total: Cover, cover: Cover, sentence: Claim) -> bool:
+    """Whether a further window brings more than one stray word or name, which any sentence might hold by chance."""
+    joined = total.joined(cover)
+    new = len((joined.stems | joined.names) - (total.stems | total.names | total.inferred)) + len(joined.numbers - total.numbers)
+    return new >= 2 or (new == 1 and len(cover.stems) >= OWN * len(sentence.stems))
+
+
+def _others(sentence: Claim, covers: Sequence[tuple[Window, Cover]], cited: set[str]) -> list[Window]:
+    """The shortest window of each further document that bears the sentence out by itself."""
+    best: dict[str, Window] = {}
+    for window, cover in covers:
+        alone = window.document_id not in cited and cover.suffices(sentence) and sentence.fresh <= cover.stems
+        if alone and (window.document_id not in best or len(window.text) < len(best[window.document_id].text)):
+            best[window.document_id] = window
+    return list(best.values())[: max(0, SPANS - 1)]
+
+
+def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> Verified:
+    """Verifies every sentence of a draft against the hits' passages.
+
+    `texts` holds the stored text of every hit's document. In the result each supported sentence ends in its marks, numbered by first use;
+    the others stay as they are and are listed in `unsupported`.
+    """
+    evidence = gather(hits, texts)
+    known = names(question) | frozenset().union(*(_known_names(window.text) for window in evidence.windows))
+    pieces: list[str] = []
+    citations: dict[tuple[str, Span], Citation] = {}
+    unsupported: list[str] = []
+    position = 0
+    for span in sentences(draft):
+        written = draft[span.start : span.end]
+        hinted = frozenset(int(digits) - 1 for marks in MARK.findall(written) for digits in marks.split(","))
+        plain = MARK.sub("", written).strip()
+        pieces.append(draft[position : span.start])
+        position = span.end
+        if not WORD.search(plain):
+            pieces.append(plain)
+            continue
+        found = support(claim(plain, question, known), evidence, hinted)
+        for window in found:
+            key = (window.document_id, window.span)
+            if key not in citations:
+                citations[key] = _citation(len(citations) + 1, window, hits[window.hit])
+        marks = "".join(f"[{citations[window.document_id, window.span].number}]" for window in found)
+        pieces.append(f"{plain} {marks}" if marks else plain)
+        if not marks:
+            unsupported.append(plain)
+    pieces.append(MARK.sub("", draft[position:]))
+    return Verified("".join(pieces).strip(), tuple(citations.values()), tuple(unsupported))
+
+
+def quote(hits: Sequence[Hit], texts: Mapping[str, str], spans: Sequence[tuple[int, Span]]) -> Verified:
+    """An answer made of the documents' own sentences: each span, given with the number of its hit, becomes a line that cites itself."""
+    citations = []
+    for number, (hit, span) in enumerate(spans, 1):
+        passage = hits[hit].passage
+        window = Window(hit, passage.document_id, span, texts[passage.document_id][span.start : span.end], *[frozenset()] * 4)
+        citations.append(_citation(number, window, hits[hit]))
+    return Verified("\n".join(f"{' '.join(citation.quote.split())} [{citation.number}]" for citation in citations), tuple(citations), ())
+
+
+def _known_names(text: str) -> frozenset[str]:
+    opening = WORD.search(text)
+    return names(text[opening.end() :]) if opening else frozenset()
+
+
+def _citation(number: int, window: Window, hit: Hit) -> Citation:
+    passage = hit.passage
+    return Citation(number, window.document_id, passage.title, passage.source, None, window.span.start, window.span.end, window.text)

@@ -1,0 +1,346 @@
+"""The command line: `citewell ask`, `chat`, `serve`, `sync`, `documents`, `evaluate`, `fetch`, `doctor`. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rag.assistant import Assistant
+    from rag.settings import Settings
+    from rag.types import Turn
+
+app = typer.Typer(
+    help="Answers from your documents, every claim numbered, every number the exact words that bear it out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the store lives.")]
+Model = Annotated[str | None, typer.Option("--model", help="embedded, embedded-small, a .gguf file, an OpenAI-compatible URL, or none.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Documents = Annotated[list[str] | None, typer.Option("--document", help="Ask this document alone (repeatable): its id or source.")]
+
+
+def main() -> None:
+    """Runs a command. Errors that Citewell raises on purpose are one plain line and exit code 1."""
+    from index.errors import CitewellError
+
+    try:
+        app()
+    except CitewellError as error:
+        print(f"citewell: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _settings(data_dir: Path | None = None, model: str | None = None, **more: Any) -> Settings:
+    from rag.settings import Settings
+
+    given = {"data_dir": data_dir, "model": model, **more}
+    return Settings(**{key: value for key, value in given.items() if value is not None})
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def _bar(unit: str) -> Iterator[Any]:
+    """A progress bar on standard error with rate and time left: a function of done, total and what is at hand."""
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    amounts = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
+    with Progress(TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn(), console=_console(), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total, what: progress.update(task, completed=done, total=total, description=what[-50:])
+
+
+def _open(settings: Settings) -> Assistant:
+    """Opens the assistant; the model is fetched with a bar, the seed documents are indexed when the store is empty."""
+    from rag.assistant import open_assistant, seed
+
+    with _bar("bytes") as progress:
+        assistant = open_assistant(settings, progress=progress)
+    seed(assistant)
+    return assistant
+
+
+@app.command()
+def ask(question: str, as_json: Json = False, document: Documents = None, data_dir: DataDir = None, model: Model = None) -> None:
+    """Answer one question. A running `citewell serve` on the same store is asked instead, which saves the start-up."""
+    from rag.prompt import checked
+
+    asked = checked(question)
+    with _answering(_settings(data_dir, model)) as answering:
+        _show(answering(asked, [], document), as_json)
+
+
+@app.command()
+def chat(data_dir: DataDir = None, model: Model = None) -> None:
+    """Ask and follow up in the terminal; an empty line ends it."""
+    from index.errors import InvalidQuestion
+    from rag.types import Turn
+
+    with _answering(_settings(data_dir, model)) as answering:
+        history: list[Turn] = []
+        while True:
+            try:
+                question = input("\nYou: ").strip()
+            except EOFError:
+                break
+            if not question:
+                break
+            try:
+                answer = _show(answering(question, history, None), False)
+            except InvalidQuestion as error:
+                print(error)
+                continue
+            history += [Turn("user", question), Turn("assistant", answer["text"])]
+
+
+@contextmanager
+def _answering(settings: Settings) -> Iterator[Any]:
+    """A function from question, history and documents to (event name, data) pairs: from this process, or from the one that owns the store."""
+    from dataclasses import asdict
+
+    from index.errors import StoreInUse
+    from rag.types import Answer, Evidence, Token
+
+    try:
+        assistant = _open(settings)
+    except StoreInUse as error:
+        if error.address is None:
+            raise
+        address = error.address
+
+        def remotely(question: str, history: Sequence[Turn], documents: list[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
+            return _asked_at(address, {"question": question, "history": [asdict(turn) for turn in history], "documents": documents})
+
+        yield remotely
+        return
+
+    def here(question: str, history: Sequence[Turn], documents: list[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
+        for event in assistant.stream(question, history, documents):
+            match event:
+                case Evidence():
+                    yield "evidence", {}
+                case Token():
+                    yield "token", {"text": event.text}
+                case Answer():
+                    yield "answer", event.to_dict()
+
+    with assistant:
+        yield here
+
+
+def _asked_at(address: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The events of a running server."""
+    import httpx
+
+    from index.errors import CitewellError, InvalidQuestion
+
+    try:
+        with httpx.stream("POST", f"{address}/api/ask", json=body, headers={"Accept": "text/event-stream"}, timeout=httpx.Timeout(300, connect=5)) as response:
+            if response.status_code != 200:
+                told = json.loads(response.read() or b"{}")
+                message = told.get("error") or told.get("detail") or f"the server at {address} answered with status {response.status_code}"
+                raise (InvalidQuestion if response.status_code == 422 else CitewellError)(str(message))
+            name = ""
+            for line in response.iter_lines():
+                if line.startswith("event: "):
+                    name = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    data = json.loads(line.removeprefix("data: "))
+                    if name == "error":
+                        raise CitewellError(data["error"])
+                    yield name, data
+    except (httpx.HTTPError, json.JSONDecodeError) as error:
+        raise CitewellError(f"The Citewell that owns this store, at {address}, does not answer ({type(error).__name__}). Stop it and try again.") from error
+
+
+def _show(events: Iterator[tuple[str, dict[str, Any]]], as_json: bool) -> dict[str, Any]:
+    """Prints an answer with its sources, and returns it."""
+    from rich.markup import escape
+
+    console = _console()
+    answer: dict[str, Any] | None = None
+    try:
+        with console.status("Searching …") as status:
+            for name, data in events:
+                if name == "evidence":
+                    status.update("Reading the evidence …")
+                elif name == "token":
+                    status.update("Writing …")
+                elif name == "answer":
+                    answer = data
+    except KeyError as error:
+        from index.errors import CitewellError
+
+        raise CitewellError(f"There is no document '{error.args[0]}'. `citewell documents` lists them.") from None
+    assert answer is not None, "a stream ends in its answer"
+    if as_json:
+        print(json.dumps(answer, ensure_ascii=False, indent=2))
+        return answer
+    from rich.console import Console
+
+    out = Console(highlight=False, soft_wrap=True)
+    text = escape(answer["text"])
+    for sentence in answer["unsupported"]:
+        text = text.replace(escape(sentence), f"{escape(sentence)} [italic](not supported by the documents)[/italic]")
+    out.print(text)
+    for citation in answer["citations"]:
+        out.print(f"\n  \\[{citation['number']}] [bold]{escape(citation['title'])}[/bold] ({escape(citation['source'])}, characters {citation['start']}–{citation['end']})")
+        out.print(f"      “{escape(' '.join(citation['quote'].split()))}”")
+    for notice in answer["notices"]:
+        out.print(f"\n[italic]{escape(notice)}[/italic]")
+    return answer
+
+
+@app.command()
+def serve(
+    data_dir: DataDir = None,
+    model: Model = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to serve on; this version serves this machine alone.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port to serve on.")] = None,
+) -> None:
+    """Open the chat page in the browser's reach, and the HTTP door with it."""
+    import logging
+    import socket
+    from pkgutil import resolve_name
+
+    from index.errors import CitewellError, InvalidSettings
+    from rag.assistant import open_assistant, seed
+
+    settings = _settings(data_dir, model, host=host, port=port)
+    if settings.host not in ("127.0.0.1", "localhost", "::1"):
+        raise InvalidSettings(f"Citewell serves this machine alone for now: it has no accounts yet, and {settings.host} would let others in. Leave CITEWELL_HOST at 127.0.0.1.")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        raise CitewellError(f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}). Stop what uses it, or choose another with --port.") from None
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{shown}:{listener.getsockname()[1]}"
+
+    with open_assistant(settings, fetch=False) as assistant:
+        if not assistant.store.documents():
+            print("Indexing the seed documents …", flush=True)
+            with _bar("files") as progress:
+                print(seed(assistant, progress), flush=True)
+        import uvicorn
+
+        from rag.server import create_app
+
+        # By name: the page stands above this package and may import it, not the other way round.
+        page = resolve_name("ui.app:mount")(create_app(assistant), assistant)
+        assistant.prepare_in_background()
+        assistant.store.announce(address)
+        print(f"Citewell is ready at {address}  (Ctrl-C stops it)", flush=True)
+        server = uvicorn.Server(uvicorn.Config(page, log_level="warning", timeout_graceful_shutdown=3))
+        server.run(sockets=[listener])
+
+
+@app.command()
+def sync(folder: Path, as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Make the store match a folder: add, replace and remove documents. Exit code 2 when a file was rejected."""
+    from dataclasses import asdict
+
+    from rag.assistant import open_assistant
+
+    with open_assistant(_settings(data_dir, "none")) as assistant:
+        with _bar("files") as progress:
+            report = assistant.sync(folder, progress)
+    print(json.dumps(asdict(report), ensure_ascii=False, indent=2) if as_json else report)
+    if report.rejected:
+        raise typer.Exit(2)
+
+
+@app.command()
+def documents(as_json: Json = False, data_dir: DataDir = None) -> None:
+    """List the documents in the store."""
+    from dataclasses import asdict
+
+    from index.errors import StoreInUse
+    from rag.assistant import open_assistant
+
+    try:
+        with open_assistant(_settings(data_dir, "none")) as assistant:
+            listing = [asdict(document) for document in assistant.store.documents()]
+    except StoreInUse as error:
+        if error.address is None:
+            raise
+        import httpx
+
+        listing = httpx.get(f"{error.address}/api/documents", timeout=10).raise_for_status().json()
+    if as_json:
+        print(json.dumps(listing, ensure_ascii=False, indent=2))
+    elif not listing:
+        print("There are no documents yet. Add some with `citewell sync FOLDER`.")
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("Source", "Title", "Passages", "Characters", "Indexed", box=None)
+        for entry in listing:
+            table.add_row(*(str(entry[key]) for key in ("source", "title", "passages", "size", "indexed_at")))
+        Console().print(table)
+
+
+@app.command()
+def evaluate(
+    questions: Annotated[Path, typer.Argument(metavar="SET", help="A folder with questions.jsonl (and corpus.jsonl), or a questions file.")],
+    folder: Annotated[Path | None, typer.Option("--documents", help="Folder of documents to ask, where the set has no corpus.jsonl; the seeds by default.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Ask the first N questions only.")] = None,
+    as_json: Json = False,
+    model: Model = None,
+) -> None:
+    """Ask a question set and report what was right, rightly cited and rightly refused."""
+    from rag.evaluate import run
+
+    report = run(questions, folder, _settings(None, model), limit, show=not as_json)
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False, indent=2))
+
+
+@app.command()
+def fetch(model: Model = None) -> None:
+    """Fetch the embedded model's file now, so that nothing needs the network later."""
+    from rag import weights
+
+    settings = _settings(None, model)
+    if settings.model not in weights.CATALOG:
+        print(f"The model is set to '{settings.model}', for which nothing is to be fetched.")
+        return
+    with _bar("bytes") as progress:
+        path = weights.fetch(weights.CATALOG[settings.model], settings.models_dir, progress)
+    print(f"The model is at {path}")
+
+
+@app.command()
+def doctor(data_dir: DataDir = None, model: Model = None) -> None:
+    """Say what is installed, where data and model are, what is wrong, and what to do. Exit code 1 when something is wrong."""
+    from rag.doctor import examine
+
+    findings = examine(lambda: _settings(data_dir, model))
+    for finding in findings:
+        print(f"{'ok   ' if finding.good else 'WRONG'}  {finding.about}: {finding.text}")
+    if not all(finding.good for finding in findings):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Looks at everything an answer needs and says what is wrong and what to do. Changes nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from index.embed import SentenceTransformerEmbedder
+from index.errors import CitewellError, StoreInUse
+from index.store import Store
+from rag import __version__, weights
+from rag.settings import Settings
+
+PACKAGES = ("chromadb", "gradio", "llama-index-core", "sentence-transformers", "torch", "xllamacpp")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `text` says what is there and, where it is not good, what to do."""
+
+    about: str
+    good: bool
+    text: str
+
+
+def examine(open_settings: Callable[[], Settings]) -> list[Finding]:
+    """All findings, in the order in which they matter. Never raises a CitewellError: it becomes a finding."""
+    findings = [_python(), *(_package(name) for name in PACKAGES)]
+    try:
+        settings = open_settings()
+    except CitewellError as error:
+        return [*findings, Finding("settings", False, str(error))]
+    findings.append(Finding("settings", True, f"model '{settings.model}', embedder '{settings.embedder}'"))
+    return [*findings, _folder(settings.data_dir), _store(settings), _embedder(settings), _model(settings), _port(settings)]
+
+
+def _python() -> Finding:
+    good = sys.version_info >= (3, 11)
+    return Finding("Citewell", good, f"{__version__} on Python {platform.python_version()}" + ("" if good else "; install Python 3.11 or newer"))
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, False, "not installed; run `make install`")
+
+
+def _folder(folder: Path) -> Finding:
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(there, os.W_OK):
+        return Finding("data folder", False, f"{folder} cannot be written; choose another with CITEWELL_DATA_DIR")
+    free = shutil.disk_usage(there).free
+    good = free > 200_000_000
+    return Finding("data folder", good, f"{folder}, {free / 1e9:.1f} GB free" + ("" if good else "; make room, or choose another disk with CITEWELL_DATA_DIR"))
+
+
+def _store(settings: Settings) -> Finding:
+    if not (settings.data_dir / "citewell.sqlite3").exists():
+        return Finding("store", True, "none yet; the first question or sync makes it")
+    try:
+        store = Store(settings.data_dir, SentenceTransformerEmbedder(settings.embedder).identity)
+    except StoreInUse as error:
+        return Finding("store", True, f"in use by another Citewell{f', which answers at {error.address}' if error.address else ''}")
+    except CitewellError as error:
+        return Finding("store", False, str(error))
+    try:
+        rejected = len(store.rejected())
+        return Finding("store", True, f"{len(store.documents())} documents, {store.passage_count()} passages" + (f", {rejected} files rejected" if rejected else ""))
+    finally:
+        store.close()
+
+
+def _embedder(settings: Settings) -> Finding:
+    try:
+        return Finding("embedding model", True, SentenceTransformerEmbedder(settings.embedder).identity)
+    except (CitewellError, ImportError) as error:
+        return Finding("embedding model", False, str(error))
+
+
+def _model(settings: Settings) -> Finding:
+    from rag.assistant import configured_model
+
+    try:
+        _, status = configured_model(settings)
+    except CitewellError as error:
+        return Finding("language model", False, str(error))
+    if status.state == "fetching":
+        return Finding("language model", False, f"'{settings.model}' has not been fetched; run `citewell fetch`. Until then the documents' own sentences answer")
+    if settings.model in weights.CATALOG:
+        return Finding("language model", True, f"'{settings.model}' at {settings.models_dir / weights.CATALOG[settings.model].file}, its maker's SHA-256 verified")
+    return Finding("language model", True, f"'{status.name}'" if status.state == "ready" else "none; the documents' own sentences answer")
+
+
+def _port(settings: Settings) -> Finding:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        taken = settings.port != 0 and probe.connect_ex((settings.host, settings.port)) == 0
+    return Finding("port", True, f"{settings.port} is in use (by Citewell, if it runs); another can be set with --port" if taken else f"{settings.port} is free")

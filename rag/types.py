@@ -1,0 +1,92 @@
+"""The values that a question turns into: turns, events, citations, answers. Pure; no third-party types."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from index.types import Hit
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One earlier message of the conversation."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """The exact words that bear a sentence out: `assistant.store.text(document_id)[start:end] == quote`, always.
+
+    Only `rag.cite` builds one, so one that exists has been verified. `page` is 1-based, None where a format has no pages.
+    """
+
+    number: int
+    document_id: str
+    title: str
+    source: str
+    page: int | None
+    start: int
+    end: int
+    quote: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds since the question arrived; `first_token_ms` is None when no model spoke."""
+
+    evidence_ms: float
+    first_token_ms: float | None
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens over all model calls for one question. `prompt_tokens` counts the longest prompt once: the calls share it as a cached prefix."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """First event of a stream: what was searched for, and the passages that were found, best first."""
+
+    standalone_question: str
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A piece of the model's draft, not yet verified."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Last event of a stream. Every sentence of `text` ends in marks like [1] that `citations` resolves, or is listed in `unsupported`.
+
+    `notices` are plain sentences about how the answer came to be (no model, model broke off), for every door to show.
+    """
+
+    question: str
+    standalone_question: str
+    text: str
+    abstained: bool
+    citations: tuple[Citation, ...]
+    unsupported: tuple[str, ...]
+    evidence: tuple[Hit, ...]
+    model: str
+    timings: Timings
+    usage: Usage
+    notices: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of every door: nested dicts and lists of plain values."""
+        return asdict(self)
+
+
+Event = Evidence | Token | Answer
