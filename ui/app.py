@@ -1,0 +1,229 @@
+"""The chat page and the document view, added to a web application. The only module that knows Gradio."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from index.errors import CitewellError
+from rag.types import Event, Token, Turn
+from ui import render
+from ui.chat import Assistant, Conversation
+from ui.web import document_view, guarded, head_html
+
+log = logging.getLogger(__name__)
+
+HERE = Path(__file__).parent
+TITLE = "Citewell"
+DESCRIPTION = "Answers from your documents, with the exact words that bear them out."
+UNEXPECTED = "Something went wrong, and the answer could not be finished. Your question is still here: try it again."
+ANSWERS_AT_ONCE = 4
+STATUS_SECONDS = 4.0
+HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
+
+App = TypeVar("App", bound=Starlette)
+Updates = dict[Any, Any]
+
+
+def mount(app: App, assistant: Assistant) -> App:
+    """Add the document view at /documents/{id} and the chat page at / to `app`; call it after every other route is there."""
+    style = (HERE / "page.css").read_text(encoding="utf-8")
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    app.add_route("/documents/{document_id:path}", document_view(assistant, style), methods=["GET"])
+    gr.mount_gradio_app(
+        app,  # it asks for a FastAPI, and uses nothing that Starlette has not
+        chat_page(assistant),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        allowed_paths=[],
+        favicon_path=str(HERE / "favicon.svg"),
+        show_error=False,
+        max_file_size="25mb",
+        ssr_mode=False,
+        enable_monitoring=False,
+        theme=gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "Consolas", "monospace"]),
+    )
+    mounted = next(route for route in reversed(app.router.routes) if isinstance(route, Mount))
+    mounted.app = guarded(mounted.app, head_html(TITLE, DESCRIPTION, style, script))
+    return app
+
+
+# The chat page
+
+
+def chat_page(assistant: Assistant) -> gr.Blocks:
+    """The page and its wiring: what is shown follows from one Conversation, which each tab has its own of."""
+    page: gr.Blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True)
+    with page, gr.Column(elem_id="citewell"):
+        gr.HTML(render.masthead_html(), elem_id="masthead", js_on_load=None, apply_default_css=False)
+        status = panel("status")
+        with gr.Column(elem_id="columns"):
+            with gr.Column(elem_id="chat"):
+                welcome = panel("welcome", js_on_load=ASK_ON_CLICK)
+                transcript, running = panel("transcript"), panel("running")
+            with gr.Column(elem_id="beside"):
+                evidence, documents = panel("evidence"), panel("documents")
+            with gr.Column(elem_id="composer"):
+                with gr.Row(elem_id="ask"):
+                    question = gr.Textbox(
+                        label="Your question", placeholder="Ask about your documents", lines=1, max_lines=8, autofocus=True, container=False
+                    )
+                    send = gr.Button("Send", elem_id="send", variant="primary")
+                    stop = gr.Button("Stop", elem_id="stop", visible=False)
+                with gr.Row(elem_id="tools"):
+                    gr.HTML(render.composer_hint_html(), elem_id="hint", js_on_load=None, apply_default_css=False)
+                    retry = gr.Button("Retry", elem_id="retry", visible=False)
+                    clear = gr.Button("Clear", elem_id="clear", visible=False)
+        conversation = gr.State(Conversation())
+        clock = gr.Timer(STATUS_SECONDS)
+        places = asyncio.Semaphore(ANSWERS_AT_ONCE)
+
+        def shown(value: Conversation) -> Updates:
+            """Everything that follows from the conversation."""
+            idle = value.running is None
+            return {
+                conversation: value,
+                welcome: render.welcome_html(assistant.starters()) if value == Conversation() else "",
+                transcript: render.transcript_html(value),
+                running: render.running_html(value.running),
+                evidence: render.evidence_html(value.latest),
+                send: gr.update(visible=idle),
+                stop: gr.update(visible=not idle),
+                retry: gr.update(visible=idle and bool(value.finished)),
+                clear: gr.update(visible=idle and bool(value.finished)),
+            }
+
+        def model_status() -> Updates:
+            now = assistant.model_status()
+            waiting = now.state not in ("ready", "none")
+            return {status: render.status_html(now.message), clock: gr.update(active=waiting)}
+
+        async def ask(text: str, before: Conversation, event: gr.EventData) -> AsyncIterator[Updates]:
+            typed: Updates = {}
+            trigger = getattr(event.target, "elem_id", None)  # not the component itself: once updated, a session has its own copy
+            if before.running is not None:
+                now = None
+            elif trigger == "retry":
+                now = before.retrying() if before.finished else None
+            elif trigger == "welcome":
+                now = before.asking(str(event.question))
+            else:
+                now, typed = before.asking(text.strip()) if text.strip() else None, {question: ""}
+            if now is None or now.running is None:
+                yield {question: gr.skip()}  # a generator that ends without a value would clear every output
+                return
+            yield {**shown(now), **typed}
+            problem = UNEXPECTED
+            try:
+                async with places, aclosing(events_of(assistant, now.running.question, now.history())) as events:
+                    async for came in events:
+                        now = now.after(came)
+                        yield {conversation: now, running: render.running_html(now.running)} if isinstance(came, Token) else shown(now)
+            except CitewellError as error:
+                problem = str(error)
+            except Exception:
+                log.exception("A question could not be answered")
+            if now.running is not None:
+                yield shown(now.failed(problem))
+
+        def listed() -> Updates:
+            return {documents: render.documents_html(assistant.store.documents())}
+
+        def opened() -> Updates:
+            return {**shown(Conversation()), **model_status(), **listed()}
+
+        parts: list[Any] = [conversation, welcome, transcript, running, evidence, send, stop, retry, clear]
+        page.load(opened, None, [*parts, status, clock, documents], **HIDDEN)
+        clock.tick(model_status, None, [status, clock], queue=False, **HIDDEN)
+        triggers = [send.click, question.submit, welcome.click, retry.click]
+        # One event for all four, so that none of them starts a second question. Waiting for a place happens in `ask`, where it can be shown.
+        asked = gr.on(triggers, ask, [question, conversation], [*parts, question], trigger_mode="once", concurrency_limit=None, **HIDDEN)
+        asked.then(listed, None, documents, **HIDDEN)
+        # A cancelled event counts as failed, once it has ended. A handler of the click itself would run while the answer is still being written.
+        stop.click(None, cancels=[asked], api_visibility="private")
+        asked.failure(lambda value: shown(value.stopped()), conversation, parts, **HIDDEN)
+        clear.click(lambda: shown(Conversation()), None, parts, **HIDDEN)
+    # Gradio would summarize its last 10,000 events with pandas after each one, for a monitoring page that is off.
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+    page.queue(max_size=100, default_concurrency_limit=ANSWERS_AT_ONCE)
+    return page
+
+
+ASK_ON_CLICK = """element.addEventListener('click', (event) => {
+  const starter = event.target.closest('[data-question]');
+  if (starter) trigger('click', {question: starter.dataset.question});
+});"""
+
+
+def panel(name: str, **options: Any) -> gr.HTML:
+    """An empty place for our own HTML, without Gradio's styles."""
+    return gr.HTML("", elem_id=name, apply_default_css=False, **{"js_on_load": None, **options})
+
+
+async def events_of(assistant: Assistant, question: str, history: Sequence[Turn]) -> AsyncGenerator[Event]:
+    """The assistant's events, with tokens that came together joined. Closing this closes the assistant's stream at its next event."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
+    stopped = threading.Event()
+
+    def post(item: Event | Exception | None) -> None:
+        with suppress(RuntimeError):  # the server has shut down, and its loop is closed
+            if not stopped.is_set():
+                loop.call_soon_threadsafe(queue.put_nowait, item)
+
+    def pump() -> None:
+        try:
+            stream = assistant.stream(question, history)
+            for event in stream:
+                if stopped.is_set():
+                    break
+                post(event)
+            close: Callable[[], None] | None = getattr(stream, "close", None)
+            if close is not None:
+                close()
+            post(None)
+        except Exception as error:
+            post(error)
+
+    threading.Thread(target=pump, name="answer", daemon=True).start()
+    try:
+        while True:
+            waiting = [await queue.get()]
+            while not queue.empty():
+                waiting.append(queue.get_nowait())
+            for item in joined(waiting):
+                if item is None:
+                    return
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+    finally:
+        stopped.set()
+
+
+def joined(items: Iterable[Event | Exception | None]) -> Iterator[Event | Exception | None]:
+    """The same items with neighbouring tokens made one, so that a fast model does not redraw the page for each."""
+    held: Token | None = None
+    for item in items:
+        if isinstance(item, Token):
+            held = Token(held.text + item.text) if held else item
+            continue
+        if held:
+            yield held
+        held = None
+        yield item
+    if held:
+        yield held

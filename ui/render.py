@@ -1,0 +1,288 @@
+"""From values to the chat page's HTML (pure). All text is escaped; nothing in an answer or a document can become a link, an image or a tag."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape as escape_html
+from itertools import pairwise
+from urllib.parse import quote
+
+from index.types import DocumentInfo, Hit
+from rag.types import Answer, Citation
+from ui.chat import Conversation, Exchange
+
+INLINE = re.compile(r"(?P<marks>(?:\s*\[[0-9]{1,4}\])+)|\*\*(?P<bold>[^*\n]+)\*\*|`(?P<code>[^`\n]+)`")
+NUMBER = re.compile(r"[0-9]+")
+BULLET = re.compile(r"\s*[-*•]\s+")
+NUMBERED = re.compile(r"\s*([0-9]{1,3})[.)]\s+")
+UNSUPPORTED = "not supported by the documents"
+SLOW_SEARCH = "This is taking longer than usual. Other questions may be running at the same time."
+SLOW_READING = "The model is reading the evidence. On a laptop this can take half a minute."
+SLOW_WRITING = "Each sentence is checked against the documents once the draft is complete."
+
+
+def escape(text: str) -> str:
+    """`text` for HTML, in content and in attributes; a carriage return survives, because offsets count it."""
+    return escape_html(text, quote=True).replace("\r", "&#13;")
+
+
+def shortened(text: str, limit: int) -> str:
+    """`text` on one line, cut at a word where it is longer than `limit`."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1].rsplit(" ", 1)[0].rstrip(",;:") + "…"
+
+
+def counted(number: int, word: str) -> str:
+    """A number with its noun: "1 passage", "2 passages"."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def document_link(document_id: str, start: int | None = None, end: int | None = None) -> str:
+    """The address of a document, opened at a span of its text when one is given."""
+    address = "/documents/" + quote(document_id, safe="")
+    return address if start is None or end is None else f"{address}?start={start}&end={end}#quote"
+
+
+def chip(citation: Citation) -> str:
+    """The number that opens the exact words: a real link, so that it also opens in a new tab. Its brackets are there for copying, not to be seen."""
+    address = escape(document_link(citation.document_id, citation.start, citation.end))
+    label = escape(f"Source {citation.number}: {citation.title}")
+    hint = escape(shortened(citation.quote, 200))
+    return f'<a class="chip" href="{address}" aria-label="{label}" title="{hint}"><i>[</i>{citation.number}<i>]</i></a>'
+
+
+# Answers
+
+
+def answer_html(text: str, citations: Sequence[Citation] = (), unsupported: Sequence[str] = ()) -> str:
+    """An answer's text as paragraphs and lists, its marks as chips, its unsupported sentences flagged in words."""
+    by_number = {citation.number: citation for citation in citations}
+    flagged = list(_occurrences(text, unsupported))
+    blocks: list[tuple[str, list[str]]] = []
+    position = 0
+    for line in text.split("\n"):
+        start, position = position, position + len(line) + 1
+        numbered, bullet = NUMBERED.match(line), BULLET.match(line)
+        item = numbered or bullet
+        content = _line_html(text, start + (item.end() if item else 0), start + len(line), by_number, flagged)
+        if not line.strip():
+            blocks.append(("", []))
+            continue
+        kind = "ol" if numbered else "ul" if bullet else "p"
+        if not blocks or blocks[-1][0] != kind:
+            blocks.append((kind, []))
+        blocks[-1][1].append(f'<li value="{numbered[1]}">{content}</li>' if numbered else f"<li>{content}</li>" if bullet else content)
+    return "".join(f"<{kind}>{('<br>' if kind == 'p' else '').join(parts)}</{kind}>" for kind, parts in blocks if kind)
+
+
+def _occurrences(text: str, sentences: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """Where each sentence stands; the same sentence twice is found twice."""
+    position: dict[str, int] = {}
+    for sentence in sentences:
+        start = text.find(sentence, position.get(sentence, 0)) if sentence.strip() else -1
+        if start >= 0:
+            position[sentence] = start + len(sentence)
+            yield start, start + len(sentence)
+
+
+def _line_html(text: str, start: int, end: int, citations: dict[int, Citation], flagged: Sequence[tuple[int, int]]) -> str:
+    """One line, cut wherever an unsupported sentence begins or ends."""
+    cuts = sorted({start, end, *(cut for span in flagged for cut in span if start < cut < end)})
+    parts = []
+    for left, right in pairwise(cuts):
+        content = _inline_html(text[left:right], citations)
+        span = next(((first, last) for first, last in flagged if first <= left < last), None)
+        if span and text[left:right].strip():
+            flag = f' <span class="flag">{UNSUPPORTED}</span>' if right == min(span[1], end) else ""
+            content = f'<span class="unsupported">{content}</span>{flag}'
+        parts.append(content)
+    return "".join(parts)
+
+
+def _inline_html(text: str, citations: dict[int, Citation]) -> str:
+    """Escaped text; a mark that a citation resolves becomes its chip, any other stays as it was written."""
+
+    def replaced(match: re.Match[str]) -> str:
+        if match["marks"]:
+            numbers = [int(number) for number in NUMBER.findall(match["marks"])]
+            if not any(number in citations for number in numbers):
+                return escape(match["marks"])
+            marks = "".join(chip(citations[number]) if number in citations else f"[{number}]" for number in numbers)
+            return f'<span class="chips">{marks}</span>'
+        return f"<strong>{_inline_html(match['bold'], citations)}</strong>" if match["bold"] else f"<code>{escape(match['code'])}</code>"
+
+    parts, position = [], 0
+    for match in INLINE.finditer(text):
+        parts += [escape(text[position : match.start()]), replaced(match)]
+        position = match.end()
+    return "".join([*parts, escape(text[position:])])
+
+
+def sources_html(citations: Sequence[Citation]) -> str:
+    """The list under an answer: each number once more, with its document and the words it opens."""
+    if not citations:
+        return ""
+    items = []
+    for citation in citations:
+        page = f' <span class="page">page {citation.page}</span>' if citation.page is not None else ""
+        quoted = f"<q>{escape(shortened(citation.quote, 150))}</q>"
+        items.append(f'<li>{chip(citation)}<div><span class="title">{escape(citation.title)}</span>{page} {quoted}</div></li>')
+    return f'<section class="sources"><h3>Sources</h3><ol>{"".join(items)}</ol></section>'
+
+
+def verified_html(answer: Answer) -> str:
+    """A finished answer: its text, what the user should know about it, its sources."""
+    notices = "".join(f'<p class="notice">{escape(notice)}</p>' for notice in answer.notices)
+    text = answer_html(answer.text, answer.citations, answer.unsupported)
+    if answer.abstained:
+        return f'<div class="answer abstained"><p class="label">Not in the documents</p>{text}{notices}</div>'
+    return f'<div class="answer">{text}{notices}{sources_html(answer.citations)}<p class="by">{escape(_byline(answer))}</p></div>'
+
+
+def _byline(answer: Answer) -> str:
+    seconds = answer.timings.total_ms / 1000
+    parts = [f"{counted(len(answer.citations), 'quote')} checked word for word"] if answer.citations else []
+    parts += [answer.model] if answer.model else []
+    parts += [f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"]
+    return " · ".join(parts)
+
+
+# The transcript
+
+
+def question_html(question: str) -> str:
+    return f'<div class="question"><span class="visually-hidden">You asked: </span><p>{escape(question)}</p></div>'
+
+
+def exchange_html(exchange: Exchange) -> str:
+    """One finished exchange."""
+    if exchange.answer is not None:
+        outcome = verified_html(exchange.answer)
+    elif exchange.stopped:
+        outcome = f'<div class="answer stopped">{answer_html(exchange.draft)}<p class="label">Stopped. Not verified.</p></div>'
+    else:
+        outcome = f'<div class="answer problem"><p>{escape(exchange.problem)}</p></div>'
+    return f'<article class="exchange">{question_html(exchange.question)}{outcome}</article>'
+
+
+def transcript_html(conversation: Conversation) -> str:
+    """All finished exchanges; a live log, so that a finished answer is read out once and drafts are not."""
+    exchanges = "".join(exchange_html(exchange) for exchange in conversation.finished)
+    return f'<div class="log" role="log" aria-live="polite" aria-label="Conversation">{exchanges}</div>'
+
+
+def running_html(exchange: Exchange | None) -> str:
+    """The exchange in progress, or nothing."""
+    if exchange is None:
+        return ""
+    if exchange.hits is None:
+        status, slow = "Searching the documents…", SLOW_SEARCH
+    elif not exchange.draft:
+        status, slow = f"Reading {counted(len(exchange.hits), 'passage')}…", SLOW_READING
+    else:
+        status, slow = "Writing a draft…", SLOW_WRITING
+    phase = "draft" if exchange.draft else "evidence" if exchange.hits is not None else "search"
+    draft = f'<div class="draft">{answer_html(exchange.draft)}<p class="label">Draft. Not checked yet.</p></div>' if exchange.draft else ""
+    return (
+        f'<article class="exchange running" data-run="{escape(exchange.key)}" data-phase="{phase}">{question_html(exchange.question)}'
+        f'<p class="status"><span class="pulse" aria-hidden="true"></span><span role="status">{status}</span>'
+        f'<span class="elapsed" aria-hidden="true"></span></p><p class="slow slow-{phase}">{slow}</p>{draft}</article>'
+    )
+
+
+def welcome_html(starters: Sequence[str]) -> str:
+    """What an empty transcript shows: the promise, and questions to start from."""
+    buttons = "".join(
+        f'<li><button type="button" class="starter" data-question="{escape(starter)}">{escape(starter)}</button></li>' for starter in starters
+    )
+    listed = f'<h3 id="starters-label">Start with a question</h3><ul aria-labelledby="starters-label">{buttons}</ul>' if buttons else ""
+    return (
+        '<section class="welcome"><h2>Ask your documents.</h2>'
+        "<p>Every claim in an answer carries a number, and every number opens the exact words in the source. "
+        f"What the documents do not say, you are told so.</p>{listed}</section>"
+    )
+
+
+# Beside the chat
+
+
+def marked_passage_html(hit: Hit, citations: Sequence[Citation]) -> str:
+    """A passage's text with the cited words marked; where quotes overlap, each word is marked once and each number follows its own last word."""
+    passage = hit.passage
+    first, last = passage.span.start, passage.span.end
+    inside = [
+        (max(citation.start, first), min(citation.end, last), citation)
+        for citation in citations
+        if citation.document_id == passage.document_id and citation.start < last and first < citation.end
+    ]
+    cuts = sorted({first, last, *(cut for start, end, _ in inside for cut in (start, end))})
+    parts = []
+    for left, right in pairwise(cuts):
+        content = escape(passage.text[left - first : right - first])
+        parts.append(f"<mark>{content}</mark>" if any(start <= left and right <= end for start, end, _ in inside) else content)
+        ended = "".join(chip(citation) for _, end, citation in inside if end == right)
+        parts.append(f'<span class="chips">{ended}</span>' if ended else "")
+    return "".join(parts)
+
+
+def passage_html(hit: Hit, citations: Sequence[Citation]) -> str:
+    """One passage of the evidence, with where it stands."""
+    passage = hit.passage
+    text = marked_passage_html(hit, citations)
+    cited = ' class="passage cited"' if "<mark>" in text else ' class="passage"'
+    place = " · ".join(part for part in (passage.heading, passage.source) if part and part != passage.title)
+    address = escape(document_link(passage.document_id, passage.span.start, passage.span.end))
+    return (
+        f'<li{cited}><h3><a href="{address}">{escape(passage.title)}</a></h3><p class="source">{escape(place)}</p><div class="text">{text}</div></li>'
+    )
+
+
+def evidence_html(exchange: Exchange | None) -> str:
+    """The passages an answer is made from, before and after it is there."""
+    if exchange is None or not exchange.hits:
+        found = exchange is not None and exchange.hits is not None
+        hint = "No passage was found for this question." if found else "The passages an answer is made from appear here, before the answer does."
+        return f'<section class="evidence empty"><h2>Evidence</h2><p class="hint">{hint}</p></section>'
+    citations = exchange.answer.citations if exchange.answer else ()
+    passages = "".join(passage_html(hit, citations) for hit in exchange.hits)
+    asked = exchange.standalone_question
+    searched = f'<p class="searched">Searched for <q>{escape(asked)}</q></p>' if asked and asked != exchange.question else ""
+    # A checkbox, not <details>: its state is the browser's alone, so updates from the server leave it as the user set it.
+    return (
+        f'<section class="evidence"><h2>Evidence</h2><input type="checkbox" id="show-evidence" class="toggle">'
+        f'<label for="show-evidence">Show {counted(len(exchange.hits), "passage")}</label>'
+        f'<div class="folded">{searched}<ol>{passages}</ol></div></section>'
+    )
+
+
+def documents_html(documents: Sequence[DocumentInfo]) -> str:
+    """What can be asked about; each title opens its document."""
+    if not documents:
+        return '<section class="documents"><h2>Documents</h2><p class="hint">There are no documents yet.</p></section>'
+    items = "".join(
+        f'<li><a href="{escape(document_link(document.id))}">{escape(document.title)}</a>'
+        f'<span class="source">{escape(document.source)} · {counted(document.passages, "passage")}</span></li>'
+        for document in documents
+    )
+    return (
+        f'<section class="documents"><h2>Documents</h2><input type="checkbox" id="show-documents" class="toggle">'
+        f'<label for="show-documents">Show {counted(len(documents), "document")}</label><div class="folded"><ul>{items}</ul></div></section>'
+    )
+
+
+def masthead_html() -> str:
+    return (
+        '<header class="masthead"><svg viewBox="0 0 32 32" width="28" height="28" aria-hidden="true"><rect width="32" height="32" rx="8"/>'
+        '<path d="M12 8H9v16h3M20 8h3v16h-3"/><path d="M14.5 13.5 16.5 12v8"/></svg>'
+        "<h1>Citewell</h1><p>Answers with the exact words that bear them out.</p></header>"
+    )
+
+
+def composer_hint_html() -> str:
+    return '<p class="hint"><kbd>Enter</kbd> sends, <kbd>Shift</kbd>+<kbd>Enter</kbd> starts a new line</p>'
+
+
+def status_html(message: str) -> str:
+    """A banner about the language model; nothing while it is ready."""
+    return f'<p class="banner" role="note">{escape(message)}</p>' if message else ""
