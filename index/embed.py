@@ -64,7 +64,9 @@ class SentenceTransformerEmbedder:
         digest = hashlib.sha256()
         weights = sorted(self._folder.rglob("*.safetensors"))
         if not weights:
-            raise ModelUnavailable(f"The embedding model '{self.name}' has no .safetensors weights; other formats are not loaded, as they can run code.")
+            raise ModelUnavailable(
+                f"The embedding model '{self.name}' has no .safetensors weights; other formats are not loaded, as they can run code."
+            )
         for path in weights:
             with path.open("rb") as file:
                 while block := file.read(1 << 22):

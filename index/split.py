@@ -18,16 +18,23 @@ PASSAGE_CHARACTERS = 450
 SENTENCE_CHARACTERS = 600
 """A sentence longer than this (tables, code, text without full stops) is cut at white space."""
 
+HEADING_CHARACTERS = 120
+"""A heading is named by no more than this: the names travel with every passage below it."""
+
 _ABBREVIATIONS = frozenset(
-    """mr mrs ms dr prof sr jr st mt gen col lt sgt capt rev hon gov sen rep pres vs etc al cf eg ie e.g i.e a.m p.m no nos vol vols ch sec fig figs eq eqs ref
-    refs pp p ed eds trans inc ltd co corp llc dept univ assn approx est min max jan feb mar apr jun jul aug sep sept oct nov dec mon tue wed thu fri sat sun
-    u.s u.k u.n e.u ph.d m.d b.a m.a d.c""".split()
+    """mr mrs ms dr prof sr jr st mt gen col lt sgt capt rev hon gov sen rep pres vs etc al cf eg ie e.g i.e a.m p.m no nos vol vols ch sec fig
+    figs eq eqs ref refs pp p ed eds trans inc ltd co corp llc dept univ assn approx est min max jan feb mar apr jun jul aug sep sept oct nov
+    dec mon tue wed thu fri sat sun u.s u.k u.n e.u ph.d m.d b.a m.a d.c""".split()  # noqa: SIM905
 )
-_END = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？｡]+[」』”’）]*")
+_MAY_END_SENTENCE = frozenset(("etc", "inc", "ltd", "co", "corp", "u.s", "u.k", "p.m", "a.m"))
+# Begins only where a run of marks begins, and never steps back into it: a line of a million dots takes no longer than any other.
+_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s)|[。！？｡]+[」』”’）]*")
+_LAST_WORD = re.compile(r"[^\s(\[“\"]*$")
+_SPACE = re.compile(r"\s*")
 _OPENS = re.compile(r"\s+[\"'“‘«(\[—–\-]*\s*(\S)")
 _HEADING = re.compile(r"(#{1,6})\s+\S")
 _ITEM = re.compile(r"\s*(?:[-*+•–—]|\d{1,3}[.)])\s+\S")
-_FENCE = re.compile(r"\s*(?:```|~~~)")
+_FENCE = re.compile(r"\s*(?:`{3,}[^`]*$|~~~)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,7 @@ def _wrap_width(lengths: list[int]) -> int:
 def blocks(text: str) -> list[Block]:
     """The text's blocks in order. A newline ends a block, except inside a paragraph that was wrapped by hand."""
     lines = list(_lines(text))
+    newline = "\n" if "\n" in text else "\r"
     width = _wrap_width([line.end - line.start for line in lines])
     found: list[Block] = []
     paragraph = 0
@@ -68,12 +76,12 @@ def blocks(text: str) -> list[Block]:
     joinable = False
     for line in lines:
         content = text[line.start : line.end]
-        if previous is None or text.count("\n", previous.end, line.start) + text.count("\r", previous.end, line.start) * ("\n" not in text) > 1:
+        if previous is None or text.count(newline, previous.end, line.start) > 1:
             paragraph += 1
             joinable = False
         heading = None if fenced else _HEADING.match(content)
         fence = bool(_FENCE.match(content))
-        starts = heading or fence or fenced or _ITEM.match(text[line.start : line.end]) or content.startswith("|")
+        starts = heading or fence or fenced or _ITEM.match(content) or content.startswith("|")
         if joinable and not starts and found and width and previous is not None and previous.end - previous.start >= width * 0.6:
             last = found[-1]
             found[-1] = Block(Span(last.span.start, line.end), last.level, last.paragraph)
@@ -103,20 +111,31 @@ def _plain_heading(text: str, block: Block, following: Block | None) -> Block:
     return Block(block.span, 7, block.paragraph)
 
 
+def heading_name(text: str, block: Block) -> str:
+    """What a heading says, without its Markdown marks; the last mark of `# Learn C#` is its own."""
+    name = text[block.span.start : block.span.end].lstrip("#").strip()
+    bare = name.rstrip("#")
+    return (bare if not bare or bare[-1].isspace() else name)[:HEADING_CHARACTERS].strip()
+
+
 def _cut(text: str, span: Span) -> Iterator[Span]:
     """Cuts one block at the ends of its sentences, and over-long sentences at white space."""
     start = span.start
     for end in [*_sentence_ends(text, span), span.end]:
-        while start < end and text[start].isspace():
-            start += 1
+        start = _past_space(text, start, end)
         while end - start > SENTENCE_CHARACTERS:
             at = max(text.rfind(mark, start + SENTENCE_CHARACTERS // 2, start + SENTENCE_CHARACTERS) for mark in ("; ", ", ", " ", "\n", "\t"))
             at = at + 1 if at > 0 else start + SENTENCE_CHARACTERS
             yield Span(start, start + len(text[start:at].rstrip()))
-            start = at + len(text[at:end]) - len(text[at:end].lstrip())
+            start = _past_space(text, at, end)
         if end > start:
             yield Span(start, start + len(text[start:end].rstrip()))
         start = end
+
+
+def _past_space(text: str, start: int, end: int) -> int:
+    space = _SPACE.match(text, start, end)
+    return space.end() if space else start
 
 
 def _sentence_ends(text: str, span: Span) -> Iterator[int]:
@@ -130,9 +149,10 @@ def _sentence_ends(text: str, span: Span) -> Iterator[int]:
             continue
         first = opening.group(1)
         if match.group().strip("\"'”’»)]") == ".":
-            before = re.search(r"[^\s(\[“\"]*$", text[span.start : match.start()])
+            # Forty characters are more than any abbreviation has, and keep a book on a single line from being read once a sentence.
+            before = _LAST_WORD.search(text[max(span.start, match.start() - 40) : match.start()])
             word = before.group() if before else ""
-            if word.lower() in _ABBREVIATIONS and not (word.lower() in ("etc", "inc", "ltd", "co", "corp", "u.s", "u.k", "p.m", "a.m") and first.isupper()):
+            if word.lower() in _ABBREVIATIONS and not (word.lower() in _MAY_END_SENTENCE and first.isupper()):
                 continue
             if len(word) == 1 and word.isupper() and word != "I":
                 continue
@@ -180,9 +200,9 @@ def split(document: Document, size: int = PASSAGE_CHARACTERS) -> list[Passage]:
         if block.level:
             if not after_heading:
                 close()
-            name = text[block.span.start : block.span.end].strip("# \t")
+            name = heading_name(text, block)
             trail = [entry for entry in trail if entry[0] < block.level]
-            if name != document.title:
+            if name and name != document.title:
                 trail.append((block.level, name))
         for sentence in _cut(text, block.span):
             if held and sentence.end - held[0].start > size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,8 @@ class SyncReport:
     rejected: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        counts = f"{len(self.added)} added, {len(self.changed)} changed, {len(self.removed)} removed, {len(self.unchanged)} unchanged, {len(self.rejected)} rejected"
+        done = f"{len(self.added)} added, {len(self.changed)} changed, {len(self.removed)} removed"
+        counts = f"{done}, {len(self.unchanged)} unchanged, {len(self.rejected)} rejected"
         return "\n".join([counts, *(f"  rejected {source}: {reason}" for source, reason in self.rejected.items())])
 
 
@@ -47,19 +49,34 @@ def content_key(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Every file below the folder with its source; hidden files and folders are left out, and links are not followed."""
-    for parent, folders, names in os.walk(folder):
+def _readable(name: str) -> str:
+    """A path as text that can be stored and shown: bytes that are no UTF-8 are written as \\xff."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _files(folder: Path, unlisted: dict[str, str]) -> Iterator[tuple[str, Path]]:
+    """Every file below the folder with its source; hidden files and folders are left out, and links are not followed.
+
+    Folders that cannot be listed go into `unlisted` with the reason, the folder itself as '.'.
+    """
+
+    def note(error: OSError) -> None:
+        unlisted[_readable(Path(error.filename).relative_to(folder).as_posix())] = f"its files cannot be listed ({error.strerror})"
+
+    for parent, folders, names in os.walk(folder, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith(".") and not path.is_symlink():
-                yield path.relative_to(folder).as_posix(), path
+                yield _readable(path.relative_to(folder).as_posix()), path
 
 
 def _load(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableDocument("it is no ordinary file")
+        if status.st_size > MAX_BYTES:
             raise UnreadableDocument(f"it is larger than {MAX_BYTES // 1_000_000} MB")
         return path.read_bytes()
     except OSError as error:
@@ -83,15 +100,24 @@ def index(store: Store, embedder: Embedder, document: Document, root: str) -> No
 def sync(store: Store, embedder: Embedder, folder: Path, progress: Progress | None = None) -> SyncReport:
     """Makes the store match the folder. Files that cannot be read are reported, never skipped; other folders' documents stay.
 
-    Raises CitewellError when the folder is not there: an unplugged disk must not empty the store.
+    Raises CitewellError when the folder is not there: an unplugged disk must not empty the store. What lies in a folder below it that cannot be
+    listed stays as it is, and the folder is among the rejected.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise CitewellError(f"There is no folder '{folder}'. Give the folder that holds your documents.")
-    root = str(folder.resolve())
+    root = _readable(str(folder.resolve()))
     stored = store.fingerprints(root)
-    files = list(_files(folder))
-    added, changed, unchanged, rejected = [], [], [], {}
+    rejected: dict[str, str] = {}
+    files = list(_files(folder, rejected))
+    if "." in rejected:
+        raise CitewellError(f"The folder '{folder}' cannot be read: {rejected['.']}. Nothing was changed.")
+    unlisted = tuple(f"{source}/" for source in rejected)
+    for source, reason in rejected.items():
+        store.reject(root, source, reason)
+    added: list[str] = []
+    changed: list[str] = []
+    unchanged: list[str] = []
     for number, (source, path) in enumerate(files):
         if progress:
             progress(number, len(files), source)
@@ -105,7 +131,7 @@ def sync(store: Store, embedder: Embedder, folder: Path, progress: Progress | No
         except UnreadableDocument as error:
             store.reject(root, source, str(error))
             rejected[source] = str(error)
-    present = {source for source, _ in files}
+    present = {source for source, _ in files} | set(rejected) | {source for source in stored if source.startswith(unlisted)}
     removed = sorted(set(stored) - present)
     for source in removed:
         store.remove(stored[source][0])

@@ -14,13 +14,13 @@ WORD = re.compile(r"[^\W_]+(?:[.'’\-][^\W_]+)*")
 PIECE = re.compile(r"[^\W_]+")
 
 FUNCTION_WORDS = frozenset(
-    """a about above after again against all also am an and any are as at be because been before being below between both but by can could did do does doing
-    down during each either else ever every few for from further get gets got had has have having he her here hers herself him himself his how however i if
-    in into is it its itself just let like made make makes many may me might more most much must my myself near neither no nor not of off on once only or
-    other our ours ourselves out over own per please same say says shall she should since so some such than that the their theirs them themselves then there
-    these they this those though through thus to too under until up upon us use used uses using very via was we were what whatever when where whether which
-    while who whom whose why will with within without would yes yet you your yours yourself yourselves
-    according called document documents mention mentioned named passage passages tell text texts""".split()
+    """a about above after again against all also am an and any are as at be because been before being below between both but by can could did do
+    does doing down during each either else ever every few for from further get gets got had has have having he her here hers herself him
+    himself his how however i if in into is it its itself just let like made make makes many may me might more most much must my myself near
+    neither no nor not of off on once only or other our ours ourselves out over own per please same say says shall she should since so some such
+    than that the their theirs them themselves then there these they this those though through thus to too under until up upon us use used uses
+    using very via was we were what whatever when where whether which while who whom whose why will with within without would yes yet you your
+    yours yourself yourselves according called document documents mention mentioned named passage passages tell text texts""".split()  # noqa: SIM905
 )
 """Words that say how something is asked, not what is asked."""
 
@@ -39,12 +39,17 @@ def words(text: str) -> list[str]:
     return WORD.findall(text)
 
 
-def content_stems(text: str) -> list[str]:
-    """Stems of the words that carry meaning, in order, repeats kept. Hyphenated words count as their parts, so that `open-source` meets `open source`."""
+def content_words(text: str) -> list[str]:
+    """The words that carry meaning as written, in order, repeats kept. Hyphenated ones count as their parts: `open-source` meets `open source`."""
     found = []
     for word in WORD.findall(text):
         for piece in re.split(r"[-‐‑–]", word):
             plain = piece.lower().replace("’", "'").removesuffix("'s")
             if plain and plain not in FUNCTION_WORDS:
-                found.append(stem(piece))
+                found.append(piece)
     return found
+
+
+def content_stems(text: str) -> list[str]:
+    """Stems of the words that carry meaning, in order, repeats kept."""
+    return [stem(word) for word in content_words(text)]

@@ -15,7 +15,7 @@ from index.search import search
 from index.store import Store
 from index.sync import Progress, SyncReport, sync
 from index.types import Hit
-from rag import answer, weights
+from rag import answer, prompt, weights
 from rag.model import EmbeddedModel, LanguageModel, LlamaIndexModel, ModelStatus, OpenAIModel
 from rag.settings import SEEDS, Settings
 from rag.types import Answer, Event, Turn
@@ -64,9 +64,9 @@ class Assistant:
 
     def search(self, question: str, history: Sequence[Turn] = (), limit: int = 5, documents: Sequence[str] | None = None) -> list[Hit]:
         """The best passages for a question, best first, without any language model. `documents` narrows to ids or sources (KeyError for unknown ones)."""
-        asked = answer.prompt.checked(question)
-        if history and answer.prompt.leans_on_history(asked):
-            asked = answer.prompt.resolved(asked, history) or answer.prompt.with_subject(asked, history)
+        asked = prompt.checked(question)
+        if history and prompt.leans_on_history(asked):
+            asked = prompt.resolved(asked, history) or prompt.with_subject(asked, history)
         return search(self.store, self.embedder, asked, limit, documents)
 
     def stream(self, question: str, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Iterator[Event]:
@@ -165,13 +165,18 @@ def configured_model(settings: Settings) -> tuple[LanguageModel | None, ModelSta
         return _embedded(path, chosen, settings)
     if chosen.startswith(("http://", "https://")):
         if not settings.model_name:
-            raise InvalidSettings(f"The model is set to the URL {chosen}; set CITEWELL_MODEL_NAME to the name of the model to ask for there.")
+            raise InvalidSettings(f"The model is set to the URL {settings.model_shown}; set CITEWELL_MODEL_NAME to the name of the model to ask for there.")
         return OpenAIModel(chosen, settings.model_name, settings.api_key.get_secret_value(), settings.model_seconds), ModelStatus("ready", "", settings.model_name)
     if chosen.lower().endswith(".gguf"):
         path = Path(chosen).expanduser()
         if not path.is_file():
             raise InvalidSettings(f"The model is set to {chosen}, but there is no such file. Check the path, or set CITEWELL_MODEL=embedded.")
-        if path.open("rb").read(4) != b"GGUF":
+        try:
+            with path.open("rb") as file:
+                opening = file.read(4)
+        except OSError as error:
+            raise InvalidSettings(f"The model file {chosen} cannot be read ({error.strerror}). Check who may read it, or set CITEWELL_MODEL=embedded.") from None
+        if opening != b"GGUF":
             raise DamagedWeights(f"{chosen} is no GGUF file. Only GGUF files can be run; set CITEWELL_MODEL=embedded for the model that Citewell fetches itself.")
         return _embedded(path, path.stem, settings)
     known = ", ".join(["embedded", "embedded-small", "none", "a path to a .gguf file", "an http(s) URL of an OpenAI-compatible server"])
@@ -192,7 +197,11 @@ def default_assistant(progress: Callable[[int, int, str], None] | None = None) -
     with _opening:
         if _default is None:
             opened = open_assistant(progress=progress)
-            seed(opened)
+            try:
+                seed(opened)
+            except BaseException:
+                opened.close()
+                raise
             _default = opened
         return _default
 

@@ -18,8 +18,9 @@ from index.types import Hit, Span
 from index.words import FUNCTION_WORDS, WORD, content_stems, stem
 from rag.types import Citation
 
-SUPPORT = 0.6
-"""The least part of a sentence's words that its spans must hold. See docs/benchmarks.md for where it comes from."""
+SUPPORT_FRESH = 0.6
+SUPPORT = 0.5
+"""The least part of a sentence's words that its spans must hold: of those that the question did not hold already, and of all."""
 
 OWN = 0.4
 """The least part of a sentence's words that a window must hold itself before names told elsewhere count for it."""
@@ -73,7 +74,8 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Neighbouring sentences of one paragraph of one document, and what they hold. `context` are the names told before them in the paragraph or above it."""
+    """Neighbouring sentences of one paragraph of one document, and what they hold. `context` are the names
+    told before them in the paragraph or above it, `title` the stems of the document's title."""
 
     hit: int
     document_id: str
@@ -83,6 +85,7 @@ class Window:
     numbers: frozenset[str]
     names: frozenset[str]
     context: frozenset[str]
+    title: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ def gather(hits: Sequence[Hit], texts: Mapping[str, str]) -> Evidence:
     for number, hit in enumerate(hits):
         passage = hit.passage
         above = names(f"{passage.title} {passage.heading}")
+        titled = frozenset(content_stems(passage.title))
         for match in _FULL_NAME.finditer(passage.text):
             pieces = [stem(word) for word in WORD.findall(match.group())]
             if not match.group().split()[-1].isupper():
@@ -157,7 +161,7 @@ def gather(hits: Sequence[Hit], texts: Mapping[str, str]) -> Evidence:
                     span = Span(passage.span.start + paragraph[first].start, passage.span.start + paragraph[last].end)
                     text = whole[span.start : span.end]
                     stems = frozenset(content_stems(text))
-                    found.append(Window(number, passage.document_id, span, text, stems, numbers(text), names(text), before | above))
+                    found.append(Window(number, passage.document_id, span, text, stems, numbers(text), names(text), before | above, titled))
     return Evidence(tuple(found), tuple(told.items()), {hit.passage.document_id: _topics(texts[hit.passage.document_id][:TOPIC_CHARACTERS]) for hit in hits})
 
 
@@ -176,6 +180,16 @@ def _alike(first: str, second: str) -> bool:
         return True
     shorter, longer = sorted((first, second), key=len)
     return len(shorter) >= 5 and len(longer) - len(shorter) <= 3 and longer.startswith(shorter)
+
+
+def _one_name(first: str, second: str) -> bool:
+    """Whether two names are one, as country and people are: `China` and `Chinese`, `America` and `American`."""
+    shorter, longer = sorted((first, second), key=len)
+    return _alike(first, second) or (len(shorter) >= 5 and len(longer) - len(shorter) <= 3 and longer.startswith(shorter[:-1]))
+
+
+def _held_names(wanted: frozenset[str], there: frozenset[str]) -> frozenset[str]:
+    return frozenset(name for name in wanted if name in there or any(_one_name(name, other) for other in there))
 
 
 def _held(wanted: frozenset[str], there: frozenset[str]) -> frozenset[str]:
@@ -207,7 +221,7 @@ class Cover:
     def suffices(self, sentence: Claim) -> bool:
         """Every number and name, and enough of the words: of all, and of those that answer."""
         exact = sentence.numbers <= self.numbers and sentence.names <= self.names | self.inferred
-        return exact and 0 < SUPPORT * len(sentence.stems) <= len(self.stems) and SUPPORT * len(sentence.fresh) <= len(self.stems & sentence.fresh)
+        return exact and 0 < SUPPORT * len(sentence.stems) <= len(self.stems) and SUPPORT_FRESH * len(sentence.fresh) <= len(self.stems & sentence.fresh)
 
     def worth(self, sentence: Claim) -> float:
         """How much is borne out: words once, words that the question did not hold twice, numbers and names twice more, inferred names little."""
@@ -216,16 +230,18 @@ class Cover:
 
 def _cover(sentence: Claim, window: Window, evidence: Evidence) -> Cover:
     own = _held(sentence.stems, window.stems)
-    held = _held(sentence.names, window.names | window.stems)
-    told: frozenset[str] = frozenset()
-    if len(own) >= OWN * len(sentence.stems):
+    names_held = _held_names(sentence.names, window.names | window.stems)
+    # What the question and the document's title both say, the document need not repeat: it is the one that is asked about.
+    titled = _held(sentence.stems - sentence.fresh, window.title) if own & sentence.fresh else frozenset()
+    inferred = _held_names(sentence.names - names_held, window.title) if titled else frozenset()
+    if len(own | titled) >= OWN * len(sentence.stems):
         # A name that the window leaves to a pronoun counts when its paragraph or heading told it before, or the document is about it;
         # a first name when the last name stands there. A window that holds little else of the sentence earns no such trust.
-        told = _held(sentence.names - held, window.context | evidence.topics.get(window.document_id, frozenset()))
+        inferred |= _held_names(sentence.names - names_held, window.context | evidence.topics.get(window.document_id, frozenset()))
         for pieces, last in evidence.full_names:
-            if last in held:
-                told |= (sentence.names - held) & pieces
-    return Cover(own | (told & sentence.stems), sentence.numbers & window.numbers, held, told)
+            if last in names_held:
+                inferred |= (sentence.names - names_held) & pieces
+    return Cover(own | titled | (inferred & sentence.stems), sentence.numbers & window.numbers, names_held, inferred)
 
 
 def support(sentence: Claim, evidence: Evidence, hinted: frozenset[int] = frozenset()) -> list[Window]:
@@ -310,7 +326,7 @@ def quote(hits: Sequence[Hit], texts: Mapping[str, str], spans: Sequence[tuple[i
     citations = []
     for number, (hit, span) in enumerate(spans, 1):
         passage = hits[hit].passage
-        window = Window(hit, passage.document_id, span, texts[passage.document_id][span.start : span.end], *[frozenset()] * 4)
+        window = Window(hit, passage.document_id, span, texts[passage.document_id][span.start : span.end], *[frozenset()] * 5)
         citations.append(_citation(number, window, hits[hit]))
     return Verified("\n".join(f"{' '.join(citation.quote.split())} [{citation.number}]" for citation in citations), tuple(citations), ())
 

@@ -14,6 +14,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from index.errors import CitewellError
     from rag.assistant import Assistant
     from rag.settings import Settings
     from rag.types import Turn
@@ -152,7 +153,7 @@ def _asked_at(address: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[st
     from index.errors import CitewellError, InvalidQuestion
 
     try:
-        with httpx.stream("POST", f"{address}/api/ask", json=body, headers={"Accept": "text/event-stream"}, timeout=httpx.Timeout(300, connect=5)) as response:
+        with httpx.stream("POST", f"{address}/api/ask", json=body, headers={"Accept": "text/event-stream"}, timeout=httpx.Timeout(300, connect=5), trust_env=False) as response:
             if response.status_code != 200:
                 told = json.loads(response.read() or b"{}")
                 message = told.get("error") or told.get("detail") or f"the server at {address} answered with status {response.status_code}"
@@ -166,8 +167,16 @@ def _asked_at(address: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[st
                     if name == "error":
                         raise CitewellError(data["error"])
                     yield name, data
+            if name != "answer":
+                raise CitewellError(f"The Citewell that owns this store, at {address}, broke off before its answer. Try again.")
     except (httpx.HTTPError, json.JSONDecodeError) as error:
-        raise CitewellError(f"The Citewell that owns this store, at {address}, does not answer ({type(error).__name__}). Stop it and try again.") from error
+        raise _silent(address, error) from error
+
+
+def _silent(address: str, error: Exception) -> CitewellError:
+    from index.errors import CitewellError
+
+    return CitewellError(f"The Citewell that owns this store, at {address}, does not answer ({type(error).__name__}). Stop it and try again.")
 
 
 def _show(events: Iterator[tuple[str, dict[str, Any]]], as_json: bool) -> dict[str, Any]:
@@ -285,7 +294,10 @@ def documents(as_json: Json = False, data_dir: DataDir = None) -> None:
             raise
         import httpx
 
-        listing = httpx.get(f"{error.address}/api/documents", timeout=10).raise_for_status().json()
+        try:
+            listing = httpx.get(f"{error.address}/api/documents", timeout=10, trust_env=False).raise_for_status().json()
+        except (httpx.HTTPError, json.JSONDecodeError) as failure:
+            raise _silent(error.address, failure) from failure
     if as_json:
         print(json.dumps(listing, ensure_ascii=False, indent=2))
     elif not listing:
@@ -323,7 +335,7 @@ def fetch(model: Model = None) -> None:
 
     settings = _settings(None, model)
     if settings.model not in weights.CATALOG:
-        print(f"The model is set to '{settings.model}', for which nothing is to be fetched.")
+        print(f"The model is set to '{settings.model_shown}', for which nothing is to be fetched.")
         return
     with _bar("bytes") as progress:
         path = weights.fetch(weights.CATALOG[settings.model], settings.models_dir, progress)

@@ -37,7 +37,7 @@ def examine(open_settings: Callable[[], Settings]) -> list[Finding]:
         settings = open_settings()
     except CitewellError as error:
         return [*findings, Finding("settings", False, str(error))]
-    findings.append(Finding("settings", True, f"model '{settings.model}', embedder '{settings.embedder}'"))
+    findings.append(Finding("settings", True, f"model '{settings.model_shown}', embedder '{settings.embedder}'"))
     return [*findings, _folder(settings.data_dir), _store(settings), _embedder(settings), _model(settings), _port(settings)]
 
 
@@ -55,7 +55,7 @@ def _package(name: str) -> Finding:
 
 def _folder(folder: Path) -> Finding:
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not os.access(there, os.W_OK):
+    if not there.is_dir() or not os.access(there, os.W_OK):
         return Finding("data folder", False, f"{folder} cannot be written; choose another with CITEWELL_DATA_DIR")
     free = shutil.disk_usage(there).free
     good = free > 200_000_000
@@ -69,7 +69,7 @@ def _store(settings: Settings) -> Finding:
         store = Store(settings.data_dir, SentenceTransformerEmbedder(settings.embedder).identity)
     except StoreInUse as error:
         return Finding("store", True, f"in use by another Citewell{f', which answers at {error.address}' if error.address else ''}")
-    except CitewellError as error:
+    except (CitewellError, ImportError) as error:
         return Finding("store", False, str(error))
     try:
         rejected = len(store.rejected())
@@ -100,7 +100,11 @@ def _model(settings: Settings) -> Finding:
 
 
 def _port(settings: Settings) -> Finding:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        taken = settings.port != 0 and probe.connect_ex((settings.host, settings.port)) == 0
+    try:
+        socket.create_connection((settings.host, settings.port), timeout=1).close()
+        taken = True
+    except socket.gaierror:
+        return Finding("port", False, f"the host '{settings.host}' is not known; leave CITEWELL_HOST at 127.0.0.1")
+    except OSError:
+        taken = False
     return Finding("port", True, f"{settings.port} is in use (by Citewell, if it runs); another can be set with --port" if taken else f"{settings.port} is free")

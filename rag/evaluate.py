@@ -56,9 +56,9 @@ def load(path: Path) -> list[Question]:
     """The questions of a set: a folder with questions.jsonl, or such a file. Raises CitewellError with the line that is wrong."""
     file = path / "questions.jsonl" if path.is_dir() else path
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise CitewellError(f"There is no question set at {path} ({error.strerror}). Give a folder with questions.jsonl, or the file itself.") from error
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CitewellError(f"There is no question set at {path} ({getattr(error, 'strerror', 'not UTF-8')}). Give a folder with questions.jsonl, or the file itself.") from error
     found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -66,6 +66,8 @@ def load(path: Path) -> list[Question]:
         try:
             entry = json.loads(line)
             answerable = entry.get("answerable")
+            if not isinstance(entry["question"], str) or not all(isinstance(group, list) for group in entry.get("must", ())):
+                raise TypeError("'question' must be text, and 'must' a list of lists")
             found.append(
                 Question(
                     id=str(entry.get("id", number)),
@@ -78,7 +80,7 @@ def load(path: Path) -> list[Question]:
                     must_not=tuple(entry.get("must_not", ())),
                 )
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CitewellError(f"Line {number} of {file} is no question ({error!r}). Each line is a JSON object with at least 'question'.") from error
     return found
 
@@ -86,6 +88,7 @@ def load(path: Path) -> list[Question]:
 def same_document(source: str, gold: str) -> bool:
     """Whether a source is a gold document: by name, or by the number that a brief shares with its original (000-… and 000_….txt)."""
     name = Path(source).name
+    gold = gold.replace("/", "_")  # as _unpacked() names its files
     return name == gold or Path(name).stem == gold or (name[:3].isdigit() and name[3:4] in "-_" and name[:3] == gold[:3] and gold[3:4] in "-_" and gold[3:4] != "")
 
 
@@ -179,7 +182,7 @@ def run(path: Path, folder: Path | None, settings: Settings, limit: int | None =
     if show:
         for name, value in counted.items():
             print(f"{name}: {value['hits']}/{value['of']} ({value['percent']} %)" if isinstance(value, dict) and value["of"] else f"{name}: {value}")
-    return {"set": str(path), "model": settings.model, "summary": counted, "rows": [asdict(row) for row in rows]}
+    return {"set": str(path), "model": settings.model_shown, "summary": counted, "rows": [asdict(row) for row in rows]}
 
 
 def _asked(question: Question, assistant: Assistant, show: bool) -> Row:
@@ -193,9 +196,15 @@ def _asked(question: Question, assistant: Assistant, show: bool) -> Row:
 def _unpacked(corpus: Path, folder: Path) -> Path:
     """A corpus.jsonl as a folder of text files named by their ids."""
     folder.mkdir(parents=True)
-    for line in corpus.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        title = entry.get("title")
-        text = entry["text"] if not title or entry["text"].startswith(title) else f"{title}\n\n{entry['text']}"
-        Path(folder, f"{str(entry['id']).replace('/', '_')}.txt").write_text(text, encoding="utf-8")
+    for number, line in enumerate(corpus.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            title = entry.get("title")
+            text = entry["text"] if not title or entry["text"].startswith(title) else f"{title}\n\n{entry['text']}"
+            name = str(entry["id"]).replace("/", "_")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CitewellError(f"Line {number} of {corpus} is no document ({error!r}). Each line is a JSON object with 'id' and 'text'.") from error
+        Path(folder, f"{name}.txt").write_text(text, encoding="utf-8")
     return folder

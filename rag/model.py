@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import secrets
 import threading
 import time
@@ -21,6 +22,7 @@ from rag.prompt import Message
 from rag.types import Usage
 
 if TYPE_CHECKING:
+    import httpx
     from llama_index.core.llms import LLM
 
 CONTEXT_TOKENS = 4096
@@ -87,10 +89,9 @@ class OpenAIModel:
     def __init__(self, url: str, name: str, key: str, seconds: float) -> None:
         from openai import OpenAI
 
-        self._url = url
         self._name = name
         self._seconds = seconds
-        self._client = OpenAI(base_url=url, api_key=key or "none", max_retries=0)
+        self._client = OpenAI(base_url=url, api_key=key or "none", max_retries=0, http_client=_http_client(url, seconds))
 
     @property
     def name(self) -> str:
@@ -98,57 +99,59 @@ class OpenAIModel:
 
     def stream(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Finished]:
         deadline = time.monotonic() + self._seconds
-        usage, reason = Usage(), None
+        usage, reason, heard = Usage(), None, False
         try:
             with self._create(messages, max_tokens, stream=True, stream_options={"include_usage": True}) as chunks:
                 for chunk in chunks:
                     if time.monotonic() > deadline:
-                        raise ModelUnavailable(f"The model '{self._name}' did not finish within {self._seconds:.0f} seconds. Ask something narrower, or raise CITEWELL_MODEL_SECONDS.")
+                        raise TimeoutError
+                    heard = True
                     if chunk.usage:
                         usage = _usage(chunk.usage)
                     for choice in chunk.choices:
                         reason = choice.finish_reason or reason
                         if choice.delta and choice.delta.content:
                             yield choice.delta.content
-        except ModelUnavailable:
-            raise
         except Exception as error:
+            if time.monotonic() > deadline:
+                raise ModelUnavailable(_too_long(self._name, self._seconds)) from error
             raise self._explained(error) from error
+        if not heard:
+            raise self._explained(ValueError("no events"))
         if reason is None:
             raise ModelUnavailable(f"The model '{self._name}' broke off in the middle of its answer. Try again.")
         yield Finished(usage, complete=reason != "length")
 
     def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
-        from openai import BadRequestError
+        from openai import BadRequestError, UnprocessableEntityError
 
         try:
             try:
                 answer = self._create(messages, 1, logprobs=True, top_logprobs=10)
-            except BadRequestError:  # not every server tells probabilities
+            except (BadRequestError, UnprocessableEntityError):  # not every server tells probabilities
                 answer = self._create(messages, 4)
-        except Exception as error:
+            choice = answer.choices[0]
+            told = choice.logprobs.content[0].top_logprobs if choice.logprobs and choice.logprobs.content else []
+            likely = yes_probability([(item.token, item.logprob) for item in told or []])
+            if likely is None:
+                likely = 1.0 if (choice.message.content or "").strip().lower().startswith("yes") else 0.0
+            return likely, _usage(answer.usage) if answer.usage else Usage()
+        except Exception as error:  # the client does not check what it is sent: a page of HTML has no choices
             raise self._explained(error) from error
-        if not answer.choices:
-            raise ModelUnavailable(f"The model '{self._name}' sent an empty answer. Try again.")
-        choice = answer.choices[0]
-        told = choice.logprobs.content[0].top_logprobs if choice.logprobs and choice.logprobs.content else []
-        likely = yes_probability([(item.token, item.logprob) for item in told])
-        if likely is None:
-            likely = 1.0 if (choice.message.content or "").strip().lower().startswith("yes") else 0.0
-        return likely, _usage(answer.usage) if answer.usage else Usage()
 
     def _create(self, messages: Sequence[Message], max_tokens: int, **options: Any) -> Any:
         wait = min(self._seconds, SILENCE_SECONDS) if "stream" in options else self._seconds
         return self._client.chat.completions.create(
-            model=self._name, messages=list(messages), max_tokens=max_tokens, temperature=0.0, timeout=wait, **options  # type: ignore[call-overload,arg-type]
+            model=self._name, messages=list(messages), max_tokens=max_tokens, temperature=0.0, timeout=wait, **options  # type: ignore[arg-type]
         )
 
     def _explained(self, error: Exception) -> ModelUnavailable:
+        import httpx
         import openai
 
         log.debug("Model call failed", exc_info=error)
         match error:
-            case openai.APITimeoutError():
+            case openai.APITimeoutError() | httpx.TimeoutException():
                 what = "did not answer in time. Try again, or raise CITEWELL_MODEL_SECONDS"
             case openai.AuthenticationError() | openai.PermissionDeniedError():
                 what = "refused the key. Set CITEWELL_API_KEY to one it knows"
@@ -160,9 +163,44 @@ class OpenAIModel:
                 what = f"answered with error {error.status_code}. Try again, or look at that server's log"
             case openai.APIConnectionError():
                 what = "cannot be reached. Check that its server runs and that CITEWELL_MODEL is its address"
+            case httpx.TransportError():
+                what = "broke off in the middle of its answer. Try again"
             case _:
                 what = "sent an answer that cannot be read. Check that CITEWELL_MODEL is the address of an OpenAI-compatible server"
         return ModelUnavailable(f"The model '{self._name}' {what}.")
+
+
+def _http_client(url: str, seconds: float) -> httpx.Client:
+    """A client whose replies end at the deadline even while a server keeps sending, and that asks this machine without a proxy between."""
+    import httpx
+    from openai import DefaultHttpxClient
+
+    class Timed(httpx.SyncByteStream):
+        def __init__(self, stream: httpx.SyncByteStream, deadline: float) -> None:
+            self._stream, self._deadline = stream, deadline
+
+        def __iter__(self) -> Iterator[bytes]:
+            for block in self._stream:
+                if time.monotonic() > self._deadline:
+                    raise httpx.ReadTimeout("The deadline has passed.")
+                yield block
+
+        def close(self) -> None:
+            self._stream.close()
+
+    def begin(request: httpx.Request) -> None:
+        request.extensions["deadline"] = time.monotonic() + seconds
+
+    def limit(response: httpx.Response) -> None:
+        assert isinstance(response.stream, httpx.SyncByteStream)
+        response.stream = Timed(response.stream, response.request.extensions["deadline"])
+
+    loopback = re.match(r"https?://(?:[^/@]*@)?(?:localhost|127\.[\d.]+|\[::1\])(?:[:/]|$)", url) is not None
+    return DefaultHttpxClient(trust_env=not loopback, event_hooks={"request": [begin], "response": [limit]})
+
+
+def _too_long(name: str, seconds: float) -> str:
+    return f"The model '{name}' did not finish within {seconds:.0f} seconds. Ask something narrower, or raise CITEWELL_MODEL_SECONDS."
 
 
 def _usage(told: Any) -> Usage:
@@ -245,10 +283,10 @@ class LlamaIndexModel:
         deadline = time.monotonic() + self._seconds
         try:
             pieces = self._llm.stream_chat([ChatMessage(role=message["role"], content=message["content"]) for message in messages])
-            with closing(pieces):  # type: ignore[type-var]
+            with closing(pieces):
                 for piece in pieces:
                     if time.monotonic() > deadline:
-                        raise ModelUnavailable(f"The model '{self.name}' did not finish within {self._seconds:.0f} seconds. Ask something narrower, or raise CITEWELL_MODEL_SECONDS.")
+                        raise ModelUnavailable(_too_long(self.name, self._seconds))
                     if piece.delta:
                         yield piece.delta
         except ModelUnavailable:

@@ -112,7 +112,8 @@ def _line(event: Event) -> str:
             name, data = "token", {"text": event.text}
         case Answer():
             name, data = "answer", event.to_dict()
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+    # In ASCII: a line separator of Unicode inside the data would end the line for many readers.
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
 def _hits(event: Evidence) -> list[dict[str, Any]]:

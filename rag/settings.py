@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import tomllib
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,25 +28,35 @@ class Settings(BaseSettings):
     model: str = Field("embedded", description="embedded, embedded-small, a path to a .gguf file, an OpenAI-compatible URL, or none")
     model_name: str = Field("", description="the model to ask for at an OpenAI-compatible URL")
     api_key: SecretStr = Field(SecretStr(""), description="the key for that URL; set it in the environment, not in a file")
-    model_seconds: float = Field(180.0, gt=0, description="hard deadline for one answer of the model, in seconds")
+    model_seconds: float = Field(180.0, gt=0, le=86_400, description="hard deadline for one answer of the model, in seconds")
     embedder: str = Field("all-MiniLM-L6-v2", description="any sentence-transformers model, by name or folder")
     host: str = Field("127.0.0.1", description="address the page is served on")
     port: int = Field(7860, ge=0, le=65535, description="port the page is served on")
     bench: Path | None = Field(None, description="folder of public question sets, for `citewell evaluate` and `make bench`")
 
     def __init__(self, **values: Any) -> None:
-        stray = sorted(name for name in os.environ if name.startswith(PREFIX) and name.removeprefix(PREFIX).lower() not in type(self).model_fields)
+        stray = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name[len(PREFIX) :].lower() not in type(self).model_fields)
         if stray:
             raise InvalidSettings(f"Unknown setting in the environment: {', '.join(stray)}. Known settings: {known_settings()}.")
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise InvalidSettings(explain(error)) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise InvalidSettings(f"The file citewell.toml here cannot be read ({error}). Mend it, or move it away.") from None
 
     @field_validator("data_dir", "models_dir", "bench", mode="after")
     @classmethod
     def _expand(cls, path: Path | None) -> Path | None:
-        return None if path is None else path.expanduser().absolute()
+        try:
+            return None if path is None else path.expanduser().absolute()
+        except RuntimeError:
+            raise ValueError(f"there is no home folder for {path.parts[0]}" if path else "") from None
+
+    @property
+    def model_shown(self) -> str:
+        """The model as it may be shown: without the login that a URL can hold."""
+        return re.sub(r"(?<=://)[^/]*@", "", self.model)
 
     @classmethod
     def settings_customise_sources(

@@ -1,0 +1,162 @@
+"""`make bench`: the figures of docs/benchmarks.md, measured in one run on this machine.
+
+usage: python tests/bench.py [--quick]
+
+Asks the seed question set over our briefs and, where ../shared/seeds is there, over the originals; then five questions beside LlamaIndex's
+CitationQueryEngine (Chroma, the same embedding model, its own defaults, the same GGUF behind the same server), each question to both in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rag.assistant import open_assistant
+from rag.evaluate import load, run
+from rag.settings import SEEDS, Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+REPEATS = 5
+
+
+def evidence_ms(documents: Path) -> float:
+    """Median milliseconds from a warm question to its evidence."""
+    from rag.types import Evidence
+
+    with tempfile.TemporaryDirectory() as scratch, open_assistant(Settings(data_dir=Path(scratch), model="none")) as assistant:
+        assistant.sync(documents)
+        taken = []
+        for question in ["What is RynnBrain for?", "Who is Zhou?", "Which market will Z.ai list on?", "What does Li say about DeepSeek?", "What is AI?"] * 2:
+            began = time.perf_counter()
+            assert isinstance(next(assistant.stream(question)), Evidence)
+            taken.append((time.perf_counter() - began) * 1000)
+        return median(taken[len(taken) // 2 :])
+
+
+def help_seconds() -> float:
+    """Median seconds of `citewell --help`."""
+    taken = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "rag.cli", "--help"], cwd=ROOT, capture_output=True, check=True)  # noqa: S603
+        taken.append(time.perf_counter() - began)
+    return median(taken)
+
+
+class Peer:
+    """CitationQueryEngine with its defaults over Chroma, on the embedder and the model server that Citewell itself uses."""
+
+    def __init__(self, documents: Path, folder: str, base_url: str, key: str) -> None:
+        import chromadb
+        from llama_index.core import Settings as Defaults
+        from llama_index.core import SimpleDirectoryReader, StorageContext, VectorStoreIndex
+        from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+        from llama_index.core.query_engine import CitationQueryEngine
+        from llama_index.embeddings.huggingface import HuggingFaceEmbedding
+        from llama_index.llms.openai_like import OpenAILike
+        from llama_index.vector_stores.chroma import ChromaVectorStore
+
+        from index.embed import SentenceTransformerEmbedder
+
+        self.counter = TokenCountingHandler()
+        Defaults.callback_manager = CallbackManager([self.counter])
+        Defaults.embed_model = HuggingFaceEmbedding(model_name=str(SentenceTransformerEmbedder()._folder))
+        Defaults.llm = OpenAILike(
+            model="embedded", api_base=base_url, api_key=key, is_chat_model=True, context_window=4096, max_tokens=256, temperature=0.0, timeout=600
+        )
+        collection = chromadb.PersistentClient(folder).get_or_create_collection("peer", embedding_function=None)
+        storage = StorageContext.from_defaults(vector_store=ChromaVectorStore(chroma_collection=collection))
+        index = VectorStoreIndex.from_documents(SimpleDirectoryReader(str(documents)).load_data(), storage_context=storage)
+        self.engine = CitationQueryEngine.from_args(index, streaming=True)
+
+    def ask(self, question: str) -> dict[str, Any]:
+        self.counter.reset_counts()
+        began = time.perf_counter()
+        answer = self.engine.query(question)
+        first = None
+        pieces = []
+        for piece in answer.response_gen:
+            first = first or time.perf_counter() - began
+            pieces.append(piece)
+        return {
+            "first_token_s": first,
+            "total_s": time.perf_counter() - began,
+            "text": "".join(pieces),
+            "prompt": "\n".join(str(event.prompt) for event in self.counter.llm_token_counts),
+        }
+
+
+def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
+    """Citewell and CitationQueryEngine on the same questions, by turns, on one model server; prompt tokens as that server counts them."""
+    import httpx
+
+    from rag.model import EmbeddedModel
+
+    with tempfile.TemporaryDirectory() as scratch, open_assistant(Settings(data_dir=Path(scratch, "store"), model="embedded")) as assistant:
+        assistant.sync(documents)
+        model, _ = assistant.answering_model()
+        assert isinstance(model, EmbeddedModel)
+        client = model.load()
+        url, key = str(client._client.base_url), client._client.api_key
+        peer = Peer(documents, str(Path(scratch, "peer")), url, key)
+        ours, theirs = [], []
+        for question in questions:
+            answer = assistant.ask(question)
+            ours.append(
+                {
+                    "prompt_tokens": answer.usage.prompt_tokens,
+                    "first_token_s": (answer.timings.first_token_ms or answer.timings.total_ms) / 1000,
+                    "total_s": answer.timings.total_ms / 1000,
+                    "text": answer.text,
+                }
+            )
+            row = peer.ask(question)
+            told = httpx.post(
+                url.removesuffix("/v1/").removesuffix("/v1") + "/tokenize", json={"content": row.pop("prompt")}, headers={"Authorization": f"Bearer {key}"}
+            )
+            theirs.append({**row, "prompt_tokens": len(told.json()["tokens"])})
+            print(json.dumps({"question": question, "citewell": ours[-1], "CitationQueryEngine": theirs[-1]}, ensure_ascii=False), flush=True)
+        return {
+            measure: {
+                "citewell": round(median(row[measure] for row in ours), 1),
+                "CitationQueryEngine": round(median(row[measure] for row in theirs), 1),
+                "median ratio": round(median(a[measure] / b[measure] for a, b in zip(ours, theirs, strict=True)), 3),
+            }
+            for measure in ("prompt_tokens", "first_token_s", "total_s")
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="five questions a set")
+    quick = parser.parse_args().quick
+    bench = Path(os.environ.pop("CITEWELL_BENCH", ROOT.parent / "shared" / "bench"))
+    print(f"{date.today()}  {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"citewell --help: {help_seconds():.2f} s")
+    print(f"warm question to evidence: {evidence_ms(SEEDS):.0f} ms")
+    print("\nBeside LlamaIndex's CitationQueryEngine, five questions, by turns:")
+    chosen = [question.question for question in load(ROOT / "tests" / "questions.jsonl") if question.answerable and not question.history][:: 7 if not quick else 20][:5]
+    print(json.dumps(beside_peer(SEEDS, chosen), indent=2))
+    questions = bench / "seeds"
+    if not questions.exists():
+        print(f"\nThe seed question set is not at {questions}: set CITEWELL_BENCH to the folder of public question sets. Asking our own set instead.")
+        questions = ROOT / "tests" / "questions.jsonl"
+    originals = bench.parent / "seeds"
+    for documents in [SEEDS, *([originals] if originals.exists() else [])]:
+        print(f"\n{questions} over {documents.name if documents == SEEDS else 'the originals'}:")
+        run(questions, documents, Settings(), 5 if quick else None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Fakes and fixtures for all tests: an embedder and a language model that need no files, and assistants over small folders."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from index.store import Store
+from index.words import content_stems
+from rag.assistant import Assistant
+from rag.model import Finished, LanguageModel, ModelStatus
+from rag.prompt import CHECK, GATE, Message
+from rag.settings import Settings
+from rag.types import Usage
+
+DOCUMENTS = {
+    "apollo.md": "# The Apollo lander\n\nThe lander Apollo was built by Grumman. It weighed 15 tonnes.\n\n## Landing\n\nApollo landed on 20 July 1969. Nobody was hurt.\n",
+    "tea.txt": "Notes on tea\n\nGreen tea is brewed at 80 degrees. Black tea needs boiling water.\n",
+}
+
+
+class FakeEmbedder:
+    """Vectors from hashed words: texts that share words are near each other. Counts what it embeds."""
+
+    def __init__(self, identity: str = "fake@1", dimension: int = 64) -> None:
+        self.identity = identity
+        self.dimension = dimension
+        self.embedded: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.embedded.extend(texts)
+        vectors = np.full((len(texts), self.dimension), 1e-3, dtype=np.float32)
+        for row, text in enumerate(texts):
+            for stem in content_stems(text):
+                vectors[row, int.from_bytes(hashlib.blake2b(stem.encode(), digest_size=4).digest()) % self.dimension] += 1.0
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class FakeModel:
+    """Says what it is told to: `draft` as tokens, `stated` and `answered` as the probabilities of gate and check. Keeps every call."""
+
+    def __init__(self, draft: str = "", stated: float = 0.9, answered: float = 0.9, error: Exception | None = None, complete: bool = True) -> None:
+        self.draft, self.stated, self.answered, self.error, self.complete = draft, stated, answered, error, complete
+        self.calls: list[str] = []
+        self.closed = False
+
+    @property
+    def name(self) -> str:
+        return "fake"
+
+    def stream(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Finished]:
+        self.calls.append(messages[-1]["content"])
+        try:
+            if self.error:
+                raise self.error
+            for word in self.draft.split(" "):
+                yield f"{word} "
+            yield Finished(Usage(100, len(self.draft.split())), self.complete)
+        finally:
+            self.closed = True
+
+    def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
+        asked = messages[-1]["content"]
+        self.calls.append(asked)
+        if self.error:
+            raise self.error
+        return (self.stated if asked.endswith(GATE) else self.answered), Usage(50, 1)
+
+
+assert GATE != CHECK
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Tests see neither the developer's variables nor a citewell.toml in the working folder, and never the user's own data."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith("CITEWELL_") and name != "CITEWELL_MODELS_DIR"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CITEWELL_DATA_DIR", str(tmp_path / "default-data"))
+
+
+@pytest.fixture
+def embedder() -> FakeEmbedder:
+    return FakeEmbedder()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of two small documents."""
+    made = tmp_path / "documents"
+    made.mkdir()
+    for name, text in DOCUMENTS.items():
+        (made / name).write_text(text, encoding="utf-8")
+    return made
+
+
+@pytest.fixture
+def store(tmp_path: Path, embedder: FakeEmbedder) -> Iterator[Store]:
+    opened = Store(tmp_path / "store", embedder.identity)
+    yield opened
+    opened.close()
+
+
+def make_assistant(store: Store, embedder: FakeEmbedder, model: LanguageModel | None) -> Assistant:
+    """An assistant with fakes inside; `model` None answers with the documents' own sentences."""
+    status = ModelStatus("ready", "", model.name) if model else ModelStatus("none", "No language model is set, so the documents' own sentences answer.", "none")
+    return Assistant(Settings(data_dir=store.folder, model="none"), store, embedder, model, status)
+
+
+@pytest.fixture
+def assistant(store: Store, embedder: FakeEmbedder, folder: Path) -> Assistant:
+    """An assistant over the two documents, whose model says that Grumman built Apollo."""
+    made = make_assistant(store, embedder, FakeModel("The lander Apollo was built by Grumman."))
+    made.sync(folder)
+    return made

@@ -1,0 +1,286 @@
+"""The chat page in a real Chromium, with an assistant that needs no model."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+from page_fake import ARCHIVE, CITATIONS, HARBOUR, STARTERS, FakeAssistant, Status
+
+pytestmark = pytest.mark.browser
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+expect = sync_api.expect
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from page_browser import ARGUMENTS, chromium
+
+    with sync_api.sync_playwright() as playwright:
+        path = chromium(playwright)
+        if path is None:
+            pytest.skip("needs Chromium: install your system's chromium package, or run `playwright install chromium`")
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def assistant() -> FakeAssistant:
+    return FakeAssistant()
+
+
+@pytest.fixture(scope="module")
+def address(assistant: FakeAssistant) -> Iterator[str]:
+    import uvicorn
+    from starlette.applications import Starlette
+
+    from ui.app import mount
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(mount(Starlette(), assistant), log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture
+def page(browser: Any, address: str, assistant: FakeAssistant, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page, opened; afterwards nothing may have been asked of the outside, and the console must be clean."""
+    assistant.asked.clear()
+    page = browser.new_page(**getattr(request, "param", {"viewport": {"width": 1280, "height": 800}}))
+    page.set_default_timeout(10_000)
+    asked: list[str] = []
+    wrong: list[str] = []
+    page.on("request", lambda sent: asked.append(sent.url))
+    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(address)
+    expect(page.locator(".starter").first).to_be_visible()
+    yield page
+    hacked = page.evaluate("window.hacked")
+    page.close()
+    assert [url for url in asked if not url.startswith((address + "/", "data:"))] == []
+    assert wrong == []
+    assert hacked is None
+
+
+def ask(page: Any, question: str) -> None:
+    page.get_by_role("textbox", name="Your question").fill(question)
+    page.keyboard.press("Enter")
+
+
+def answered(page: Any, count: int = 1) -> Any:
+    """The last finished answer, once there are `count`."""
+    expect(page.locator(".log .exchange")).to_have_count(count)
+    return page.locator(".log .exchange").last
+
+
+def in_view(page: Any, selector: str) -> bool:
+    return bool(
+        page.evaluate(
+            """selector => { const box = document.querySelector(selector).getBoundingClientRect();
+            return box.top >= 0 && box.bottom <= innerHeight && box.height > 0; }""",
+            selector,
+        )
+    )
+
+
+def test_evidence_then_draft_then_verified_answer(page: Any) -> None:
+    ask(page, "How long does it take?")
+    expect(page.get_by_role("textbox")).to_have_value("")
+    expect(page.get_by_text("Reading 5 passages…")).to_be_visible()
+    expect(page.locator(".passage")).to_have_count(5)
+    expect(page.locator(".chip")).to_have_count(0)
+    expect(page.locator(".running .draft")).to_contain_text("The crossing takes")
+    expect(page.locator(".running")).to_contain_text("Draft. Not checked yet.")
+    answer = answered(page)
+    expect(page.locator("#running .exchange")).to_have_count(0)
+    expect(answer.locator(".answer > p .chip, .answer > ul .chip")).to_have_count(5)
+    expect(answer.locator(".sources .chip")).to_have_count(5)
+    expect(answer.locator(".unsupported")).to_have_text("She is painted green.")
+    expect(answer).to_contain_text("not supported by the documents")
+    assert page.locator(".passage mark").all_text_contents() == [citation.quote for citation in CITATIONS]
+    assert page.title() == "Citewell"
+    assert page.locator("html").get_attribute("lang") == "en"
+    assert page.get_by_role("log").get_attribute("aria-live") == "polite"
+    expect(page.locator("footer, .progress-text, .eta-bar")).to_have_count(0)
+
+
+def test_a_chip_opens_the_exact_quote_and_gives_the_focus_back(page: Any) -> None:
+    ask(page, "How long does it take?")
+    chip = answered(page).get_by_role("link", name="Source 5: The town archive of Aldmouth").first
+    began = time.monotonic()
+    chip.click()
+    expect(page.locator("dialog[open] #quote")).to_have_text(CITATIONS[4].quote)
+    page.wait_for_function(
+        "() => { const box = document.querySelector('#quote').getBoundingClientRect(); return box.top > 0 && box.bottom < innerHeight }"
+    )
+    assert time.monotonic() - began < 5, "three megabytes of text must open quickly"
+    assert page.locator("#quote").evaluate("mark => mark.textContent") == CITATIONS[4].quote
+    assert page.locator("dialog .document .text").evaluate("text => text.textContent.length") == len(ARCHIVE)
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Source 5: The town archive of Aldmouth"
+    first = page.locator(".log .chip").first
+    first.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("dialog[open] #quote")).to_have_text(CITATIONS[0].quote)
+    assert page.locator("dialog .document .text").evaluate("text => text.textContent") == HARBOUR
+    page.get_by_role("button", name="Close").click()
+    expect(first).to_be_focused()
+
+
+def test_a_chip_opens_in_a_tab_of_its_own(page: Any, address: str) -> None:
+    ask(page, "How long does it take?")
+    chip = answered(page).locator(".chip").nth(4)
+    page.goto(address + str(chip.get_attribute("href")))
+    expect(page.locator("#quote")).to_have_text(CITATIONS[4].quote)
+    page.wait_for_function(
+        "() => { const box = document.querySelector('#quote').getBoundingClientRect(); return box.top > 0 && box.bottom < innerHeight }"
+    )
+    assert page.title() == "The town archive of Aldmouth · Citewell"
+
+
+def test_stop_keeps_the_draft_and_retry_replaces_it(page: Any, assistant: FakeAssistant) -> None:
+    ask(page, "A slow one?")
+    expect(page.locator(".running .draft")).to_contain_text("42 minutes")
+    expect(page.get_by_role("button", name="Send")).to_have_count(0)
+    ask(page, "A second question meanwhile?")
+    page.wait_for_timeout(300)
+    assert len(assistant.asked) == 1
+    assistant.closed.clear()
+    page.get_by_role("button", name="Stop").click()
+    expect(answered(page).locator(".stopped")).to_contain_text("42 minutes")
+    expect(page.locator(".stopped")).to_contain_text("Stopped. Not verified.")
+    expect(page.locator("#running .exchange")).to_have_count(0)
+    assert assistant.closed.wait(5), "the assistant's stream was not closed"
+    expect(page.get_by_role("textbox")).to_have_value("A second question meanwhile?")
+    page.get_by_role("button", name="Send").click()
+    answered(page, 2)
+    assert assistant.asked[-1] == ("A second question meanwhile?", ())
+    ask(page, "And a third?")
+    answered(page, 3)
+    assert [turn.role for turn in assistant.asked[-1][1]] == ["user", "assistant"]
+    expect(page.locator(".searched")).to_contain_text("About the ferry: And a third?")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.locator(".running .question")).to_contain_text("And a third?")
+    expect(page.locator(".log .exchange")).to_have_count(2)
+    answered(page, 3)
+    assert assistant.asked[-1] == assistant.asked[-2]
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator(".starter")).to_have_count(len(STARTERS))
+    expect(page.locator(".exchange, .passage")).to_have_count(0)
+    expect(page.get_by_role("button", name="Retry")).to_have_count(0)
+
+
+def test_problems_are_plain_and_keep_the_question(page: Any) -> None:
+    ask(page, "A forbidden question")
+    expect(answered(page, 1)).to_contain_text("shorten it to 4,000 characters")
+    ask(page, "A crash?")
+    expect(answered(page, 2)).to_contain_text("Something went wrong")
+    assert "secret" not in page.content()
+    assert "Traceback" not in page.content()
+    expect(page.locator(".log .question").last).to_contain_text("A crash?")
+    ask(page, "Something unknown?")
+    refusal = answered(page, 3).locator(".abstained")
+    expect(refusal).to_contain_text("The documents do not say.")
+    expect(refusal).to_contain_text("Not in the documents")
+    ask(page, "With a notice?")
+    expect(answered(page, 4).locator(".notice")).to_contain_text("cut off")
+    ask(page, "   ")
+    page.wait_for_timeout(300)
+    answered(page, 4)
+
+
+def test_starters_documents_and_new_lines(page: Any, assistant: FakeAssistant) -> None:
+    page.get_by_role("link", name="Minutes").click()
+    expect(page.locator("dialog[open] .text")).to_contain_text("<script>window.hacked = 1</script>")
+    expect(page.locator("dialog[open] .text")).to_contain_text("${1+1} {{value}}")
+    page.keyboard.press("Escape")
+    box = page.get_by_role("textbox")
+    box.fill("one")
+    box.press("Shift+Enter")
+    box.press_sequentially("two")
+    expect(box).to_have_value("one\ntwo")
+    page.get_by_role("button", name=STARTERS[1]).click()
+    answered(page)
+    assert assistant.asked[-1][0] == STARTERS[1]
+    expect(box).to_have_value("one\ntwo")
+    expect(page.locator(".welcome")).to_have_count(0)
+
+
+def test_the_model_banner_goes_when_the_model_is_ready(page: Any, assistant: FakeAssistant) -> None:
+    expect(page.locator(".banner")).to_have_count(0)
+    assistant.status = Status("loading", "The model is still loading; answers start in about a minute.")
+    try:
+        page.reload()
+        expect(page.locator(".banner")).to_contain_text("still loading")
+    finally:
+        assistant.status = Status()
+    expect(page.locator(".banner")).to_have_count(0)
+
+
+@pytest.mark.parametrize("page", [{"viewport": {"width": 380, "height": 800}, "color_scheme": "dark", "reduced_motion": "reduce"}], indirect=True)
+def test_a_narrow_dark_screen(page: Any) -> None:
+    narrow = "document.documentElement.scrollWidth <= innerWidth"
+    assert page.evaluate(narrow)
+    ask(page, "How long does it take?")
+    answered(page)
+    assert page.evaluate(narrow)
+    assert in_view(page, "#ask")
+    expect(page.locator(".passage").first).to_be_hidden()
+    page.get_by_text("Show 5 passages").click()
+    expect(page.locator(".passage").first).to_be_visible()
+    assert page.evaluate(narrow)
+    page.locator(".log .chip").first.click()
+    expect(page.locator("dialog[open] #quote")).to_be_visible()
+    assert in_view(page, "#quote")
+    luminance = "getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).slice(0, 3).map(Number).reduce((a, b) => a + b)"
+    assert page.evaluate(luminance) < 120
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/documents/nothing", 404, "No such document"),
+        ("/documents/a1f0-ferry", 200, "Harbour Light"),
+        ("/documents/b2%2Farchive?start=0&end=8&fragment=1", 200, '<mark id="quote" tabindex="-1">The town</mark>'),
+        ("/documents/a1f0-ferry?start=5", 400, "does not fit"),
+        ("/documents/a1f0-ferry?start=0&end=999999", 400, "does not fit"),
+        ("/gradio_api/file=/etc/hostname", 404, "Not found"),
+        ("/gradio_api/proxy=https://example.com", 404, "Not found"),
+        ("/gradio_api/openapi.json", 404, "Not found"),
+        ("/gradio_api/info", 404, "Not found"),
+        ("/monitoring", 404, "Not found"),
+        ("/", 200, "<title>Citewell</title>"),
+    ],
+)
+def test_addresses(address: str, path: str, status: int, words: str) -> None:
+    from urllib.error import HTTPError
+
+    try:
+        response = urlopen(Request(address + path, headers={"Accept-Encoding": "gzip, br"}))
+    except HTTPError as error:
+        response = error
+    body = response.read().decode()
+    assert response.status == status
+    assert words in body
+    assert "http-equiv" not in body
+    assert "og:image" not in body
+    if status == 200:
+        assert "default-src" in response.headers["Content-Security-Policy"]
+
+
+def test_documents_have_no_outside_addresses(address: str) -> None:
+    assert b"https://" not in urlopen(address + "/documents/a1f0-ferry").read()

@@ -1,0 +1,260 @@
+"""Values to HTML: what is cited is a chip, what is not is flagged, and no text becomes markup."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from page_fake import ARCHIVE, FERRY, HARBOUR, HITS, HOSTILE, MINUTES, STARTERS, TEXT, TOWN, FakeStore, cited, hit
+
+from index.types import Span
+from rag.types import Answer, Citation, Evidence, Timings, Token, Usage
+from ui import document, render
+from ui.chat import Conversation, Exchange
+from ui.web import with_head
+
+ATTACK = (
+    "<script>alert(1)</script><img src=x onerror=alert(1)> \"quoted\" 'single' [1] [x](http://outside.example) ![y](http://outside.example/y.png)"
+)
+
+
+class Reader(HTMLParser):
+    """Collects tags with their attributes, and the text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def citation(number: int, start: int = 0, end: int = 5, document_id: str = FERRY, title: str = "Title", quote: str = "words") -> Citation:
+    return Citation(number, document_id, title, "source.md", None, start, end, quote)
+
+
+def answer(text: str, **changes: object) -> Answer:
+    values: dict[str, object] = {"citations": (), "unsupported": (), "evidence": (), "notices": (), "abstained": False} | changes
+    return Answer(question="Q?", standalone_question="Q?", text=text, model="fake", timings=Timings(1, 2, 3400), usage=Usage(), **values)  # type: ignore[arg-type]
+
+
+def test_a_mark_becomes_a_link_to_the_exact_span() -> None:
+    html = render.answer_html("It takes 42 minutes. [1]", [citation(1, 12, 40, title="Ferry")])
+    (link,) = Reader(html).all("a")
+    assert link["href"] == f"/documents/{FERRY}?start=12&end=40#quote"
+    assert link["aria-label"] == "Source 1: Ferry"
+    assert Reader(html).text == "It takes 42 minutes.[1]"
+
+
+def test_marks_that_nothing_resolves_stay_text() -> None:
+    html = render.answer_html("See array[0] and note [7]. [1][9]", [citation(1)])
+    assert len(Reader(html).all("a")) == 1
+    assert Reader(html).text == "See array[0] and note [7].[1][9]"
+
+
+def test_marks_inside_words_and_neighbouring_marks() -> None:
+    html = render.answer_html("Water[1]tight. [1][2]", [citation(1), citation(2)])
+    assert [link["aria-label"] for link in Reader(html).all("a")] == ["Source 1: Title", "Source 1: Title", "Source 2: Title"]
+    assert html.count('class="chips"') == 2
+
+
+def test_hostile_text_stays_text() -> None:
+    html = render.answer_html(ATTACK, [citation(1, title='"><img src=x>', quote='" onmouseover="alert(1)')])
+    reader = Reader(html)
+    assert {tag for tag, _ in reader.tags} == {"p", "span", "a", "i"}
+    (link,) = reader.all("a")
+    assert set(link) == {"class", "href", "aria-label", "title"}
+    assert link["href"] is not None
+    assert link["href"].startswith("/documents/")
+    assert "<script>alert(1)</script>" in reader.text
+    assert "![y](http://outside.example/y.png)" in reader.text
+
+
+def test_every_renderer_escapes() -> None:
+    hostile = hit(MINUTES, HOSTILE.strip(), ATTACK)
+    exchange = Exchange(ATTACK, standalone_question=ATTACK + "?", hits=(hostile,), draft=ATTACK)
+    finished = Exchange(ATTACK, answer=answer(ATTACK, notices=(ATTACK,), unsupported=(ATTACK,)))
+    pages = [
+        render.running_html(exchange),
+        render.evidence_html(exchange),
+        render.transcript_html(Conversation((finished, Exchange("q", problem=ATTACK), Exchange("q", stopped=True, draft=ATTACK)))),
+        render.documents_html(FakeStore().documents()),
+        render.welcome_html([ATTACK]),
+        render.status_html(ATTACK),
+        document.document_html(FakeStore().info(MINUTES), HOSTILE, None),
+        document.page_html(ATTACK, document.misfit_html(FakeStore().info(MINUTES)), ""),
+    ]
+    for html in pages:
+        tags = {tag for tag, _ in Reader(html).tags}
+        assert not tags & {"script", "img"}
+        assert not [name for _, attributes in Reader(html).tags for name in attributes if name.startswith("on")]
+        assert all((link["href"] or "").startswith("/") for link in Reader(html).all("a"))
+
+
+def test_unsupported_sentences_are_flagged_in_words() -> None:
+    html = render.answer_html("It sails. She is green. She is green.", [], ["She is green.", "She is green."])
+    assert html.count('class="unsupported"') == 2
+    assert html.count(render.UNSUPPORTED) == 2
+    assert Reader(html).text.startswith("It sails. She is green.")
+
+
+def test_an_unsupported_sentence_over_two_lines_is_flagged() -> None:
+    html = render.answer_html("First half\nsecond half. Fine. [1]", [citation(1)], ["First half\nsecond half."])
+    assert re.findall(r'<span class="unsupported">(.*?)</span>', html) == ["First half", "second half."]
+
+
+def test_paragraphs_and_lists() -> None:
+    html = render.answer_html("Two things:\n- **one** `a<b`\n- two\n\n3. third\nafter\nthat")
+    assert html == (
+        "<p>Two things:</p><ul><li><strong>one</strong> <code>a&lt;b</code></li><li>two</li></ul>"
+        '<ol><li value="3">third</li></ol><p>after<br>that</p>'
+    )
+
+
+def test_a_mark_inside_bold_is_still_a_chip() -> None:
+    assert len(Reader(render.answer_html("**It is so. [1]**", [citation(1)])).all("a")) == 1
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "**", "``", "[", "[]", "[99999999999]", "- ", "1. "])
+def test_odd_texts_render(text: str) -> None:
+    assert "<script" not in render.answer_html(text)
+
+
+def test_overlapping_quotes_mark_each_word_once_and_number_each_end() -> None:
+    passage = HITS[0]
+    base = passage.passage.span.start
+    citations = [citation(1, base, base + 30), citation(2, base + 10, base + 45), citation(3, base + 40, base + 45)]
+    html = render.marked_passage_html(passage, citations)
+    marked = "".join(re.findall(r"<mark>(.*?)</mark>", html))
+    assert marked == passage.passage.text[:45]
+    assert re.findall(r"Source (\d)", html) == ["1", "2", "3"]
+    assert re.sub(r"\[\d\]", "", Reader(html).text) == passage.passage.text
+
+
+def test_a_quote_that_reaches_beyond_its_passage_is_marked_as_far_as_it_goes() -> None:
+    passage = HITS[1]
+    span = passage.passage.span
+    html = render.marked_passage_html(
+        passage, [citation(1, span.start - 10, span.end + 10), citation(2, 0, 5), citation(3, span.start, span.end, TOWN)]
+    )
+    assert re.findall(r"<mark>(.*?)</mark>", html) == [render.escape(passage.passage.text)]
+    assert "Source 2" not in html
+    assert "Source 3" not in html
+
+
+def test_sources_repeat_the_numbers() -> None:
+    html = render.sources_html([Citation(1, FERRY, "Ferry", "f.md", 12, 0, 9, "word " * 60)])
+    assert 'aria-label="Source 1: Ferry"' in html
+    assert "page 12" in html
+    assert "…" in html
+
+
+def test_a_refusal_has_no_sources_and_says_what_it_is() -> None:
+    html = render.verified_html(answer("The documents do not say.", abstained=True))
+    assert "Not in the documents" in html
+    assert "Sources" not in html
+
+
+def test_evidence_shows_the_searched_question_only_where_it_differs() -> None:
+    assert "Searched for" not in render.evidence_html(Exchange("Q?", "Q?", HITS))
+    assert "Searched for" in render.evidence_html(Exchange("And she?", "And the ship?", HITS))
+    assert "No passage was found" in render.evidence_html(Exchange("Q?", "Q?", ()))
+    assert "appear here" in render.evidence_html(Exchange("Q?"))
+
+
+def test_a_running_exchange_says_what_is_going_on() -> None:
+    exchange = Exchange("Q?")
+    assert "Searching" in render.running_html(exchange)
+    exchange = exchange.after(Evidence("Q?", HITS))
+    assert "Reading 5 passages" in render.running_html(exchange)
+    exchange = exchange.after(Token("A draft [1]"))
+    assert "Not checked yet" in render.running_html(exchange)
+    assert "<a " not in render.running_html(exchange)
+    assert render.running_html(None) == ""
+
+
+def test_documents_and_starters() -> None:
+    html = render.documents_html(FakeStore().documents())
+    assert [link["href"] for link in Reader(html).all("a")] == ["/documents/a1f0-ferry", "/documents/b2%2Farchive", "/documents/c3%27minutes%22"]
+    assert "There are no documents yet" in render.documents_html([])
+    assert [button["data-question"] for button in Reader(render.welcome_html(STARTERS)).all("button")] == list(STARTERS)
+
+
+def test_a_conversation_goes_from_question_to_answer() -> None:
+    start = Conversation()
+    running = start.asking("Q?")
+    assert running.running is not None
+    assert start.running is None
+    done = running.after(Evidence("Q?", HITS)).after(Token("It")).after(Token(" is")).after(answer("It is.", evidence=HITS))
+    assert done.running is None
+    assert done.finished[0].draft == "It is"
+    assert [turn.text for turn in done.history()] == ["Q?", "It is."]
+    assert done.failed("late") == done
+    assert done.stopped() == done
+    assert done.after(Token("late")) == done
+
+
+def test_a_draft_is_never_history() -> None:
+    stopped = Conversation().asking("Q?").after(Token("half")).stopped()
+    assert stopped.finished[0].stopped
+    assert stopped.history() == ()
+    again = stopped.retrying()
+    assert again.finished == ()
+    assert again.running is not None
+    assert again.running.question == "Q?"
+    assert again.running.key != stopped.finished[0].key
+    assert again.failed("The model is missing.").finished[0].problem == "The model is missing."
+
+
+@pytest.mark.parametrize("needle", ["Entry 1. A letter", "box 1.\nEntry 15002. A", "kept in box 0."])
+def test_a_long_text_is_shown_whole_with_one_mark(needle: str) -> None:
+    start = ARCHIVE.rindex(needle)
+    html = document.text_html(ARCHIVE, Span(start, start + len(needle)))
+    assert Reader(html).text == ARCHIVE
+    assert re.findall(r'<mark id="quote"[^>]*>([^<]*)</mark>', html) == [needle]
+    assert html.count("<div") < 400
+
+
+def test_a_mark_longer_than_a_block_stays_in_one() -> None:
+    span = Span(100, len(ARCHIVE) - 100)
+    html = document.text_html(ARCHIVE, span)
+    assert re.findall(r'<mark id="quote"[^>]*>([^<]*)</mark>', html) == [ARCHIVE[span.start : span.end]]
+    assert Reader(html).text == ARCHIVE
+
+
+def test_every_character_of_a_text_survives() -> None:
+    text = "a\r\nb\r <c> & d\t\u00a0é\U0001f600 'e' \"f\"\n\n\n"
+    assert Reader(document.text_html(text, Span(0, 3))).text == text
+
+
+@pytest.mark.parametrize(("start", "end", "expected"), [(None, None, None), ("0", "5", Span(0, 5)), ("3", "10", Span(3, 10))])
+def test_a_link_names_a_span(start: str | None, end: str | None, expected: Span | None) -> None:
+    assert document.span_of(start, end, 10) == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [("0", None), (None, "3"), ("5", "5"), ("6", "5"), ("0", "11"), ("-1", "3"), ("a", "3"), ("", ""), ("٣", "5"), ("1e1", "9"), ("0", "9" * 5000)],
+)
+def test_offsets_that_do_not_fit_are_refused(start: str | None, end: str | None) -> None:
+    with pytest.raises(document.BadSpan):
+        document.span_of(start, end, 10)
+
+
+def test_quotes_of_the_fake_are_exact() -> None:
+    assert cited(1, FERRY, "Tickets").start == HARBOUR.index("Tickets")
+    assert TEXT.count("[") == 5
+
+
+def test_our_head_replaces_link_previews() -> None:
+    page = b'<head><meta charset="utf-8" />\n<meta property="og:image"\n content="https://outside.example/x.jpg" /><meta name="viewport" /></head>'
+    assert with_head(page, b"<title>T</title>") == b'<head><meta charset="utf-8" /><title>T</title>\n<meta name="viewport" /></head>'
