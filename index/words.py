@@ -40,13 +40,13 @@ def words(text: str) -> list[str]:
 
 
 def content_words(text: str) -> list[str]:
-    """The words that carry meaning as written, in order, repeats kept. Hyphenated ones count as their parts: `open-source` meets `open source`."""
+    """The words that carry meaning, in order, repeats kept, no possessive endings. Hyphenated ones count as their parts: `open-source` as two."""
     found = []
     for word in WORD.findall(text):
         for piece in re.split(r"[-‐‑–]", word):
-            plain = piece.lower().replace("’", "'").removesuffix("'s")
-            if plain and plain not in FUNCTION_WORDS:
-                found.append(piece)
+            plain = re.sub(r"['’][sS]$", "", piece)
+            if plain and plain.lower().replace("’", "'") not in FUNCTION_WORDS:
+                found.append(plain)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from index.errors import ModelUnavailable
@@ -31,7 +31,7 @@ class Course:
     """What is counted while one question is on its way."""
 
     began: float
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     first_token_ms: float | None = None
 
     def elapsed_ms(self) -> float:
@@ -64,8 +64,9 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
     hits = _evidence(standalone, assistant, documents)
     evidence_ms = course.elapsed_ms()
     yield Evidence(standalone, hits)
-    texts = {hit.passage.document_id: assistant.store.text(hit.passage.document_id) for hit in hits}
-    name = model.name if model else "none"
+    texts = {hit.passage.document_id: hit_text for hit in hits if (hit_text := _text(assistant, hit)) is not None}
+    hits = tuple(hit for hit in hits if hit.passage.document_id in texts)
+    name = "none"
     if not hits:
         outcome = _refusal(assistant, hits, documents)
     elif model is None:
@@ -73,6 +74,7 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
     else:
         try:
             outcome = yield from _by_model(standalone, hits, texts, assistant, documents, model, course)
+            name = model.name
         except ModelUnavailable as error:
             outcome = _by_quoting(standalone, hits, texts, assistant, documents, f"{error} Until then the documents' own sentences answer.")
     timings = Timings(round(evidence_ms, 1), course.first_token_ms, round(course.elapsed_ms(), 1))
@@ -104,10 +106,25 @@ def _evidence(question: str, assistant: Assistant, documents: Sequence[str] | No
     return tuple(hits)
 
 
+def _text(assistant: Assistant, hit: Hit) -> str | None:
+    """The document's stored text; None when a sync has removed it since the search."""
+    try:
+        text = assistant.store.text(hit.passage.document_id)
+    except KeyError:
+        return None
+    return text if text[hit.passage.span.start : hit.passage.span.end] == hit.passage.text else None
+
+
 def _by_model(
-    question: str, hits: Sequence[Hit], texts: Mapping[str, str], assistant: Assistant, documents: Sequence[str] | None, model: LanguageModel, course: Course
+    question: str,
+    hits: Sequence[Hit],
+    texts: Mapping[str, str],
+    assistant: Assistant,
+    documents: Sequence[str] | None,
+    model: LanguageModel,
+    course: Course,
 ) -> Generator[Event, None, Outcome]:
-    """Gate, draft, verify. Three calls, the first two on one cached prompt, the third of a few dozen tokens."""
+    """Gate, draft, verify, decide. Four calls, of which the first reads the passages; the others find them in the model server's cache or need none."""
     stated, usage = model.probability(prompt.messages(question, hits, prompt.GATE))
     course.add(usage)
     if not decide.worth_drafting(stated):
@@ -132,9 +149,12 @@ def _by_model(
     verified = cite(draft, question, hits, texts)
     if not verified.citations:
         return _refusal(assistant, hits, documents)
+    confirmed, usage = model.probability(prompt.messages(question, hits, prompt.CONFIRM.format(reply=draft)))
+    course.add(usage)
     answered, usage = model.probability(prompt.check_messages(question, draft))
     course.add(usage)
-    if not decide.worth_giving(stated, answered):
+    signals = decide.Signals(stated, confirmed, answered, verified.supported, decide.lacks_quantity(question, draft))
+    if not decide.worth_giving(signals):
         return _refusal(assistant, hits, documents)
     cut = () if complete else ("The model reached its length limit, so this answer may be incomplete.",)
     return _given(verified, cut)
@@ -146,10 +166,11 @@ def _by_quoting(
     """The best supporting sentences themselves, as exactly cited as a model's."""
     ranked = extract.candidates(question, hits, texts, assistant.embedder.embed)
     chosen = extract.choose(ranked)
-    if not chosen or not decide.worth_quoting(chosen[0].similarity, chosen[0].coverage, chosen[0].names_told):
-        refusal = _refusal(assistant, hits, documents)
-        return Outcome(refusal.text, True, notices=(notice,))
-    return _given(quote(hits, texts, [(candidate.hit, candidate.span) for candidate in chosen]), (notice,))
+    quoted = quote(hits, texts, [(candidate.hit, candidate.span) for candidate in chosen])
+    best = chosen[0] if chosen else None
+    if best is None or not decide.worth_quoting(best.similarity, best.coverage, best.names_told) or decide.lacks_quantity(question, quoted.text):
+        return replace(_refusal(assistant, hits, documents), notices=(notice,))
+    return _given(quoted, (notice,))
 
 
 def _given(verified: Verified, notices: tuple[str, ...]) -> Outcome:
@@ -158,10 +179,14 @@ def _given(verified: Verified, notices: tuple[str, ...]) -> Outcome:
 
 def _refusal(assistant: Assistant, hits: Sequence[Hit], documents: Sequence[str] | None) -> Outcome:
     """Says that nothing was found, and what was looked at."""
-    if not hits:
+    if documents is not None and not documents:
+        return Outcome("I could not find an answer: no document was chosen to look in.", True)
+    if not hits and not assistant.store.documents():
         return Outcome("I could not find an answer: there are no documents to look in yet. Add some with `citewell sync FOLDER`.", True)
     known = len(assistant.store.documents())
     where = "the documents you chose" if documents else "the document" if known == 1 else f"the {known} documents"
+    if not hits:
+        return Outcome(f"I could not find an answer to this in {where}: nothing there is near the question.", True)
     titles = list(dict.fromkeys(hit.passage.title for hit in hits))[:2]
     nearest = " and ".join(f"“{title}”" for title in titles)
     return Outcome(f"I could not find an answer to this in {where}. The nearest passages that I looked at are in {nearest}.", True)

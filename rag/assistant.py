@@ -63,7 +63,7 @@ class Assistant:
         return sync(self.store, self.embedder, Path(folder), progress)
 
     def search(self, question: str, history: Sequence[Turn] = (), limit: int = 5, documents: Sequence[str] | None = None) -> list[Hit]:
-        """The best passages for a question, best first, without any language model. `documents` narrows to ids or sources (KeyError for unknown ones)."""
+        """The best passages for a question, best first, without a language model; `documents` narrows to ids or sources (KeyError if unknown)."""
         asked = prompt.checked(question)
         if history and prompt.leans_on_history(asked):
             asked = prompt.resolved(asked, history) or prompt.with_subject(asked, history)
@@ -76,8 +76,8 @@ class Assistant:
     def ask(self, question: str, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Answer:
         """The verified answer, once it is whole."""
         last: Event | None = None
-        for last in self.stream(question, history, documents):
-            pass
+        for event in self.stream(question, history, documents):
+            last = event
         assert isinstance(last, Answer), "a stream ends in its Answer"
         return last
 
@@ -97,7 +97,9 @@ class Assistant:
         return tuple(f"What does “{document.title}” say?" for document in documents[:4])
 
     def prepare(self, progress: weights.Progress | None = None) -> None:
-        """Fetches what is missing of the model and loads it and the embedder, so that the first question need not wait. Never raises: the status tells."""
+        """Fetches what is missing of the model and loads it and the embedder, so that no question need wait. Never raises: the status tells."""
+        if isinstance(self._model, EmbeddedModel) and not self._model.loaded:
+            self._status = ModelStatus("loading", "The language model is loading.", self._model.name)
         if isinstance(self.embedder, SentenceTransformerEmbedder):
             try:
                 self.embedder.load()
@@ -108,7 +110,9 @@ class Assistant:
 
             def told(done: int, total: int, where: str) -> None:
                 self._status = ModelStatus(
-                    "fetching", f"The language model is being fetched ({100 * done // total} %). Until then the documents' own sentences answer.", wanted.name
+                    "fetching",
+                    f"The language model is being fetched ({100 * done // total} %). Until then the documents' own sentences answer.",
+                    wanted.name,
                 )
                 if progress:
                     progress(done, total, where)
@@ -124,7 +128,10 @@ class Assistant:
             try:
                 self._model.load()
             except ModelUnavailable as error:
-                self._model, self._status = None, ModelStatus("missing", f"{error} Until then the documents' own sentences answer.", self._status.name)
+                self._model, self._status = (
+                    None,
+                    ModelStatus("missing", f"{error} Until then the documents' own sentences answer.", self._status.name),
+                )
                 return
             self._status = ModelStatus("ready", "", self._model.name)
 
@@ -133,7 +140,9 @@ class Assistant:
         threading.Thread(target=self.prepare, name="citewell-prepare", daemon=True).start()
 
 
-def open_assistant(settings: Settings | None = None, *, llm: LLM | None = None, fetch: bool = True, progress: weights.Progress | None = None) -> Assistant:
+def open_assistant(
+    settings: Settings | None = None, *, llm: LLM | None = None, fetch: bool = True, progress: weights.Progress | None = None
+) -> Assistant:
     """Opens the store that the settings name, with its embedder and model. `llm` is any LlamaIndex LLM, in place of `settings.model`.
 
     The embedded model's file is fetched when it is missing, unless `fetch` is False. A model that cannot be had is no error: the status tells, and
@@ -161,12 +170,16 @@ def configured_model(settings: Settings) -> tuple[LanguageModel | None, ModelSta
     if chosen in weights.CATALOG:
         path = weights.locate(weights.CATALOG[chosen], settings.models_dir)
         if path is None:
-            return None, ModelStatus("fetching", "The language model has not been fetched yet. Until then the documents' own sentences answer.", chosen)
+            message = "The language model has not been fetched yet. Until then the documents' own sentences answer."
+            return None, ModelStatus("fetching", message, chosen)
         return _embedded(path, chosen, settings)
     if chosen.startswith(("http://", "https://")):
         if not settings.model_name:
-            raise InvalidSettings(f"The model is set to the URL {settings.model_shown}; set CITEWELL_MODEL_NAME to the name of the model to ask for there.")
-        return OpenAIModel(chosen, settings.model_name, settings.api_key.get_secret_value(), settings.model_seconds), ModelStatus("ready", "", settings.model_name)
+            raise InvalidSettings(
+                f"The model is set to the URL {settings.model_shown}; set CITEWELL_MODEL_NAME to the name of the model to ask for there."
+            )
+        model = OpenAIModel(chosen, settings.model_name, settings.api_key.get_secret_value(), settings.model_seconds)
+        return model, ModelStatus("ready", "", settings.model_name)
     if chosen.lower().endswith(".gguf"):
         path = Path(chosen).expanduser()
         if not path.is_file():
@@ -175,9 +188,13 @@ def configured_model(settings: Settings) -> tuple[LanguageModel | None, ModelSta
             with path.open("rb") as file:
                 opening = file.read(4)
         except OSError as error:
-            raise InvalidSettings(f"The model file {chosen} cannot be read ({error.strerror}). Check who may read it, or set CITEWELL_MODEL=embedded.") from None
+            raise InvalidSettings(
+                f"The model file {chosen} cannot be read ({error.strerror}). Check who may read it, or set CITEWELL_MODEL=embedded."
+            ) from None
         if opening != b"GGUF":
-            raise DamagedWeights(f"{chosen} is no GGUF file. Only GGUF files can be run; set CITEWELL_MODEL=embedded for the model that Citewell fetches itself.")
+            raise DamagedWeights(
+                f"{chosen} is no GGUF file. Only GGUF files can be run; set CITEWELL_MODEL=embedded for the model that Citewell fetches itself."
+            )
         return _embedded(path, path.stem, settings)
     known = ", ".join(["embedded", "embedded-small", "none", "a path to a .gguf file", "an http(s) URL of an OpenAI-compatible server"])
     raise InvalidSettings(f"The model '{chosen}' is not known. CITEWELL_MODEL can be: {known}.")
@@ -211,7 +228,9 @@ def seed(assistant: Assistant, progress: Progress | None = None) -> SyncReport |
     return None if assistant.store.documents() else assistant.sync(SEEDS, progress)
 
 
-def stream(question: str, history: Sequence[Turn] = (), assistant: Assistant | None = None, documents: Sequence[str] | None = None) -> Iterator[Event]:
+def stream(
+    question: str, history: Sequence[Turn] = (), assistant: Assistant | None = None, documents: Sequence[str] | None = None
+) -> Iterator[Event]:
     """Evidence, tokens, then the Answer, from the default assistant or the one given."""
     return (assistant or default_assistant()).stream(question, history, documents)
 

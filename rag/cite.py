@@ -1,7 +1,7 @@
 """From a draft to an answer whose every sentence is verified. Pure: no model, no store.
 
 Each sentence of the draft is aligned with windows of one to three neighbouring sentences of the evidence. A window supports a sentence when it holds
-the sentence's words, every number and every name in it, and does not say the opposite. The model's own marks only break ties: small models drop or invent them.
+the sentence's words, every number and every name in it, and does not say the opposite. The model's own marks are dropped: small models forget or invent them.
 This module alone builds a Citation.
 """
 
@@ -15,7 +15,8 @@ from functools import lru_cache
 
 from index.split import paragraphs, sentences
 from index.types import Hit, Span
-from index.words import FUNCTION_WORDS, WORD, content_stems, stem
+from index.words import WORD, content_stems, stem
+from rag.facts import HYPHEN, clauses, denies, later_names, names, numbers, opposes, plain_opening, sets_the_scene
 from rag.types import Citation
 
 SUPPORT_FRESH = 0.6
@@ -38,38 +39,28 @@ SPANS = 4
 """The most spans that one sentence may need together: a list can draw on several places."""
 
 MARK = re.compile(r"[ \t]*\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
-_NUMBER = re.compile(r"(?<![\w.])\d(?:[\d,]*\d)?(?:\.\d+)*", re.ASCII)
-_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
-_SPELLED = {word: str(value) for value, word in enumerate(_UNITS.split())}
-_SPELLED |= {word: str(value) for value, word in zip(range(30, 110, 10), "thirty forty fifty sixty seventy eighty ninety hundred".split(), strict=True)}
-del _SPELLED["one"]  # far more often a pronoun than a count
-_NEGATION = re.compile(
-    r"\b(?:not(?!\s+(?:just|only|merely|simply|so much))|never|no(?!\s+doubt)|none|nobody|nothing|neither|nor|without|cannot|\w+n['’]t(?!\s+(?:just|only|merely|simply))|lacks?|lacked|fail(?:s|ed)? to|unable|refus(?:e|es|ed) to)\b",
-    re.IGNORECASE,
-)
-_HYPHEN = re.compile(r"[-‐‑–/]")
 _FULL_NAME = re.compile(r"\b[A-Z]\w+(?: [A-Z]\w+){1,3}\b")
-_CLAUSE = re.compile(r"[,;:—–()]|\b(?:but|while|whereas|although|though|instead)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A draft after verification: its text with marks, the citations they resolve to, and the sentences that nothing supports."""
+    """A draft after verification: its text with marks, the citations they resolve to, the sentences that nothing supports, and the part that is supported."""
 
     text: str
     citations: tuple[Citation, ...]
     unsupported: tuple[str, ...]
+    supported: float
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """What a sentence of the draft says, as it is compared. `fresh` are the stems that the question did not hold."""
 
+    text: str
     stems: frozenset[str]
     fresh: frozenset[str]
     numbers: frozenset[str]
     names: frozenset[str]
-    negated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,45 +89,15 @@ class Evidence:
     topics: Mapping[str, frozenset[str]]
 
 
-def numbers(text: str) -> frozenset[str]:
-    """The numbers in a text, written one way: `fifteen` and `15` are one, thousands marks go. Numbers inside names (M2.5) belong to the name."""
-    found = {match.group().replace(",", "") for match in _NUMBER.finditer(text)}
-    return frozenset(found | {_SPELLED[word] for word in re.findall(r"[a-z]+", text.lower()) if word in _SPELLED})
-
-
-def names(text: str) -> frozenset[str]:
-    """Stems of the words that look like names: a capital, or a digit among letters; function words left out."""
-    return frozenset(
-        stem(piece) for word in WORD.findall(text) for piece in _HYPHEN.split(word) if re.search(r"[A-Z]|[a-z]\d|\d[a-z]", piece) and not _is_function(piece)
-    )
-
-
-def _is_function(piece: str) -> bool:
-    return re.sub(r"['’].*", "", piece.lower()) in FUNCTION_WORDS
-
-
-def _opens_plainly(sentence: str) -> str | None:
-    """The stem of the first word when its capital may come only from standing first: `Improving models …`."""
-    first = WORD.search(sentence)
-    if first is None:
-        return None
-    piece = _HYPHEN.split(first.group())[0]
-    return None if re.search(r"\w[A-Z]|\d", piece) else stem(piece)
-
-
-def negated(text: str) -> bool:
-    """Whether a text denies something. `not only` and its kin deny nothing."""
-    return bool(_NEGATION.search(text))
-
-
-def claim(sentence: str, question: str, known: frozenset[str]) -> Claim:
-    """What a sentence says. `known` are names that evidence or question tell elsewhere than at a sentence's start."""
+def claim(sentence: str, question: str, known: frozenset[str], told: frozenset[str]) -> Claim:
+    """What a sentence says. `known` are names that evidence or question tell elsewhere than at a sentence's start, `told` all their stems."""
     stems = frozenset(content_stems(sentence))
     found = names(sentence)
-    opening = _opens_plainly(sentence)
-    if opening is not None and opening not in known:
+    opening = plain_opening(sentence)
+    # `Improving …` is no name; but a first word that nobody told, where a subject stands, may be one that the model made up.
+    if opening is not None and opening not in known and (opening in told or sets_the_scene(sentence)):
         found -= {opening}
-    return Claim(stems, stems - frozenset(content_stems(question)), numbers(sentence), found, negated(sentence))
+    return Claim(sentence, stems, stems - frozenset(content_stems(question)), numbers(sentence), found)
 
 
 def gather(hits: Sequence[Hit], texts: Mapping[str, str]) -> Evidence:
@@ -162,13 +123,15 @@ def gather(hits: Sequence[Hit], texts: Mapping[str, str]) -> Evidence:
                     text = whole[span.start : span.end]
                     stems = frozenset(content_stems(text))
                     found.append(Window(number, passage.document_id, span, text, stems, numbers(text), names(text), before | above, titled))
-    return Evidence(tuple(found), tuple(told.items()), {hit.passage.document_id: _topics(texts[hit.passage.document_id][:TOPIC_CHARACTERS]) for hit in hits})
+    return Evidence(
+        tuple(found), tuple(told.items()), {hit.passage.document_id: _topics(texts[hit.passage.document_id][:TOPIC_CHARACTERS]) for hit in hits}
+    )
 
 
 @lru_cache(maxsize=256)
 def _topics(text: str) -> frozenset[str]:
     """The names that a text tells nearly as often as any: what it is about."""
-    counts = Counter(stem(piece) for word in WORD.findall(text) for piece in _HYPHEN.split(word) if names(piece))
+    counts = Counter(stem(piece) for word in WORD.findall(text) for piece in HYPHEN.split(word) if names(piece))
     most = max(counts.values(), default=0)
     return frozenset(name for name, count in counts.items() if count >= max(4, 0.3 * most))
 
@@ -197,12 +160,11 @@ def _held(wanted: frozenset[str], there: frozenset[str]) -> frozenset[str]:
 
 
 def _contradicts(sentence: Claim, window: Window) -> bool:
-    """Whether one of the two denies what the other says, judged by the window's clause that is nearest to the sentence."""
-    if sentence.negated:
-        return not negated(window.text)
-    clauses = [clause for clause in _CLAUSE.split(window.text) if clause.strip()]
-    nearest = max(clauses, key=lambda clause: len(_held(sentence.stems, frozenset(content_stems(clause)))), default=window.text)
-    return negated(nearest)
+    """Whether one of the two denies or turns round what the other says, judged by the window's clause that is nearest to the sentence."""
+    nearest = max(clauses(window.text), key=lambda clause: len(_held(sentence.stems, frozenset(content_stems(clause)))), default=window.text)
+    if opposes(sentence.text, nearest):
+        return True
+    return not denies(window.text) if denies(sentence.text) else denies(nearest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +183,9 @@ class Cover:
     def suffices(self, sentence: Claim) -> bool:
         """Every number and name, and enough of the words: of all, and of those that answer."""
         exact = sentence.numbers <= self.numbers and sentence.names <= self.names | self.inferred
-        return exact and 0 < SUPPORT * len(sentence.stems) <= len(self.stems) and SUPPORT_FRESH * len(sentence.fresh) <= len(self.stems & sentence.fresh)
+        return (
+            exact and 0 < SUPPORT * len(sentence.stems) <= len(self.stems) and SUPPORT_FRESH * len(sentence.fresh) <= len(self.stems & sentence.fresh)
+        )
 
     def worth(self, sentence: Claim) -> float:
         """How much is borne out: words once, words that the question did not hold twice, numbers and names twice more, inferred names little."""
@@ -244,17 +208,17 @@ def _cover(sentence: Claim, window: Window, evidence: Evidence) -> Cover:
     return Cover(own | titled | (inferred & sentence.stems), sentence.numbers & window.numbers, names_held, inferred)
 
 
-def support(sentence: Claim, evidence: Evidence, hinted: frozenset[int] = frozenset()) -> list[Window]:
+def support(sentence: Claim, evidence: Evidence) -> list[Window]:
     """The fewest, smallest windows that together bear the sentence out, and one of each other document that does so alone; empty when nothing does.
 
-    Greedy: the window that adds most comes first. Length costs a little; ties go to passages that the model hinted at, then to the better hit.
+    Greedy: the window that adds most comes first. Length costs a little; ties go to the better hit.
     """
     covers = [(window, _cover(sentence, window, evidence)) for window in evidence.windows if not _contradicts(sentence, window)]
     chosen: list[Window] = []
     total = Cover()
     while len(chosen) < SPANS and not total.suffices(sentence):
         ranked = [
-            (total.joined(cover).worth(sentence) - total.worth(sentence) - 0.004 * len(window.text) + 0.1 * (window.hit in hinted), -window.hit, window, cover)
+            (total.joined(cover).worth(sentence) - total.worth(sentence) - 0.004 * len(window.text), -window.hit, window, cover)
             for window, cover in covers
             if cover.stems and (not chosen or _earns(total, cover, sentence))
         ]
@@ -294,21 +258,22 @@ def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str
     the others stay as they are and are listed in `unsupported`.
     """
     evidence = gather(hits, texts)
-    known = names(question) | frozenset().union(*(_known_names(window.text) for window in evidence.windows))
+    known = names(question) | frozenset().union(*(later_names(window.text) for window in evidence.windows))
+    told = frozenset(content_stems(question)).union(*(window.stems | window.title for window in evidence.windows))
     pieces: list[str] = []
     citations: dict[tuple[str, Span], Citation] = {}
     unsupported: list[str] = []
-    position = 0
+    position = claims = 0
     for span in sentences(draft):
         written = draft[span.start : span.end]
-        hinted = frozenset(int(digits) - 1 for marks in MARK.findall(written) for digits in marks.split(","))
-        plain = MARK.sub("", written).strip()
+        plain = without_marks(written).strip()
         pieces.append(draft[position : span.start])
         position = span.end
         if not WORD.search(plain):
             pieces.append(plain)
             continue
-        found = support(claim(plain, question, known), evidence, hinted)
+        claims += 1
+        found = support(claim(plain, question, known, told), evidence)
         for window in found:
             key = (window.document_id, window.span)
             if key not in citations:
@@ -317,8 +282,8 @@ def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str
         pieces.append(f"{plain} {marks}" if marks else plain)
         if not marks:
             unsupported.append(plain)
-    pieces.append(MARK.sub("", draft[position:]))
-    return Verified("".join(pieces).strip(), tuple(citations.values()), tuple(unsupported))
+    pieces.append(without_marks(draft[position:]))
+    return Verified("".join(pieces).strip(), tuple(citations.values()), tuple(unsupported), 1 - len(unsupported) / claims if claims else 0.0)
 
 
 def quote(hits: Sequence[Hit], texts: Mapping[str, str], spans: Sequence[tuple[int, Span]]) -> Verified:
@@ -328,12 +293,14 @@ def quote(hits: Sequence[Hit], texts: Mapping[str, str], spans: Sequence[tuple[i
         passage = hits[hit].passage
         window = Window(hit, passage.document_id, span, texts[passage.document_id][span.start : span.end], *[frozenset()] * 5)
         citations.append(_citation(number, window, hits[hit]))
-    return Verified("\n".join(f"{' '.join(citation.quote.split())} [{citation.number}]" for citation in citations), tuple(citations), ())
+    return Verified("\n".join(f"{' '.join(citation.quote.split())} [{citation.number}]" for citation in citations), tuple(citations), (), 1.0)
 
 
-def _known_names(text: str) -> frozenset[str]:
-    opening = WORD.search(text)
-    return names(text[opening.end() :]) if opening else frozenset()
+def without_marks(text: str) -> str:
+    """A text without marks like [1], those that appear once others are gone included."""
+    while (less := MARK.sub("", text)) != text:
+        text = less
+    return text
 
 
 def _citation(number: int, window: Window, hit: Hit) -> Citation:

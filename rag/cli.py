@@ -1,4 +1,7 @@
-"""The command line: `citewell ask`, `chat`, `serve`, `sync`, `documents`, `evaluate`, `fetch`, `doctor`. Nothing heavy is imported before a command needs it."""
+"""The command line: `citewell ask`, `chat`, `serve`, `sync`, `documents`, `evaluate`, `fetch`, `doctor`.
+
+Nothing heavy is imported before a command needs it.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,9 @@ def _bar(unit: str) -> Iterator[Any]:
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     amounts = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
-    with Progress(TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn(), console=_console(), transient=True) as progress:
+    columns = [TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn()]
+    console = _console()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
         yield lambda done, total, what: progress.update(task, completed=done, total=total, description=what[-50:])
 
@@ -153,7 +158,9 @@ def _asked_at(address: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[st
     from index.errors import CitewellError, InvalidQuestion
 
     try:
-        with httpx.stream("POST", f"{address}/api/ask", json=body, headers={"Accept": "text/event-stream"}, timeout=httpx.Timeout(300, connect=5), trust_env=False) as response:
+        wait = httpx.Timeout(300, connect=5)
+        headers = {"Accept": "text/event-stream"}
+        with httpx.stream("POST", f"{address}/api/ask", json=body, headers=headers, timeout=wait, trust_env=False) as response:
             if response.status_code != 200:
                 told = json.loads(response.read() or b"{}")
                 message = told.get("error") or told.get("detail") or f"the server at {address} answered with status {response.status_code}"
@@ -210,7 +217,8 @@ def _show(events: Iterator[tuple[str, dict[str, Any]]], as_json: bool) -> dict[s
         text = text.replace(escape(sentence), f"{escape(sentence)} [italic](not supported by the documents)[/italic]")
     out.print(text)
     for citation in answer["citations"]:
-        out.print(f"\n  \\[{citation['number']}] [bold]{escape(citation['title'])}[/bold] ({escape(citation['source'])}, characters {citation['start']}–{citation['end']})")
+        where = f"{escape(citation['source'])}, characters {citation['start']}–{citation['end']}"
+        out.print(f"\n  \\[{citation['number']}] [bold]{escape(citation['title'])}[/bold] ({where})")
         out.print(f"      “{escape(' '.join(citation['quote'].split()))}”")
     for notice in answer["notices"]:
         out.print(f"\n[italic]{escape(notice)}[/italic]")
@@ -234,14 +242,19 @@ def serve(
 
     settings = _settings(data_dir, model, host=host, port=port)
     if settings.host not in ("127.0.0.1", "localhost", "::1"):
-        raise InvalidSettings(f"Citewell serves this machine alone for now: it has no accounts yet, and {settings.host} would let others in. Leave CITEWELL_HOST at 127.0.0.1.")
+        raise InvalidSettings(
+            f"Citewell serves this machine alone for now: it has no accounts yet, and {settings.host} would let others in. "
+            "Leave CITEWELL_HOST at 127.0.0.1."
+        )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
     except OSError as error:
-        raise CitewellError(f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}). Stop what uses it, or choose another with --port.") from None
+        raise CitewellError(
+            f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}). Stop what uses it, or choose another with --port."
+        ) from None
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{shown}:{listener.getsockname()[1]}"
 
@@ -270,9 +283,8 @@ def sync(folder: Path, as_json: Json = False, data_dir: DataDir = None) -> None:
 
     from rag.assistant import open_assistant
 
-    with open_assistant(_settings(data_dir, "none")) as assistant:
-        with _bar("files") as progress:
-            report = assistant.sync(folder, progress)
+    with open_assistant(_settings(data_dir, "none")) as assistant, _bar("files") as progress:
+        report = assistant.sync(folder, progress)
     print(json.dumps(asdict(report), ensure_ascii=False, indent=2) if as_json else report)
     if report.rejected:
         raise typer.Exit(2)
@@ -315,7 +327,9 @@ def documents(as_json: Json = False, data_dir: DataDir = None) -> None:
 @app.command()
 def evaluate(
     questions: Annotated[Path, typer.Argument(metavar="SET", help="A folder with questions.jsonl (and corpus.jsonl), or a questions file.")],
-    folder: Annotated[Path | None, typer.Option("--documents", help="Folder of documents to ask, where the set has no corpus.jsonl; the seeds by default.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--documents", help="Folder of documents to ask; by default the set's corpus.jsonl, else the seeds.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Ask the first N questions only.")] = None,
     as_json: Json = False,
     model: Model = None,

@@ -59,7 +59,8 @@ def _folder(folder: Path) -> Finding:
         return Finding("data folder", False, f"{folder} cannot be written; choose another with CITEWELL_DATA_DIR")
     free = shutil.disk_usage(there).free
     good = free > 200_000_000
-    return Finding("data folder", good, f"{folder}, {free / 1e9:.1f} GB free" + ("" if good else "; make room, or choose another disk with CITEWELL_DATA_DIR"))
+    advice = "" if good else "; make room, or choose another disk with CITEWELL_DATA_DIR"
+    return Finding("data folder", good, f"{folder}, {free / 1e9:.1f} GB free{advice}")
 
 
 def _store(settings: Settings) -> Finding:
@@ -73,7 +74,8 @@ def _store(settings: Settings) -> Finding:
         return Finding("store", False, str(error))
     try:
         rejected = len(store.rejected())
-        return Finding("store", True, f"{len(store.documents())} documents, {store.passage_count()} passages" + (f", {rejected} files rejected" if rejected else ""))
+        more = f", {rejected} files rejected" if rejected else ""
+        return Finding("store", True, f"{len(store.documents())} documents, {store.passage_count()} passages{more}")
     finally:
         store.close()
 
@@ -93,9 +95,11 @@ def _model(settings: Settings) -> Finding:
     except CitewellError as error:
         return Finding("language model", False, str(error))
     if status.state == "fetching":
-        return Finding("language model", False, f"'{settings.model}' has not been fetched; run `citewell fetch`. Until then the documents' own sentences answer")
+        text = f"'{settings.model}' has not been fetched; run `citewell fetch`. Until then the documents' own sentences answer"
+        return Finding("language model", False, text)
     if settings.model in weights.CATALOG:
-        return Finding("language model", True, f"'{settings.model}' at {settings.models_dir / weights.CATALOG[settings.model].file}, its maker's SHA-256 verified")
+        path = settings.models_dir / weights.CATALOG[settings.model].file
+        return Finding("language model", True, f"'{settings.model}' at {path}, its maker's SHA-256 verified")
     return Finding("language model", True, f"'{status.name}'" if status.state == "ready" else "none; the documents' own sentences answer")
 
 
@@ -107,4 +111,5 @@ def _port(settings: Settings) -> Finding:
         return Finding("port", False, f"the host '{settings.host}' is not known; leave CITEWELL_HOST at 127.0.0.1")
     except OSError:
         taken = False
-    return Finding("port", True, f"{settings.port} is in use (by Citewell, if it runs); another can be set with --port" if taken else f"{settings.port} is free")
+    state = "in use (by Citewell, if it runs); another can be set with --port" if taken else "free"
+    return Finding("port", True, f"{settings.port} is {state}")

@@ -58,7 +58,8 @@ def load(path: Path) -> list[Question]:
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise CitewellError(f"There is no question set at {path} ({getattr(error, 'strerror', 'not UTF-8')}). Give a folder with questions.jsonl, or the file itself.") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise CitewellError(f"There is no question set at {path} ({reason}). Give a folder with questions.jsonl, or the file itself.") from error
     found = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -81,7 +82,8 @@ def load(path: Path) -> list[Question]:
                 )
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CitewellError(f"Line {number} of {file} is no question ({error!r}). Each line is a JSON object with at least 'question'.") from error
+            what = f"Line {number} of {file} is no question ({error!r})."
+            raise CitewellError(f"{what} Each line is a JSON object with at least 'question'.") from error
     return found
 
 
@@ -89,13 +91,15 @@ def same_document(source: str, gold: str) -> bool:
     """Whether a source is a gold document: by name, or by the number that a brief shares with its original (000-… and 000_….txt)."""
     name = Path(source).name
     gold = gold.replace("/", "_")  # as _unpacked() names its files
-    return name == gold or Path(name).stem == gold or (name[:3].isdigit() and name[3:4] in "-_" and name[:3] == gold[:3] and gold[3:4] in "-_" and gold[3:4] != "")
+    numbered = [text[:3] if text[:3].isdigit() and text[3:4] in ("-", "_") else None for text in (name, gold)]
+    return name == gold or Path(name).stem == gold or (numbered[0] is not None and numbered[0] == numbered[1])
 
 
 def holds(question: Question, text: str) -> bool:
     """Whether a text holds one phrase of every group that it must, and none that it must not; letter case ignored."""
     low = text.lower()
-    return all(any(phrase.lower() in low for phrase in group) for group in question.must) and not any(phrase.lower() in low for phrase in question.must_not)
+    must = all(any(phrase.lower() in low for phrase in group) for group in question.must)
+    return must and not any(phrase.lower() in low for phrase in question.must_not)
 
 
 def judge(question: Question, answer: Answer, store: Store) -> Row:
@@ -129,7 +133,7 @@ def judge(question: Question, answer: Answer, store: Store) -> Row:
 def bare_sentences(answer: Answer) -> list[str]:
     """Sentences of an answer that neither end in a mark nor are listed as unsupported; there should be none."""
     text = answer.text
-    spans = [span for span in sentences(text)]
+    spans = sentences(text)
     bare = []
     for number, span in enumerate(spans):
         # Marks stand behind the full stop, so they belong to the sentence before them.
@@ -168,7 +172,10 @@ def _share(hits: Sequence[bool]) -> dict[str, Any]:
 
 
 def run(path: Path, folder: Path | None, settings: Settings, limit: int | None = None, show: bool = True) -> dict[str, Any]:
-    """Asks the whole set over its documents in a store of its own: the set's corpus.jsonl, else `folder`, else the seeds. Prints a line a question if `show`."""
+    """Asks the whole set over its documents in a store of its own: `folder`, else the set's corpus.jsonl, else the seeds.
+
+    Prints a line a question if `show`.
+    """
     questions = load(path)[:limit]
     with tempfile.TemporaryDirectory(prefix="citewell-evaluate-") as scratch:
         corpus = path / "corpus.jsonl" if path.is_dir() else path.parent / "corpus.jsonl"

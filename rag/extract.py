@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from index.split import blocks, sentences
 from index.types import Hit, Span
 from index.words import content_stems
-from rag.cite import names
+from rag.facts import names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,9 @@ class Candidate:
         return self.similarity + 0.5 * self.coverage
 
 
-def candidates(question: str, hits: Sequence[Hit], texts: Mapping[str, str], embed: Callable[[Sequence[str]], NDArray[np.float32]]) -> list[Candidate]:
+def candidates(
+    question: str, hits: Sequence[Hit], texts: Mapping[str, str], embed: Callable[[Sequence[str]], NDArray[np.float32]]
+) -> list[Candidate]:
     """Every sentence of the hits' passages, best first; headings are left out."""
     asked = frozenset(content_stems(question))
     asked_names = names(question[0].lower() + question[1:])

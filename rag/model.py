@@ -142,7 +142,12 @@ class OpenAIModel:
     def _create(self, messages: Sequence[Message], max_tokens: int, **options: Any) -> Any:
         wait = min(self._seconds, SILENCE_SECONDS) if "stream" in options else self._seconds
         return self._client.chat.completions.create(
-            model=self._name, messages=list(messages), max_tokens=max_tokens, temperature=0.0, timeout=wait, **options  # type: ignore[arg-type]
+            model=self._name,
+            messages=list(messages),  # type: ignore[arg-type]
+            max_tokens=max_tokens,
+            temperature=0.0,
+            timeout=wait,
+            **options,
         )
 
     def _explained(self, error: Exception) -> ModelUnavailable:
@@ -200,7 +205,7 @@ def _http_client(url: str, seconds: float) -> httpx.Client:
 
 
 def _too_long(name: str, seconds: float) -> str:
-    return f"The model '{name}' did not finish within {seconds:.0f} seconds. Ask something narrower, or raise CITEWELL_MODEL_SECONDS."
+    return f"The model '{name}' did not finish within {seconds:g} seconds. Ask something narrower, or raise CITEWELL_MODEL_SECONDS."
 
 
 def _usage(told: Any) -> Usage:
@@ -249,7 +254,8 @@ class EmbeddedModel:
                     self._server = xllamacpp.Server(params)
                 except Exception as error:
                     raise ModelUnavailable(
-                        f"The model file {self._path} cannot be loaded ({str(error).strip() or type(error).__name__}). Check that it is a whole .gguf file and that memory is free."
+                        f"The model file {self._path} cannot be loaded ({str(error).strip() or type(error).__name__}). "
+                        "Check that it is a whole .gguf file and that memory is free."
                     ) from error
                 self._client = OpenAIModel(f"{self._server.listening_address}/v1", self._name, key, self._seconds)
             return self._client
@@ -297,8 +303,14 @@ class LlamaIndexModel:
         yield Finished(Usage())
 
     def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
-        text, usage = reply(self, messages, 4)
-        return (1.0 if text.strip().lower().startswith("yes") else 0.0), usage
+        text = ""
+        pieces = self.stream(messages, 4)
+        with closing(pieces):  # type: ignore[type-var]
+            for piece in pieces:
+                text += piece if isinstance(piece, str) else ""
+                if len(text.split()) > 1:  # the first word decides; what else it would say need not be waited for
+                    break
+        return (1.0 if text.strip().lower().startswith("yes") else 0.0), Usage()
 
 
 Fetch = Callable[[], Path]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -58,7 +58,7 @@ def create_app(assistant: Assistant) -> FastAPI:
     @app.post("/api/ask")
     async def ask(asked: Asked, request: Request) -> Any:
         history = [Turn(turn.role, turn.text) for turn in asked.history]
-        events = assistant.stream(asked.question, history, asked.documents)
+        events: Any = assistant.stream(asked.question, history, asked.documents)
         try:
             first = await run_in_threadpool(next, events)
         except KeyError as error:
@@ -68,6 +68,9 @@ def create_app(assistant: Assistant) -> FastAPI:
         last = first
         async for event in iterate_in_threadpool(events):
             last = event
+            if await request.is_disconnected():  # nobody waits for the answer any more
+                await run_in_threadpool(events.close)
+                return Response(status_code=499)
         assert isinstance(last, Answer), "a stream ends in its Answer"
         return JSONResponse(last.to_dict())
 

@@ -24,7 +24,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, toml_file="citewell.toml", extra="forbid", frozen=True, env_ignore_empty=True)
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("citewell"), description="where the store lives")
-    models_dir: Path = Field(default_factory=lambda: user_cache_path("citewell") / "models", description="where model files are kept, one copy for all stores")
+    models_dir: Path = Field(
+        default_factory=lambda: user_cache_path("citewell") / "models", description="where model files are kept, one copy for all stores"
+    )
     model: str = Field("embedded", description="embedded, embedded-small, a path to a .gguf file, an OpenAI-compatible URL, or none")
     model_name: str = Field("", description="the model to ask for at an OpenAI-compatible URL")
     api_key: SecretStr = Field(SecretStr(""), description="the key for that URL; set it in the environment, not in a file")

@@ -37,7 +37,13 @@ def evidence_ms(documents: Path) -> float:
     with tempfile.TemporaryDirectory() as scratch, open_assistant(Settings(data_dir=Path(scratch), model="none")) as assistant:
         assistant.sync(documents)
         taken = []
-        for question in ["What is RynnBrain for?", "Who is Zhou?", "Which market will Z.ai list on?", "What does Li say about DeepSeek?", "What is AI?"] * 2:
+        for question in [
+            "What is RynnBrain for?",
+            "Who is Zhou?",
+            "Which market will Z.ai list on?",
+            "What does Li say about DeepSeek?",
+            "What is AI?",
+        ] * 2:
             began = time.perf_counter()
             assert isinstance(next(assistant.stream(question)), Evidence)
             taken.append((time.perf_counter() - began) * 1000)
@@ -49,7 +55,7 @@ def help_seconds() -> float:
     taken = []
     for _ in range(REPEATS):
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "rag.cli", "--help"], cwd=ROOT, capture_output=True, check=True)  # noqa: S603
+        subprocess.run([sys.executable, "-m", "rag.cli", "--help"], cwd=ROOT, capture_output=True, check=True)
         taken.append(time.perf_counter() - began)
     return median(taken)
 
@@ -123,7 +129,9 @@ def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
             )
             row = peer.ask(question)
             told = httpx.post(
-                url.removesuffix("/v1/").removesuffix("/v1") + "/tokenize", json={"content": row.pop("prompt")}, headers={"Authorization": f"Bearer {key}"}
+                url.removesuffix("/v1/").removesuffix("/v1") + "/tokenize",
+                json={"content": row.pop("prompt")},
+                headers={"Authorization": f"Bearer {key}"},
             )
             theirs.append({**row, "prompt_tokens": len(told.json()["tokens"])})
             print(json.dumps({"question": question, "citewell": ours[-1], "CitationQueryEngine": theirs[-1]}, ensure_ascii=False), flush=True)
@@ -146,7 +154,9 @@ def main() -> None:
     print(f"citewell --help: {help_seconds():.2f} s")
     print(f"warm question to evidence: {evidence_ms(SEEDS):.0f} ms")
     print("\nBeside LlamaIndex's CitationQueryEngine, five questions, by turns:")
-    chosen = [question.question for question in load(ROOT / "tests" / "questions.jsonl") if question.answerable and not question.history][:: 7 if not quick else 20][:5]
+    chosen = [question.question for question in load(ROOT / "tests" / "questions.jsonl") if question.answerable and not question.history][
+        :: 7 if not quick else 20
+    ][:5]
     print(json.dumps(beside_peer(SEEDS, chosen), indent=2))
     questions = bench / "seeds"
     if not questions.exists():

@@ -109,7 +109,11 @@ def store(tmp_path: Path, embedder: FakeEmbedder) -> Iterator[Store]:
 
 def make_assistant(store: Store, embedder: FakeEmbedder, model: LanguageModel | None) -> Assistant:
     """An assistant with fakes inside; `model` None answers with the documents' own sentences."""
-    status = ModelStatus("ready", "", model.name) if model else ModelStatus("none", "No language model is set, so the documents' own sentences answer.", "none")
+    status = (
+        ModelStatus("ready", "", model.name)
+        if model
+        else ModelStatus("none", "No language model is set, so the documents' own sentences answer.", "none")
+    )
     return Assistant(Settings(data_dir=store.folder, model="none"), store, embedder, model, status)
 
 
@@ -119,3 +123,20 @@ def assistant(store: Store, embedder: FakeEmbedder, folder: Path) -> Assistant:
     made = make_assistant(store, embedder, FakeModel("The lander Apollo was built by Grumman."))
     made.sync(folder)
     return made
+
+
+class FakeSentenceTransformer(FakeEmbedder):
+    """Stands where the doors open the real embedding model by its name."""
+
+    def __init__(self, name: str = "all-MiniLM-L6-v2") -> None:
+        super().__init__(f"{name}@fake")
+
+    def load(self) -> None:
+        """There is nothing to load."""
+
+
+@pytest.fixture
+def no_real_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the doors open embeds with the fake."""
+    for module in ("rag.assistant", "rag.doctor"):
+        monkeypatch.setattr(f"{module}.SentenceTransformerEmbedder", FakeSentenceTransformer)

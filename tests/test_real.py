@@ -69,7 +69,9 @@ def test_evidence_comes_before_the_model_speaks(real: Assistant) -> None:
 
 
 def test_follows_up(real: Assistant) -> None:
-    answer = real.ask("And who made it?", [Turn("user", "What is RynnBrain for?"), Turn("assistant", "It helps robots to understand physical objects.")])
+    answer = real.ask(
+        "And who made it?", [Turn("user", "What is RynnBrain for?"), Turn("assistant", "It helps robots to understand physical objects.")]
+    )
     assert answer.standalone_question == "Who made RynnBrain?"
     assert "Alibaba" in answer.text
     holds(real, answer)
@@ -138,6 +140,8 @@ def test_the_page_answers_and_opens_the_quote(server: str, tmp_path: Path) -> No
     assert server in refused.stderr
     assert time.monotonic() - began < 30
     answer: dict[str, Any] = json.loads(
-        subprocess.run([*CITEWELL, "ask", "--json", "Who made Kling 3.0?"], env=environment, capture_output=True, text=True, cwd=tmp_path, check=True).stdout
+        subprocess.run(
+            [*CITEWELL, "ask", "--json", "Who made Kling 3.0?"], env=environment, capture_output=True, text=True, cwd=tmp_path, check=True
+        ).stdout
     )
     assert "Kuaishou" in answer["text"]

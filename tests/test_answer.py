@@ -1,0 +1,302 @@
+"""Tests of rag.answer: the straight line from question to verified answer, with fakes for embedder and model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from conftest import DOCUMENTS, FakeEmbedder, FakeModel, make_assistant
+
+from index.errors import InvalidQuestion, ModelUnavailable
+from index.store import Store
+from rag.assistant import Assistant
+from rag.evaluate import bare_sentences
+from rag.model import Finished, LanguageModel
+from rag.prompt import GATE, Message
+from rag.types import Answer, Citation, Event, Evidence, Token, Turn, Usage
+
+QUESTION = "Who built the lander Apollo?"
+DOWN = ModelUnavailable("The model 'fake' cannot be reached. Check its address.")
+
+
+class Failing(FakeModel):
+    """A model that breaks down at one step: gate, draft (after some tokens) or check."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__("The lander Apollo was built by Grumman.")
+        self.step = step
+
+    def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
+        if self.step == ("gate" if messages[-1]["content"].endswith(GATE) else "check"):
+            raise DOWN
+        return super().probability(messages)
+
+    def stream(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Finished]:
+        for number, item in enumerate(super().stream(messages, max_tokens)):
+            if number == 2 and self.step == "draft":
+                raise DOWN
+            yield item
+
+
+class Rewriting(FakeModel):
+    """A model whose rewriting and drafting say different things."""
+
+    def __init__(self, rewrite: str | Exception, draft: str) -> None:
+        super().__init__(draft)
+        self.rewrite = rewrite
+
+    def stream(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Finished]:
+        if "Last question:" not in messages[-1]["content"]:
+            yield from super().stream(messages, max_tokens)
+            return
+        self.calls.append(messages[-1]["content"])
+        if isinstance(self.rewrite, Exception):
+            raise self.rewrite
+        yield self.rewrite
+        yield Finished(Usage(30, 7))
+
+
+def opened(assistant: Assistant, model: LanguageModel | None) -> Assistant:
+    """The same documents, another model."""
+    return make_assistant(assistant.store, assistant.embedder, model)  # type: ignore[arg-type]
+
+
+def kinds(events: Sequence[Event]) -> list[str]:
+    """The names of the events in order, runs of one kind written once."""
+    names = [type(event).__name__ for event in events]
+    return [name for number, name in enumerate(names) if not number or names[number - 1] != name]
+
+
+def check(answer: Answer, assistant: Assistant) -> Answer:
+    """What holds of every answer."""
+    for citation in answer.citations:
+        assert assistant.store.text(citation.document_id)[citation.start : citation.end] == citation.quote
+        assert f"[{citation.number}]" in answer.text
+    assert [citation.number for citation in answer.citations] == list(range(1, len(answer.citations) + 1))
+    assert answer.abstained or bare_sentences(answer) == []
+    assert all(sentence in answer.text for sentence in answer.unsupported)
+    assert not (answer.abstained and answer.citations)
+    assert json.loads(json.dumps(answer.to_dict())) == json.loads(json.dumps(answer.to_dict(), ensure_ascii=False))
+    assert 0 <= answer.timings.evidence_ms <= answer.timings.total_ms
+    return answer
+
+
+def test_events_come_in_order_and_the_answer_is_cited(assistant: Assistant) -> None:
+    events = list(assistant.stream(QUESTION))
+    assert kinds(events) == ["Evidence", "Token", "Answer"]
+    evidence, answer = events[0], events[-1]
+    assert isinstance(evidence, Evidence)
+    assert isinstance(answer, Answer)
+    check(answer, assistant)
+    assert answer.text == "The lander Apollo was built by Grumman. [1]"
+    assert answer.citations == (
+        Citation(1, answer.citations[0].document_id, "The Apollo lander", "apollo.md", None, 21, 60, "The lander Apollo was built by Grumman."),
+    )
+    assert "".join(event.text for event in events if isinstance(event, Token)).strip() == "The lander Apollo was built by Grumman."
+    assert (evidence.hits, evidence.standalone_question) == (answer.evidence, QUESTION)
+    assert (answer.question, answer.standalone_question, answer.model, answer.abstained, answer.notices) == (QUESTION, QUESTION, "fake", False, ())
+
+
+def test_evidence_comes_before_the_model_is_asked_anything(assistant: Assistant) -> None:
+    model = FakeModel("The lander Apollo was built by Grumman.")
+    events = opened(assistant, model).stream(QUESTION)
+    assert isinstance(next(events), Evidence)
+    assert model.calls == []
+
+
+def test_usage_and_timings_are_counted_over_all_calls(assistant: Assistant) -> None:
+    model = FakeModel("The lander Apollo was built by Grumman.")
+    answer = opened(assistant, model).ask(QUESTION)
+    asked = len(model.calls) - 1  # questions for yes or no; one call is the draft
+    assert answer.usage == Usage(50 * asked + 100, asked + 7)
+    assert answer.timings.first_token_ms is not None
+    assert answer.timings.evidence_ms <= answer.timings.first_token_ms <= answer.timings.total_ms
+
+
+def test_the_gate_refuses_before_anything_is_drafted(assistant: Assistant) -> None:
+    model = FakeModel("The lander Apollo was built by Grumman.", stated=0.01)
+    events = list(opened(assistant, model).stream(QUESTION))
+    assert kinds(events) == ["Evidence", "Answer"]
+    answer = events[-1]
+    assert isinstance(answer, Answer)
+    check(answer, assistant)
+    assert answer.abstained
+    assert "could not find" in answer.text
+    assert "The Apollo lander" in answer.text, "it says what was looked at"
+    assert len(model.calls) == 1
+    assert answer.timings.first_token_ms is None
+    assert answer.usage == Usage(50, 1)
+
+
+def test_a_draft_that_nothing_supports_is_not_given(assistant: Assistant) -> None:
+    model = FakeModel("Soyuz was assembled by Energia in Samara.")
+    answer = check(opened(assistant, model).ask(QUESTION), assistant)
+    assert (answer.abstained, answer.citations, answer.unsupported) == (True, (), ())
+    assert "Energia" not in answer.text
+    assert len(model.calls) == 2, "what is not given need not be checked"
+
+
+@pytest.mark.parametrize("draft", ["", "  ", "[1]", "..."])
+def test_a_model_that_says_nothing_abstains(assistant: Assistant, draft: str) -> None:
+    assert check(opened(assistant, FakeModel(draft)).ask(QUESTION), assistant).abstained
+
+
+def test_the_check_refuses_what_is_beside_the_point(assistant: Assistant) -> None:
+    answer = check(opened(assistant, FakeModel("It weighed 15 tonnes.", stated=0.6, answered=0.001)).ask(QUESTION), assistant)
+    assert answer.abstained
+    assert "tonnes" not in answer.text
+
+
+def test_a_sentence_that_nothing_supports_is_kept_and_listed(assistant: Assistant) -> None:
+    answer = check(opened(assistant, FakeModel("The lander Apollo was built by Grumman. Pirates stole the second one.")).ask(QUESTION), assistant)
+    assert answer.text == "The lander Apollo was built by Grumman. [1] Pirates stole the second one."
+    assert answer.unsupported == ("Pirates stole the second one.",)
+    assert not answer.abstained
+
+
+@pytest.mark.parametrize("model", [None, FakeModel("Grumman.")])
+def test_without_documents_it_says_so_and_asks_no_model(store: Store, embedder: FakeEmbedder, model: FakeModel | None) -> None:
+    empty = make_assistant(store, embedder, model)
+    events = list(empty.stream(QUESTION))
+    assert kinds(events) == ["Evidence", "Answer"]
+    answer = events[-1]
+    assert isinstance(answer, Answer)
+    assert (answer.abstained, answer.evidence, answer.usage) == (True, (), Usage())
+    assert "citewell sync" in answer.text
+    assert model is None or model.calls == []
+
+
+@pytest.mark.parametrize("step", ["gate", "draft", "check"])
+def test_a_model_that_breaks_down_leaves_the_documents_own_words(assistant: Assistant, step: str) -> None:
+    events = list(opened(assistant, Failing(step)).stream(QUESTION))
+    answer = events[-1]
+    assert isinstance(answer, Answer)
+    check(answer, assistant)
+    assert not answer.abstained
+    assert answer.citations[0].quote == "The lander Apollo was built by Grumman."
+    assert str(DOWN) in answer.notices[0]
+    assert kinds(events) == (["Evidence", "Answer"] if step == "gate" else ["Evidence", "Token", "Answer"])
+
+
+def test_a_model_that_breaks_down_over_an_unanswerable_question_abstains_with_the_notice(assistant: Assistant) -> None:
+    answer = check(opened(assistant, Failing("gate")).ask("How deep is the Mariana trench?"), assistant)
+    assert answer.abstained
+    assert str(DOWN) in answer.notices[0]
+
+
+def test_without_a_model_the_documents_own_sentences_answer(assistant: Assistant) -> None:
+    quoting = opened(assistant, None)
+    answer = check(quoting.ask("At how many degrees is green tea brewed?"), assistant)
+    assert (answer.model, answer.abstained, answer.usage, answer.timings.first_token_ms) == ("none", False, Usage(), None)
+    assert answer.citations[0].quote == "Green tea is brewed at 80 degrees."
+    assert answer.notices == ("No language model is set, so the documents' own sentences answer.",)
+    assert check(quoting.ask("Who won the football cup in Wellington?"), assistant).abstained
+
+
+def test_closing_the_stream_stops_the_model(assistant: Assistant) -> None:
+    model = FakeModel("The lander Apollo was built by Grumman.")
+    events = opened(assistant, model).stream(QUESTION)
+    for event in events:
+        if isinstance(event, Token):
+            break
+    assert not model.closed
+    events.close()  # type: ignore[attr-defined]
+    assert model.closed
+    assert list(events) == []
+
+
+def test_an_answer_that_was_cut_off_says_so(assistant: Assistant) -> None:
+    answer = check(opened(assistant, FakeModel("The lander Apollo was built by Grumman. It", complete=False)).ask(QUESTION), assistant)
+    assert any("may be incomplete" in notice for notice in answer.notices)
+    assert "The lander Apollo was built by Grumman. [1]" in answer.text
+
+
+HISTORY = (Turn("user", "What is Apollo?"), Turn("assistant", "A lander."))
+
+
+def test_a_follow_up_is_searched_with_its_subject(assistant: Assistant) -> None:
+    model = FakeModel("The lander Apollo was built by Grumman.")
+    answer = opened(assistant, model).ask("And who built it?", HISTORY)
+    assert (answer.question, answer.standalone_question) == ("And who built it?", "Who built Apollo?")
+    assert "Question: Who built Apollo?" in model.calls[0]
+    assert not answer.abstained
+    assert not any("Last question:" in call for call in model.calls), "what its words settle is not asked of the model"
+
+
+def test_a_question_that_stands_alone_is_left_alone(assistant: Assistant) -> None:
+    assert assistant.ask("How hot is water for green tea brewed?", HISTORY).standalone_question == "How hot is water for green tea brewed?"
+
+
+LEANING = (Turn("user", "Was Apollo bigger than Soyuz?"), Turn("assistant", "Yes."))
+
+
+def test_the_model_rewrites_what_words_do_not_settle(assistant: Assistant) -> None:
+    model = Rewriting("Who built the lander Apollo?", "The lander Apollo was built by Grumman.")
+    answer = opened(assistant, model).ask("Who built the first one?", LEANING)
+    assert answer.standalone_question == "Who built the lander Apollo?"
+    assert answer.usage.completion_tokens == 7 + 7 + len(model.calls) - 2, "rewriting counts too"
+
+
+@pytest.mark.parametrize("model", [None, Rewriting(DOWN, "The lander Apollo was built by Grumman.")])
+def test_without_a_rewrite_the_turn_before_is_searched_too(assistant: Assistant, model: LanguageModel | None) -> None:
+    answer = opened(assistant, model).ask("Who built the first one?", LEANING)
+    assert answer.standalone_question == "Was Apollo bigger than Soyuz? Who built the first one?"
+
+
+def test_only_the_chosen_documents_are_looked_at(assistant: Assistant) -> None:
+    answer = check(assistant.ask(QUESTION, documents=["tea.txt"]), assistant)
+    assert answer.abstained
+    assert {hit.passage.source for hit in answer.evidence} == {"tea.txt"}
+    assert "the documents you chose" in answer.text
+    identifier = next(document.id for document in assistant.store.documents() if document.source == "apollo.md")
+    by_id = check(assistant.ask(QUESTION, documents=[identifier]), assistant)
+    assert [citation.source for citation in by_id.citations] == ["apollo.md"]
+
+
+def test_choosing_no_document_is_not_the_same_as_having_none(assistant: Assistant) -> None:
+    answer = assistant.ask(QUESTION, documents=[])
+    assert (answer.abstained, answer.evidence) == (True, ())
+    assert "no documents to look in yet" not in answer.text
+
+
+def test_an_unknown_document_and_an_empty_question_are_refused(assistant: Assistant) -> None:
+    with pytest.raises(KeyError, match=r"gone\.md"):
+        assistant.ask(QUESTION, documents=["tea.txt", "gone.md"])
+    with pytest.raises(InvalidQuestion):
+        next(assistant.stream(" ?! "))
+
+
+def test_questions_about_the_document_read_its_edges(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    made = tmp_path / "long"
+    made.mkdir()
+    filler = "\n\n".join(
+        f"The harbour of town {number} opened for ferries and cargo boats, and the quay was rebuilt over and over again by its people."
+        for number in range(60)
+    )
+    (made / "harbours.md").write_text(f"# Harbours\n\nBy Ines Duarte, for the Coastal Review.\n\n{filler}\n\nPrinted in Porto.\n", encoding="utf-8")
+    model = FakeModel("By Ines Duarte, for the Coastal Review.")
+    assistant = make_assistant(store, embedder, model)
+    assistant.sync(made)
+    answer = check(assistant.ask("Who wrote about the harbour of town 31 and its ferries?"), assistant)
+    assert any("Ines Duarte" in hit.passage.text for hit in answer.evidence)
+    assert len({hit.passage.id for hit in answer.evidence}) == len(answer.evidence)
+
+
+DRAFTS = (
+    "The lander Apollo was built by Grumman. It weighed 15 tonnes.",
+    "- Grumman built the lander Apollo.\n- Apollo landed on 20 July 1969.\n- It sank.",
+    "Answer: The lander Apollo was built by Grumman [7]. Green tea is brewed at 80 degrees [1][2]!",
+    "**Apollo** landed on 20 July 1969, and nobody was hurt.",
+    "Apollo landed on 20 July 1969 (Grumman).\n\nNotes on tea",
+    *(text.replace("#", "") for text in DOCUMENTS.values()),
+)
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+@pytest.mark.parametrize("complete", [True, False])
+def test_every_sentence_is_marked_or_listed(assistant: Assistant, draft: str, complete: bool) -> None:
+    answer = check(opened(assistant, FakeModel(draft, complete=complete)).ask("Who built the lander Apollo, and how hot is green tea?"), assistant)
+    assert not answer.abstained
+    assert answer.citations

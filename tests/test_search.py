@@ -1,0 +1,147 @@
+"""Tests of index.search: the fusion of two rankings, and that either of them alone brings the right passage up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FakeEmbedder
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from index.search import RANK_OFFSET, fuse, search
+from index.store import Store
+from index.sync import sync
+
+RANKINGS = st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True), min_size=1, max_size=3)
+
+
+class Topics(FakeEmbedder):
+    """Knows two topics by lists of words, and so finds what shares no word with the question."""
+
+    WORDS = (("lander", "grumman", "spacecraft", "cosmos"), ("tea", "brewed", "beverage", "infusion"))
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.embedded.extend(texts)
+        vectors = np.array([[0.01 + sum(word in text.lower() for word in topic) for topic in self.WORDS] for text in texts], dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class Blank(FakeEmbedder):
+    """Knows no meaning at all: every text has the same vector."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.tile(np.array([1.0, 0.0], dtype=np.float32), (len(texts), 1))
+
+
+def test_fused_scores_are_weighted_reciprocal_ranks() -> None:
+    fused = dict(fuse([["a", "b"], ["b", "c"]], [1.0, 0.5]))
+    assert fused == pytest.approx({"a": 1 / (RANK_OFFSET + 1), "b": 1 / (RANK_OFFSET + 2) + 0.5 / (RANK_OFFSET + 1), "c": 0.5 / (RANK_OFFSET + 2)})
+
+
+def test_what_both_rankings_name_beats_what_one_names_first() -> None:
+    assert [one for one, _ in fuse([["a", "x"], ["b", "x"]], [1.0, 1.0])] == ["x", "a", "b"]
+
+
+def test_ties_keep_the_order_of_the_first_ranking() -> None:
+    assert [one for one, _ in fuse([["a", "b"], ["b", "a"]], [1.0, 1.0])] == ["a", "b"]
+    assert fuse([], []) == fuse([[], []], [1.0, 1.0]) == []
+
+
+def test_each_ranking_needs_its_weight() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        fuse([["a"], ["b"]], [1.0])
+
+
+@given(RANKINGS)
+def test_fusion_names_everything_once_best_first(rankings: list[list[str]]) -> None:
+    fused = fuse(rankings, [1.0] * len(rankings))
+    assert sorted(one for one, _ in fused) == sorted({one for ranking in rankings for one in ranking})
+    assert [score for _, score in fused] == sorted((score for _, score in fused), reverse=True)
+
+
+@given(RANKINGS)
+def test_one_ranking_alone_keeps_its_order(rankings: list[list[str]]) -> None:
+    assert [one for one, _ in fuse([rankings[0], []], [1.0, 1.0])] == rankings[0]
+
+
+def test_the_right_passage_comes_first_by_words_only(store: Store, folder: Path) -> None:
+    sync(store, Blank(), folder)
+    hits = search(store, Blank(), "Which tea needs boiling water?")
+    assert hits[0].passage.source == "tea.txt"
+    assert "boiling" in hits[0].passage.text
+
+
+def test_the_right_passage_comes_first_by_meaning_only(store: Store, folder: Path) -> None:
+    embedder = Topics()
+    sync(store, embedder, folder)
+    assert store.matching("some infusion beverage", 5) == []
+    hits = search(store, embedder, "some infusion beverage")
+    assert hits[0].passage.source == "tea.txt"
+    assert hits[0].similarity == pytest.approx(1.0, abs=0.01)
+    assert search(store, embedder, "a cosmos spacecraft")[0].passage.source == "apollo.md"
+
+
+def test_hits_quote_their_document_exactly_and_come_best_first(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    hits = search(store, embedder, "Who built Apollo?")
+    assert "Grumman" in hits[0].passage.text
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert len({hit.passage.id for hit in hits}) == len(hits) > 1
+    for hit in hits:
+        span = hit.passage.span
+        assert store.text(hit.passage.document_id)[span.start : span.end] == hit.passage.text
+
+
+def test_a_hit_by_words_alone_has_no_similarity(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync(store, embedder, folder)
+    monkeypatch.setattr(store, "nearest", lambda *_: [])
+    assert [hit.similarity for hit in search(store, embedder, "boiling")] == [None]
+
+
+def test_the_limit_holds(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    everything = search(store, embedder, "Apollo tea")
+    assert len(everything) == store.passage_count()
+    for limit in range(4):
+        assert search(store, embedder, "Apollo tea", limit=limit) == everything[:limit]
+
+
+def test_documents_narrow_by_id_and_by_source(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    tea = next(document.id for document in store.documents() if document.source == "tea.txt")
+    for names in ([tea], ["tea.txt"], (tea, "tea.txt")):
+        hits = search(store, embedder, "Apollo lander", documents=names)
+        assert hits
+        assert {hit.passage.document_id for hit in hits} == {tea}
+    assert {hit.passage.source for hit in search(store, embedder, "Apollo tea", documents=["tea.txt", "apollo.md"])} == {"tea.txt", "apollo.md"}
+    assert search(store, embedder, "Apollo", documents=[]) == []
+
+
+def test_an_unknown_document_is_a_key_error(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    with pytest.raises(KeyError, match=r"nothing\.pdf"):
+        search(store, embedder, "Apollo", documents=["tea.txt", "nothing.pdf"])
+
+
+def test_one_source_in_two_folders_means_both(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    other = folder.with_name("other")
+    other.mkdir()
+    (other / "tea.txt").write_text("White tea is rare.")
+    sync(store, embedder, folder)
+    sync(store, embedder, other)
+    assert len({hit.passage.document_id for hit in search(store, embedder, "tea", documents=["tea.txt"])}) == 2
+
+
+def test_an_empty_store_has_no_hits(store: Store, embedder: FakeEmbedder) -> None:
+    assert search(store, embedder, "Apollo") == []
+
+
+def test_a_passage_removed_meanwhile_is_left_out(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync(store, embedder, folder)
+    known = search(store, embedder, "Apollo tea")
+    monkeypatch.setattr(store, "matching", lambda *_: [("gone", 9.0), *((hit.passage.id, 1.0) for hit in known)])
+    assert {hit.passage.id for hit in search(store, embedder, "Apollo tea")} == {hit.passage.id for hit in known}

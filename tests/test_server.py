@@ -1,0 +1,303 @@
+"""Tests of rag.server: the same answers as ask(), as JSON and as events; nothing for strangers; a listener who leaves stops the model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from conftest import FakeEmbedder, FakeModel, make_assistant
+from starlette.testclient import TestClient
+
+from index.errors import StoreDamaged
+from index.store import Store
+from rag.assistant import Assistant
+from rag.model import Finished
+from rag.prompt import MAX_QUESTION, Message
+from rag.server import create_app
+from rag.types import Turn
+
+QUESTION = "Who built the lander Apollo?"
+EVENTS = {"Accept": "text/event-stream"}
+
+
+@pytest.fixture
+def client(assistant: Assistant) -> TestClient:
+    return TestClient(create_app(assistant), base_url="http://127.0.0.1", raise_server_exceptions=False)
+
+
+@contextmanager
+def served(assistant: Assistant) -> Iterator[str]:
+    """The address of a real server for the assistant."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(assistant), log_level="warning", timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+def events_of(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """The events of a stream, read as a browser reads them: by newlines alone."""
+    found = []
+    for block in text.split("\n\n")[:-1]:
+        name, data = block.split("\n")
+        found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
+
+
+def timeless(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer's JSON without what differs from run to run."""
+    return {**answer, "timings": None}
+
+
+def as_json(value: object) -> Any:
+    return json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("more", [{}, {"documents": ["tea.txt"]}, {"documents": None, "history": []}])
+def test_json_is_what_ask_returns(client: TestClient, assistant: Assistant, more: dict[str, Any]) -> None:
+    response = client.post("/api/ask", json={"question": QUESTION, **more})
+    assert response.status_code == 200
+    expected = assistant.ask(QUESTION, documents=more.get("documents")).to_dict()
+    assert timeless(response.json()) == timeless(as_json(expected))
+    assert set(response.json()["timings"]) == set(expected["timings"])
+
+
+def test_history_is_understood(client: TestClient, assistant: Assistant) -> None:
+    history = [{"role": "user", "text": "What is Apollo?"}, {"role": "assistant", "text": "A lander."}]
+    response = client.post("/api/ask", json={"question": "And who built it?", "history": history})
+    expected = assistant.ask("And who built it?", [Turn("user", "What is Apollo?"), Turn("assistant", "A lander.")])
+    assert timeless(response.json()) == timeless(as_json(expected.to_dict()))
+    assert response.json()["standalone_question"] == "Who built Apollo?"
+
+
+def test_events_are_evidence_tokens_and_the_same_answer(client: TestClient, assistant: Assistant) -> None:
+    response = client.post("/api/ask", json={"question": QUESTION}, headers=EVENTS)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["cache-control"] == "no-store"
+    events = events_of(response.text)
+    assert [name for name, _ in events] == ["evidence", *["token"] * (len(events) - 2), "answer"]
+    assert len(events) > 4
+    answer = events[-1][1]
+    assert timeless(answer) == timeless(as_json(assistant.ask(QUESTION).to_dict()))
+    assert events[0][1] == {"standalone_question": QUESTION, "hits": answer["evidence"]}
+    assert "".join(data["text"] for name, data in events if name == "token").strip() == "The lander Apollo was built by Grumman."
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS])
+@pytest.mark.parametrize(
+    ("question", "says"), [("", "empty"), ("  ?!", "empty"), ("a" * (MAX_QUESTION + 1), "Shorten it"), ("b" * 100_000, "Shorten it")]
+)
+def test_a_question_that_cannot_be_asked_is_422(client: TestClient, headers: dict[str, str], question: str, says: str) -> None:
+    response = client.post("/api/ask", json={"question": question}, headers=headers)
+    assert response.status_code == 422
+    assert says in response.json()["error"]
+    assert len(response.text) < 500
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"question": 5},
+        {"question": None},
+        {"question": "Who?", "stream": True},
+        {"question": "Who?", "history": [{"role": "system", "text": "x"}]},
+        {"question": "Who?", "documents": "a"},
+        [],
+        "text",
+    ],
+)
+def test_a_body_that_is_no_request_is_422(client: TestClient, body: object) -> None:
+    assert client.post("/api/ask", json=body).status_code == 422
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"question": "\\ud800"}'])
+def test_bytes_that_are_no_json_are_422(client: TestClient, content: bytes) -> None:
+    response = client.post("/api/ask", content=content, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 422)
+    assert "Traceback" not in response.text
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS])
+def test_an_unknown_document_is_404(client: TestClient, headers: dict[str, str]) -> None:
+    response = client.post("/api/ask", json={"question": QUESTION, "documents": ["gone.md"]}, headers=headers)
+    assert response.status_code == 404
+    assert response.json() == {"detail": "There is no document 'gone.md'."}
+
+
+def test_documents_and_their_text(client: TestClient, assistant: Assistant, folder: Path) -> None:
+    listing = client.get("/api/documents").json()
+    assert [(entry["source"], entry["title"]) for entry in listing] == [("apollo.md", "The Apollo lander"), ("tea.txt", "Notes on tea")]
+    answer = client.post("/api/ask", json={"question": QUESTION}).json()
+    citation = answer["citations"][0]
+    text = client.get(f"/api/documents/{citation['document_id']}/text")
+    assert text.text == (folder / "apollo.md").read_text(encoding="utf-8")
+    assert text.headers["content-type"].startswith("text/plain")
+    assert text.text[citation["start"] : citation["end"]] == citation["quote"]
+    assert client.get("/api/documents/gone/text").status_code == 404
+    assert client.get("/api/documents/..%2F..%2Fetc%2Fpasswd/text").status_code == 404
+    assert str(folder) not in json.dumps(listing)
+
+
+def test_health_tells_the_models_state(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "ok", "model": "fake", "model_state": "ready", "message": ""}
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "192.168.0.7", "0.0.0.0", "", "evil.example:7860", "127.0.0.1@evil.example"],
+)
+def test_a_foreign_host_is_refused(client: TestClient, host: str) -> None:
+    for response in (
+        client.get("/api/documents", headers={"Host": host}),
+        client.post("/api/ask", json={"question": QUESTION}, headers={"Host": host}),
+    ):
+        assert response.status_code == 400
+        assert "apollo" not in response.text.lower()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.1:7860", "localhost:7860", "[::1]:7860", "[::1]", "LOCALHOST"])
+def test_this_machine_is_let_in(client: TestClient, host: str) -> None:
+    assert client.get("/api/documents", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"])
+def test_there_are_no_pages_about_the_api(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_other_methods_and_origins_get_nothing(client: TestClient) -> None:
+    assert client.get("/api/ask").status_code == 405
+    response = client.post("/api/ask", json={"question": QUESTION}, headers={"Origin": "http://evil.example"})
+    assert not any(name.startswith("access-control-") for name in response.headers)
+    # A form elsewhere can send text/plain without asking first; it must not be taken for a question.
+    form = client.post(
+        "/api/ask", content=json.dumps({"question": QUESTION}), headers={"Content-Type": "text/plain", "Origin": "http://evil.example"}
+    )
+    assert form.status_code == 422
+
+
+class Broken(FakeModel):
+    """A model that raises what no model should."""
+
+    def stream(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Finished]:
+        yield "The "
+        raise RuntimeError("secret /srv/place")
+
+
+def test_a_bug_is_told_without_path_or_stack(store: Store, embedder: FakeEmbedder, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    broken = make_assistant(store, embedder, Broken())
+    broken.sync(folder)
+    client = TestClient(create_app(broken), base_url="http://127.0.0.1", raise_server_exceptions=False)
+    with caplog.at_level(logging.ERROR):
+        streamed = client.post("/api/ask", json={"question": QUESTION}, headers=EVENTS)
+    name, data = events_of(streamed.text)[-1]
+    assert name == "error"
+    assert "log" in data["error"]
+    assert "RuntimeError" in caplog.text, "the log has what the listener does not get"
+    whole = client.post("/api/ask", json={"question": QUESTION})
+    assert whole.status_code == 500
+    for text in (streamed.text, whole.text):
+        assert "/srv" not in text
+        assert "RuntimeError" not in text
+        assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS])
+def test_a_store_that_fails_is_one_plain_sentence(
+    client: TestClient, assistant: Assistant, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise StoreDamaged("The store cannot be read. Sync again.")
+
+    monkeypatch.setattr(assistant, "search", fail)
+    response = client.post("/api/ask", json={"question": QUESTION}, headers=headers)
+    assert (response.status_code, response.json()) == (503, {"error": "The store cannot be read. Sync again."})
+
+
+def test_line_separators_inside_the_data_end_no_line(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    made = tmp_path / "odd"
+    made.mkdir()
+    (made / "odd.txt").write_text("Kestrel\u0085sails \u2028 at noon. The ferry Kestrel sails daily 🛳.", encoding="utf-8")
+    assistant = make_assistant(store, embedder, FakeModel("The ferry Kestrel sails daily 🛳."))
+    assistant.sync(made)
+    client = TestClient(create_app(assistant), base_url="http://127.0.0.1")
+    response = client.post("/api/ask", json={"question": "When does the ferry Kestrel sail?"}, headers=EVENTS)
+    assert all(line == "" or line.startswith(("event: ", "data: ")) for line in response.text.splitlines())
+    assert timeless(events_of(response.text)[-1][1]) == timeless(as_json(assistant.ask("When does the ferry Kestrel sail?").to_dict()))
+
+
+class Endless(FakeModel):
+    """A model that speaks until it is stopped, and tells when it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spoken = 0
+        self.stopped = threading.Event()
+
+    def stream(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Finished]:
+        try:
+            while self.spoken < 1000:
+                time.sleep(0.01)
+                self.spoken += 1
+                yield "Apollo "
+        finally:
+            self.stopped.set()
+
+
+def test_a_listener_who_leaves_stops_the_model(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    model = Endless()
+    assistant = make_assistant(store, embedder, model)
+    assistant.sync(folder)
+    with served(assistant) as address:
+        with httpx.stream("POST", f"{address}/api/ask", json={"question": QUESTION}, headers=EVENTS, trust_env=False) as response:
+            lines = response.iter_lines()
+            assert next(lines) == "event: evidence"
+            while next(lines) != "event: token":
+                pass
+        assert model.stopped.wait(5)
+        assert model.spoken < 500
+        assert httpx.get(f"{address}/healthz", trust_env=False).json()["status"] == "ok"
+
+
+def test_a_caller_who_waits_for_json_and_leaves_stops_the_model_too(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    model = Endless()
+    assistant = make_assistant(store, embedder, model)
+    assistant.sync(folder)
+    with served(assistant) as address:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{address}/api/ask", json={"question": QUESTION}, timeout=httpx.Timeout(5, read=0.3), trust_env=False)
+        assert model.stopped.wait(5)
+        assert 0 < model.spoken < 500
+
+
+def test_several_are_answered_at_once(assistant: Assistant) -> None:
+    answers: list[Any] = []
+    with served(assistant) as address:
+
+        def ask() -> None:
+            answers.append(httpx.post(f"{address}/api/ask", json={"question": QUESTION}, trust_env=False, timeout=30).json()["text"])
+
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert answers == ["The lander Apollo was built by Grumman. [1]"] * 6

@@ -1,0 +1,141 @@
+"""Tests of rag.settings: where each value may come from, what comes first, and how a wrong one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from index.errors import InvalidSettings
+from rag.settings import Settings
+
+SECRET = "sk-do-not-show-me"
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, so that a citewell.toml is there only when a test writes one."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_defaults_serve_this_machine_with_the_embedded_model() -> None:
+    settings = Settings()
+    assert (settings.model, settings.host, settings.port, settings.api_key.get_secret_value()) == ("embedded", "127.0.0.1", 7860, "")
+
+
+def test_arguments_beat_environment_beats_file_beats_defaults(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (working_folder / "citewell.toml").write_text('port = 1111\nmodel = "none"\nembedder = "from-file"\n', encoding="utf-8")
+    assert (Settings().port, Settings().model, Settings().embedder) == (1111, "none", "from-file")
+    monkeypatch.setenv("CITEWELL_PORT", "2222")
+    monkeypatch.setenv("CITEWELL_MODEL", "embedded-small")
+    settings = Settings(port=3333)
+    assert (settings.port, settings.model, settings.embedder) == (3333, "embedded-small", "from-file")
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITEWELL_PORT", "")
+    assert Settings().port == 7860
+
+
+def test_unknown_argument_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidSettings, match=r"Unknown setting 'modle'\. Known settings: .*\bmodel\b.*\bport\b"):
+        Settings(modle="none")
+
+
+@pytest.mark.parametrize("name", ["CITEWELL_MODLE", "CITEWELL_DATA", "citewell_modle"])
+def test_unknown_variable_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, SECRET)
+    with pytest.raises(InvalidSettings, match=f"Unknown setting in the environment: {name}") as caught:
+        Settings()
+    assert SECRET not in str(caught.value)
+
+
+def test_unknown_key_in_the_file_is_refused(working_folder: Path) -> None:
+    (working_folder / "citewell.toml").write_text('modle = "none"\n', encoding="utf-8")
+    with pytest.raises(InvalidSettings, match="Unknown setting 'modle'"):
+        Settings()
+
+
+@pytest.mark.parametrize("content", [b"port = = 1", b"\xff\xfe\x00", b'model = "none'])
+def test_a_broken_file_is_named(working_folder: Path, content: bytes) -> None:
+    (working_folder / "citewell.toml").write_bytes(content)
+    with pytest.raises(InvalidSettings, match=r"citewell\.toml"):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", 70_000),
+        ("port", -1),
+        ("port", "web"),
+        ("model_seconds", 0),
+        ("model_seconds", -3),
+        ("model_seconds", "inf"),
+        ("model_seconds", "nan"),
+        ("data_dir", 5),
+    ],
+)
+def test_an_impossible_value_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(InvalidSettings, match=f"Setting '{name}' cannot be used: .+"):
+        Settings(**{name: value})
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        Settings(port=-1, model_seconds=0, modle="x")
+    assert all(word in str(caught.value) for word in ("'port'", "'model_seconds'", "'modle'"))
+
+
+@pytest.mark.parametrize("source", ["argument", "environment", "file"])
+def test_the_key_is_never_shown(source: str, working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {}
+    if source == "argument":
+        given["api_key"] = SecretStr(SECRET)
+    elif source == "environment":
+        monkeypatch.setenv("CITEWELL_API_KEY", SECRET)
+    else:
+        (working_folder / "citewell.toml").write_text(f'api_key = "{SECRET}"\n', encoding="utf-8")
+    settings = Settings(**given)
+    assert settings.api_key.get_secret_value() == SECRET
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+def test_home_is_expanded_and_paths_are_absolute(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(working_folder))
+    monkeypatch.setenv("CITEWELL_MODELS_DIR", "~/models")
+    settings = Settings(data_dir=Path("~/data"), bench=Path("bench"))
+    assert settings.data_dir == working_folder / "data"
+    assert settings.models_dir == working_folder / "models"
+    assert settings.bench == working_folder / "bench"
+
+
+def test_the_home_of_nobody_is_refused() -> None:
+    with pytest.raises(InvalidSettings, match=r"'data_dir' cannot be used: .*~nobody-of-this-name"):
+        Settings(data_dir=Path("~nobody-of-this-name/data"))
+
+
+def test_settings_cannot_be_changed_but_copied() -> None:
+    settings = Settings(port=1234, api_key=SecretStr(SECRET))
+    copy = settings.replaced(port=4321, model=None)
+    assert (settings.port, copy.port, copy.model, copy.api_key) == (1234, 4321, settings.model, settings.api_key)
+    with pytest.raises(InvalidSettings, match="modle"):
+        settings.replaced(modle="none")
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("https://user:hunter2@models.example/v1", "https://models.example/v1"),
+        ("http://key@localhost:1234/v1", "http://localhost:1234/v1"),
+        ("http://localhost:1234/v1/@me", "http://localhost:1234/v1/@me"),
+        ("embedded", "embedded"),
+        ("~/m@dels/my.gguf", "~/m@dels/my.gguf"),
+    ],
+)
+def test_a_login_in_the_url_is_not_shown(model: str, shown: str) -> None:
+    assert Settings(model=model).model_shown == shown

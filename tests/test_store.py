@@ -1,0 +1,737 @@
+"""Tests of index.store with the real SQLite and the real Chroma: nothing half-visible, nothing lost, and a plain error for each way to fail."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import chromadb
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from store_writer import DIMENSION, PARTS, ROOT, identifier, parts, put, vector, visible
+
+from index.errors import EmbedderChanged, StoreDamaged, StoreError, StoreInUse, StoreTooNew
+from index.store import QUERY_WORDS, Store
+
+IDENTITY = "writer@1"
+HERE = Path(__file__).resolve().parent
+
+
+class Killed(KeyboardInterrupt):
+    """Stands in for the end of the process: nothing may catch it."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def store(place: Path) -> Iterator[Store]:
+    opened = Store(place, IDENTITY)
+    yield opened
+    opened.close()
+
+
+def reopened(store: Store) -> Store:
+    store.close()
+    return Store(store.folder, IDENTITY)
+
+
+def filled(place: Path, count: int = 3) -> Path:
+    """A closed store of some documents; returns its SQLite file."""
+    store = Store(place, IDENTITY)
+    for number in range(count):
+        put(store, number)
+    store.close()
+    return place / "citewell.sqlite3"
+
+
+def script(code: str, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=HERE.parent,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+    )
+
+
+# Visible and gone
+
+
+def test_a_document_is_visible_at_once_replaced_at_once_and_gone_at_once(store: Store) -> None:
+    put(store, 1)
+    put(store, 2)
+    assert visible(store, 1, 1)
+    put(store, 1, version=2)
+    assert visible(store, 1, 2)
+    assert not visible(store, 1, 1)
+    store.remove(identifier(1))
+    assert not visible(store, 1, 2)
+    assert visible(store, 2, 1)
+    assert [document.id for document in store.documents()] == [identifier(2)]
+    assert store.passage_count() == PARTS
+
+
+def test_everything_is_there_after_reopening(store: Store) -> None:
+    put(store, 1)
+    put(store, 2)
+    store.remove(identifier(2))
+    again = reopened(store)
+    assert visible(again, 1, 1)
+    assert not visible(again, 2, 1)
+    again.close()
+
+
+def test_what_is_stored_comes_back_as_it_was(store: Store) -> None:
+    put(store, 7)
+    document, passages, keys, vectors = parts(7, 1)
+    assert store.text(document.id) == document.text
+    assert store.passages([passage.id for passage in passages]) == {passage.id: passage for passage in passages}
+    assert store.edges(document.id) == [passages[0], passages[-1]]
+    assert store.fingerprints(ROOT) == {document.source: (document.id, document.fingerprint)}
+    info = store.info(document.id)
+    assert (info.source, info.title, info.size, info.passages) == (document.source, document.title, len(document.text), PARTS)
+    known = store.vectors_by_content([*keys, b"unknown"])
+    assert all(np.array_equal(known[key], made) for key, made in zip(keys, vectors, strict=True))
+    assert b"unknown" not in known
+
+
+def test_unknown_documents_are_key_errors(store: Store) -> None:
+    for ask in (store.text, store.info, store.remove):
+        with pytest.raises(KeyError):
+            ask("nobody")
+    assert store.edges("nobody") == []
+    assert store.passages(["nobody"]) == {}
+
+
+def test_an_empty_store_finds_nothing(store: Store) -> None:
+    assert store.nearest(vector(1, 1, 1), 5) == []
+    assert store.matching("doc1", 5) == []
+    assert store.documents() == []
+
+
+def test_the_limit_and_the_documents_narrow_both_searches(store: Store) -> None:
+    for number in range(60):
+        put(store, number)
+    assert len(store.nearest(vector(1, 1, 1), 7)) == 7
+    assert len(store.matching("part1 part2", 7)) == 7
+    assert store.nearest(vector(1, 1, 1), 0) == []
+    for number in range(60):
+        expected = {passage.id for passage in parts(number, 1)[1]}
+        assert {one for one, _ in store.nearest(vector(1, 1, 1), 50, [identifier(number)])} == expected
+        assert {one for one, _ in store.matching("part0 part1 part2", 50, [identifier(number)])} == expected
+    assert store.nearest(vector(1, 1, 1), 5, []) == store.nearest(vector(1, 1, 1), 5, ()) == []
+    assert store.matching("part1", 5, []) == store.matching("part1", 5, ()) == []
+    assert store.matching("part1", 5, [f"no{number}" for number in range(40_000)]) == []
+
+
+def test_nearest_comes_in_order_of_cosine_similarity(store: Store) -> None:
+    for number in range(40):
+        put(store, number)
+    asked = vector(99, 1, 1)
+    exact = sorted((float(asked @ vector(number, 1, part)) for number in range(40) for part in range(PARTS)), reverse=True)
+    assert [similarity for _, similarity in store.nearest(asked, 10)] == pytest.approx(exact[:10], abs=1e-5)
+
+
+def test_rejected_files_are_remembered_until_they_are_documents(store: Store) -> None:
+    put(store, 1)
+    store.reject(ROOT, "1.txt", "it broke")
+    store.reject("/other", "x.txt", "it is binary")
+    assert not visible(store, 1, 1)
+    assert store.rejected() == {"1.txt": "it broke", "x.txt": "it is binary"}
+    assert store.rejected(ROOT) == {"1.txt": "it broke"}
+    put(store, 1, 2)
+    assert store.rejected(ROOT) == {}
+    store.forget_rejected("/other", ["x.txt"])
+    assert store.rejected() == {}
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        '"doc1', 'doc1"', '"doc1" AND', "doc1 AND OR NOT", "NEAR(doc1 part1, 2)", "doc1*", "^doc1", "text:doc1", "-doc1", "doc1 + x", "(doc1", "doc1)", "{doc1} : [x]",
+        "doc1; DROP TABLE words; --", "'doc1'", "doc1\x00\x01\x1b[0m", "\\doc1\\", "doc1 \ud800 \udcff", "🎉 doc1 🎉", "doc1%_?", "doc1’s “part1”", "context:doc1 text:",
+    ],
+)  # fmt: skip
+def test_operators_in_a_question_do_no_harm(store: Store, question: str) -> None:
+    put(store, 1)
+    put(store, 2)
+    assert {one for one, _ in store.matching(question, 50)} >= {passage.id for passage in parts(1, 1)[1]}
+
+
+@pytest.mark.parametrize("question", ["", "   ", '"', "AND OR NOT", "?!*", "\x00", "what is it", "()", "zebra", "NEAR"])
+def test_questions_without_known_words_find_nothing(store: Store, question: str) -> None:
+    put(store, 1)
+    assert store.matching(question, 50) == []
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    opened = Store(tmp_path_factory.mktemp("shared"), IDENTITY)
+    put(opened, 1)
+    yield opened
+    opened.close()
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text())
+def test_no_question_breaks_the_word_search(shared: Store, question: str) -> None:
+    assert {one for one, _ in shared.matching(f"doc1 {question}", 50)} == {passage.id for passage in parts(1, 1)[1]}
+
+
+def test_a_very_long_question_is_answered_in_time(store: Store) -> None:
+    put(store, 1)
+    started = time.monotonic()
+    assert len(store.matching("doc1 " + " ".join(f"word{number}" for number in range(100_000)), 5)) == PARTS
+    assert len(store.matching("doc1 " * 200_000, 5)) == PARTS
+    assert time.monotonic() - started < 10
+    assert QUERY_WORDS < 10_000  # FTS5 would refuse, or take minutes
+
+
+@pytest.mark.parametrize(
+    "word", ["skies", "dying", "generously", "한국어", "がっこう", "ﬁnance", "Übergröße", "Z.ai", "M2.5", "naïve", "Schneider's", "ætt", "½", "x²"]
+)
+def test_a_word_of_a_text_finds_it(store: Store, word: str) -> None:
+    document, passages, keys, vectors = parts(1, 1)
+    text = f"Here stands {word} indeed."
+    changed = [replace(passages[0], text=text), *passages[1:]]
+    store.put(replace(document, text=text + document.text), ROOT, changed, keys, vectors)
+    assert [one for one, _ in store.matching(f"What is {word}?", 1)] == [passages[0].id]
+
+
+# Failing midway
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["new", "replaced"])
+def test_a_put_that_fails_midway_changes_nothing(store: Store, before: bool) -> None:
+    if before:
+        put(store, 1, 1)
+    document, passages, keys, vectors = parts(1, 2)
+    with pytest.raises(ValueError, match="zip"):
+        store.put(document, ROOT, passages, keys, vectors[:2])
+    store._connection.execute(
+        "CREATE TEMP TRIGGER failing BEFORE INSERT ON main.passages WHEN NEW.start_at > 20 BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
+    )
+    with pytest.raises(StoreError, match=r"disk I/O error.*Nothing was changed"):
+        store.put(document, ROOT, passages, keys, vectors)
+    store._connection.execute("DROP TRIGGER failing")
+    again = reopened(store)
+    assert visible(again, 1, 1) is before
+    assert not visible(again, 1, 2)
+    put(again, 1, 2)
+    assert visible(again, 1, 2)
+    again.close()
+
+
+def test_a_full_disk_is_a_plain_error_and_loses_nothing(store: Store) -> None:
+    put(store, 1)
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+    number = 1
+    with pytest.raises(StoreError, match=r"full.*free disk space"):  # noqa: PT012 - which one fails depends on the page size
+        while number < 500:
+            number += 1
+            put(store, number)
+    assert all(visible(store, written, 1) for written in range(1, number))
+    assert not visible(store, number, 1)
+    store._connection.execute("PRAGMA max_page_count = 1000000")
+    put(store, number)
+    assert visible(store, number, 1)
+
+
+@pytest.mark.parametrize("moment", ["upsert", "delete", "count"])
+def test_a_kill_between_sqlite_and_chroma_is_made_good_on_opening(store: Store, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    for number in (1, 2, 3):
+        put(store, number)
+    with monkeypatch.context() as patched:
+        patched.setattr(chromadb.Collection, moment, killed)
+        with pytest.raises(Killed):
+            put(store, 1, version=2)  # replacing takes an upsert and a delete
+        with pytest.raises(Killed):
+            store.remove(identifier(2)) if moment != "upsert" else put(store, 4)
+    again = reopened(store)
+    assert visible(again, 1, 2)
+    assert not visible(again, 1, 1)
+    assert visible(again, 2, 1) is (moment == "upsert")
+    assert visible(again, 3, 1)
+    assert visible(again, 4, 1) is (moment == "upsert")
+    again.close()
+
+
+def test_a_kill_after_chroma_has_learnt_but_before_that_is_noted_is_harmless(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, 1)
+    real = Store._transaction
+    transactions = iter([real, killed])
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "_transaction", lambda self: next(transactions)(self))
+        with pytest.raises(Killed):
+            put(store, 1, version=2)
+    again = reopened(store)
+    assert visible(again, 1, 2)
+    assert not visible(again, 1, 1)
+    again.close()
+
+
+@pytest.mark.parametrize("method", ["upsert", "delete", "count", "query"])
+@pytest.mark.parametrize("error", [RuntimeError, BaseException], ids=["error", "panic"])
+def test_a_vector_index_that_fails_is_rebuilt_at_once(store: Store, monkeypatch: pytest.MonkeyPatch, method: str, error: type[BaseException]) -> None:
+    put(store, 1)
+    put(store, 2)
+    broken, real = vector_folder(store.folder).name, getattr(chromadb.Collection, method)
+
+    def fails_in_the_old_folder(self: Any, *arguments: Any, **named: Any) -> Any:
+        if (store.folder / broken).is_dir():
+            raise error("broken")
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(chromadb.Collection, method, fails_in_the_old_folder)
+    store.nearest(vector(1, 1, 1), 1)
+    put(store, 1, version=2)
+    store.remove(identifier(2))
+    assert visible(store, 1, 2)
+    assert not visible(store, 1, 1)
+    assert not visible(store, 2, 1)
+    assert vector_folder(store.folder).name != broken
+
+
+def test_a_vector_index_that_keeps_failing_is_a_store_error_and_comes_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no space left")
+
+    put(store, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(chromadb.Collection, "upsert", broken)
+        with pytest.raises(StoreError, match=r"no space left.*documents are safe"):
+            put(store, 2)
+        with pytest.raises(StoreError, match="no space left"):
+            reopened(store)
+    again = Store(store.folder, IDENTITY)
+    assert visible(again, 1, 1)
+    assert visible(again, 2, 1)
+    again.close()
+
+
+# Damage
+
+
+def vector_folder(place: Path) -> Path:
+    (found,) = place.glob("chroma-*")
+    return found
+
+
+def empty(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.unlink()
+
+
+def garble(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(random.Random(1).randbytes(50_000))
+
+
+def truncate(folder: Path) -> None:
+    for path in folder.rglob("*.sqlite3"):
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size // 2)
+
+
+def zero_the_middle(folder: Path) -> None:
+    for path in folder.rglob("*.sqlite3"):
+        with path.open("r+b") as file:
+            file.seek(8_192)
+            file.write(bytes(path.stat().st_size - 8_192))
+
+
+def cut_to_nothing(folder: Path) -> None:
+    for path in folder.rglob("*.sqlite3"):
+        path.write_bytes(b"")
+
+
+def delete(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder)
+
+
+def replace_by_file(folder: Path) -> None:
+    delete(folder)
+    folder.write_text("not a folder")
+
+
+def forget_all(folder: Path) -> None:
+    delete(folder)
+    other = Store(folder.parent.parent / "other", IDENTITY)
+    other.close()
+    vector_folder(other.folder).rename(folder)
+
+
+@pytest.mark.parametrize(
+    "damage", [delete, empty, garble, truncate, zero_the_middle, cut_to_nothing, replace_by_file, forget_all], ids=lambda one: one.__name__
+)
+def test_a_damaged_vector_index_is_rebuilt(place: Path, damage: Callable[[Path], None]) -> None:
+    filled(place)
+    damage(vector_folder(place))
+    store = Store(place, IDENTITY)
+    assert all(visible(store, number, 1) for number in range(3))
+    put(store, 1, 2)
+    store.remove(identifier(0))
+    store.close()
+    again = Store(place, IDENTITY)
+    assert visible(again, 1, 2)
+    assert not visible(again, 0, 1)
+    assert len([path for path in place.glob("chroma-*") if path.is_dir()]) == 1
+    again.close()
+
+
+@pytest.mark.parametrize("damage", [delete, garble, truncate], ids=lambda one: one.__name__)
+def test_a_vector_index_damaged_under_an_open_store_answers_or_mends(store: Store, damage: Callable[[Path], None]) -> None:
+    put(store, 1)
+    damage(vector_folder(store.folder))
+    put(store, 2)
+    assert visible(store, 1, 1)
+    assert visible(store, 2, 1)
+    again = reopened(store)
+    assert visible(again, 1, 1)
+    assert visible(again, 2, 1)
+    again.close()
+
+
+@pytest.mark.parametrize("left", [100, 5_000, 0.5, -4_096], ids=str)
+def test_a_truncated_store_is_damaged_and_its_lock_free(place: Path, left: float) -> None:
+    path = filled(place)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(left * len(whole)) if isinstance(left, float) else left])
+    for _ in range(2):
+        with pytest.raises(StoreDamaged, match="Move the folder"):
+            Store(place, IDENTITY)
+    path.write_bytes(whole)
+    store = Store(place, IDENTITY)
+    assert visible(store, 1, 1)
+    store.close()
+
+
+def test_a_store_of_garbage_is_damaged(place: Path) -> None:
+    path = filled(place)
+    path.write_bytes(random.Random(1).randbytes(100_000))
+    with pytest.raises(StoreDamaged):
+        Store(place, IDENTITY)
+
+
+def test_garbage_inside_the_store_is_never_a_raw_error(place: Path) -> None:
+    path = filled(place, 30)
+    whole = path.read_bytes()
+    raised = 0
+    for page in range(1, len(whole) // 4_096, 2):
+        path.write_bytes(whole[: page * 4_096] + random.Random(page).randbytes(4_096) + whole[(page + 1) * 4_096 :])
+        try:
+            store = Store(place, IDENTITY)
+        except StoreError:
+            raised += 1
+            continue
+        try:
+            store.documents()
+            store.text(identifier(1))
+            store.matching("doc1 part1", 50)
+            store.rejected()
+            store.fingerprints(ROOT)
+        except (StoreError, KeyError):
+            raised += 1
+        finally:
+            store.close()
+    assert raised
+
+
+def test_a_store_from_the_future_is_left_alone(place: Path) -> None:
+    path = filled(place)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StoreTooNew, match=r"99.*Update Citewell"):
+        Store(place, IDENTITY)
+
+
+def test_another_embedder_is_refused_where_there_are_vectors(place: Path) -> None:
+    filled(place)
+    with pytest.raises(EmbedderChanged, match=r"writer@1.*other@2"):
+        Store(place, "other@2")
+    Store(place, IDENTITY).close()
+
+
+@pytest.mark.parametrize("dimension", [DIMENSION, DIMENSION * 2])
+def test_an_empty_store_adopts_another_embedder(place: Path, dimension: int) -> None:
+    filled(place, 1)
+    store = Store(place, IDENTITY)
+    store.remove(identifier(0))
+    store.close()
+    store = Store(place, "other@2")
+    document, passages, keys, _ = parts(1, 1)
+    vectors = np.eye(PARTS, dimension, dtype=np.float32)
+    store.put(document, ROOT, passages, keys, vectors)
+    assert store.nearest(vectors[1], 1)[0][0] == passages[1].id
+    store.close()
+    with pytest.raises(EmbedderChanged):
+        Store(place, IDENTITY)
+    Store(place, "other@2").close()
+
+
+def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StoreError, match="CITEWELL_DATA_DIR"):
+            Store(place, IDENTITY)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_a_store_error(place: Path) -> None:
+    filled(place)
+    place.chmod(0o500)
+    try:
+        with pytest.raises(StoreError, match="CITEWELL_DATA_DIR"):
+            Store(place, IDENTITY)
+    finally:
+        place.chmod(0o700)
+
+
+# One owner
+
+
+def test_a_second_store_is_told_who_owns_the_folder(store: Store) -> None:
+    started = time.monotonic()
+    with pytest.raises(StoreInUse, match=f"pid {os.getpid()}") as caught:
+        Store(store.folder, IDENTITY)
+    assert caught.value.address is None
+    store.announce("http://127.0.0.1:7860")
+    with pytest.raises(StoreInUse, match=r"answers at http://127\.0\.0\.1:7860") as caught:
+        Store(store.folder, IDENTITY)
+    assert caught.value.address == "http://127.0.0.1:7860"
+    assert time.monotonic() - started < 1
+    put(store, 1)
+    assert visible(store, 1, 1)
+
+
+@pytest.mark.parametrize("note", ["", "[]", "7", "{", '{"pid": null}', "\x00"])
+def test_a_strange_note_about_the_owner_does_no_harm(store: Store, note: str) -> None:
+    (store.folder / "owner.json").write_text(note)
+    with pytest.raises(StoreInUse, match="another Citewell process"):
+        Store(store.folder, IDENTITY)
+
+
+TRY = """
+import sys
+from pathlib import Path
+from index.errors import StoreInUse
+from index.store import Store
+try:
+    Store(Path(sys.argv[1]), "writer@1")
+except StoreInUse as error:
+    print(error.address)
+"""
+
+HOLD = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, "tests")
+from store_writer import Store, put
+store = Store(Path(sys.argv[1]), "writer@1")
+put(store, 1)
+store.announce("http://there")
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_another_process_is_told_the_address(store: Store) -> None:
+    store.announce("http://here")
+    assert script(TRY, store.folder).communicate(timeout=60)[0] == "http://here\n"
+
+
+def test_the_folder_of_a_killed_owner_opens(place: Path) -> None:
+    owner = script(HOLD, place)
+    try:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "ready\n"
+        with pytest.raises(StoreInUse) as caught:
+            Store(place, IDENTITY)
+        assert caught.value.address == "http://there"
+    finally:
+        owner.send_signal(signal.SIGKILL)
+        owner.communicate()
+    store = Store(place, IDENTITY)
+    assert visible(store, 1, 1)
+    store.close()
+
+
+def test_kills_at_any_moment_lose_nothing_that_was_acknowledged(place: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    subprocess.run([sys.executable, str(HERE / "store_writer.py"), str(place), str(log), "5"], check=True, timeout=120, env=environment)
+    states: dict[int, list[int]] = {}  # by number: the versions that may be visible, 0 for none
+    for line in log.read_text().splitlines():
+        event, number, _, version = line.split()
+        known = states.setdefault(int(number), [0])
+        states[int(number)] = [*known, int(version)] if event == "begin" else [int(version)]
+    store = Store(place, IDENTITY)
+    assert len(states) > 10
+    for number, allowed in states.items():
+        seen = [version for version in (1, 2) if visible(store, number, version)]
+        assert len(seen) <= 1
+        assert (seen or [0])[0] in allowed
+    assert store.passage_count() == PARTS * len(store.documents())
+    store.close()
+
+
+# Threads and closing
+
+
+def test_readers_are_never_disturbed_by_a_writer(store: Store) -> None:
+    put(store, 0)
+    failures: list[BaseException] = []
+    done = threading.Event()
+    looked = [0]
+
+    def look() -> None:
+        try:
+            while not done.is_set():
+                assert store.nearest(vector(0, 1, 1), 1)[0][1] > 0.999
+                found = [one for one, _ in store.matching("doc1", 50)]
+                assert len(found) in (0, PARTS)
+                for passage in store.passages(found).values():
+                    assert passage.text.startswith("doc1 doc1v")
+                looked[0] += 1
+        except BaseException as error:
+            failures.append(error)
+
+    readers = [threading.Thread(target=look) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    end = time.monotonic() + 1.5
+    version = 0
+    while time.monotonic() < end and not failures:
+        version += 1
+        put(store, 1, version)
+        if version % 3 == 0:
+            store.remove(identifier(1))
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert failures == []
+    assert looked[0] > 3
+    assert version > 3
+
+
+def test_several_writers_take_turns(store: Store) -> None:
+    failures: list[BaseException] = []
+
+    def write(first: int) -> None:
+        try:
+            for number in range(first, first + 8):
+                put(store, number)
+        except BaseException as error:
+            failures.append(error)
+
+    writers = [threading.Thread(target=write, args=(100 * one,)) for one in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert failures == []
+    assert all(visible(store, 100 * one + number, 1) for one in range(3) for number in range(8))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")
+def test_threads_that_have_ended_leave_no_files_open(store: Store) -> None:
+    for _ in range(30):
+        thread = threading.Thread(target=store.documents)
+        thread.start()
+        thread.join()
+    opened = [path for path in Path("/proc/self/fd").iterdir() if path.is_symlink() and os.readlink(path) == str(store.folder / "citewell.sqlite3")]
+    assert len(opened) < 10
+
+
+def test_closing_twice_is_harmless_and_gives_the_folder_back(store: Store) -> None:
+    put(store, 1)
+    store.close()
+    store.close()
+    assert not (store.folder / "owner.json").exists()
+    again = Store(store.folder, IDENTITY)
+    store.close()
+    with pytest.raises(StoreInUse):
+        Store(store.folder, IDENTITY)
+    again.close()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda store: put(store, 2),
+        lambda store: store.remove(identifier(1)),
+        lambda store: store.reject(ROOT, "1.txt", "reason"),
+        lambda store: store.forget_rejected(ROOT, []),
+        lambda store: store.text(identifier(1)),
+        lambda store: store.documents(),
+        lambda store: store.fingerprints(ROOT),
+        lambda store: store.rejected(),
+        lambda store: store.passage_count(),
+        lambda store: store.passages(["x"]),
+        lambda store: store.edges(identifier(1)),
+        lambda store: store.vectors_by_content([b"x"]),
+        lambda store: store.nearest(vector(1, 1, 1), 1),
+        lambda store: store.matching("doc1", 1),
+        lambda store: store.announce("http://late"),
+    ],
+    ids=["put", "remove", "reject", "forget_rejected", "text", "documents", "fingerprints", "rejected", "passage_count", "passages", "edges", "vectors", "nearest", "matching", "announce"],
+)  # fmt: skip
+def test_a_closed_store_says_so(place: Path, use: Callable[[Store], Any]) -> None:
+    store = Store(place, IDENTITY)
+    store.close()
+    with pytest.raises(StoreError, match="has been closed"):
+        use(store)
+
+
+def test_closing_while_others_read_is_a_store_error_at_worst(store: Store) -> None:
+    for number in range(5):
+        put(store, number)
+    failures: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            while True:
+                store.nearest(vector(1, 1, 1), 3)
+                store.matching("doc1 part1", 5)
+        except StoreError:
+            return
+        except BaseException as error:
+            failures.append(error)
+
+    readers = [threading.Thread(target=look) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    time.sleep(0.3)
+    store.close()
+    for reader in readers:
+        reader.join(10)
+        assert not reader.is_alive()
+    assert failures == []

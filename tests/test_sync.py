@@ -1,0 +1,343 @@
+"""Tests of index.sync: every file of a folder is accounted for, and only what changed is embedded."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from conftest import DOCUMENTS, FakeEmbedder
+
+import index.sync as module
+from index.errors import CitewellError
+from index.store import Store
+from index.sync import SyncReport, sync
+
+PARAGRAPH = "The {} was described at length by those who saw it, and each of them remembered it in another way than all of the others did. "
+
+
+def sources(store: Store) -> list[str]:
+    return [document.source for document in store.documents()]
+
+
+def found(store: Store, words: str) -> list[str]:
+    return sorted({passage.source for passage in store.passages([one for one, _ in store.matching(words, 20)]).values()})
+
+
+# What becomes of each file
+
+
+def test_a_new_folder_is_added(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    report = sync(store, embedder, folder)
+    assert report == SyncReport(added=("apollo.md", "tea.txt"))
+    assert sources(store) == ["apollo.md", "tea.txt"]
+    assert [document.title for document in store.documents()] == ["The Apollo lander", "Notes on tea"]
+    for document in store.documents():
+        assert store.text(document.id) == DOCUMENTS[document.source]
+
+
+def test_an_unchanged_folder_embeds_nothing(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    embedder.embedded.clear()
+    os.utime(folder / "tea.txt", (1, 1))
+    assert sync(store, embedder, folder) == SyncReport(unchanged=("apollo.md", "tea.txt"))
+    assert embedder.embedded == []
+
+
+def test_a_changed_file_replaces_what_was_there(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    (folder / "tea.txt").write_text("Notes on tea\n\nOolong is brewed at 90 degrees.\n")
+    assert sync(store, embedder, folder) == SyncReport(changed=("tea.txt",), unchanged=("apollo.md",))
+    assert found(store, "oolong") == ["tea.txt"]
+    assert found(store, "boiling") == []
+
+
+def test_a_deleted_file_is_removed(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    (folder / "tea.txt").unlink()
+    assert sync(store, embedder, folder) == SyncReport(removed=("tea.txt",), unchanged=("apollo.md",))
+    assert sources(store) == ["apollo.md"]
+    assert found(store, "boiling") == []
+
+
+def test_an_emptied_folder_empties_what_came_from_it(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    for path in folder.iterdir():
+        path.unlink()
+    assert sync(store, embedder, folder).removed == ("apollo.md", "tea.txt")
+    assert store.documents() == []
+
+
+def test_what_cannot_be_read_is_rejected_with_its_reason_and_remembered(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    (folder / "picture.png").write_bytes(b"\x89PNG\x00")
+    (folder / "binary.txt").write_bytes(b"a\x00b")
+    (folder / "empty.md").touch()
+    report = sync(store, embedder, folder)
+    assert report.added == ("apollo.md", "tea.txt")
+    assert {source: reason.split(";")[0] for source, reason in report.rejected.items()} == {
+        "picture.png": "files ending in '.png' cannot be read yet",
+        "binary.txt": "it holds binary data, not text",
+        "empty.md": "it holds no text",
+    }
+    assert store.rejected() == report.rejected == sync(store, embedder, folder).rejected
+    assert "rejected empty.md: it holds no text" in str(report)
+    assert str(report).startswith("2 added, 0 changed, 0 removed, 0 unchanged, 3 rejected")
+
+
+def test_a_rejected_file_that_is_mended_becomes_a_document_and_one_that_goes_is_forgotten(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    (folder / "one.md").touch()
+    (folder / "two.md").touch()
+    sync(store, embedder, folder)
+    (folder / "one.md").write_text("Mended.")
+    (folder / "two.md").unlink()
+    assert sync(store, embedder, folder) == SyncReport(added=("one.md",), unchanged=("apollo.md", "tea.txt"))
+    assert store.rejected() == {}
+
+
+def test_a_document_that_turns_unreadable_no_longer_answers(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    (folder / "tea.txt").write_bytes(b"\x00")
+    assert sync(store, embedder, folder).rejected.keys() == {"tea.txt"}
+    assert sources(store) == ["apollo.md"]
+
+
+def test_a_file_too_large_is_rejected_unread(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    with (folder / "huge.txt").open("wb") as file:
+        file.truncate(module.MAX_BYTES + 1)
+    assert sync(store, embedder, folder).rejected == {"huge.txt": "it is larger than 25 MB"}
+
+
+# Embedding no more than needed
+
+
+def test_an_edited_file_embeds_only_the_passages_that_changed(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    path = folder / "long.txt"
+    paragraphs = [PARAGRAPH.format(name) * 3 for name in ("comet", "glacier", "harvest", "lighthouse")]
+    path.write_text("\n\n".join(paragraphs))
+    sync(store, embedder, folder)
+    embedder.embedded.clear()
+    path.write_text("\n\n".join([*paragraphs[:2], PARAGRAPH.format("volcano") * 3, paragraphs[3]]))
+    assert sync(store, embedder, folder).changed == ("long.txt",)
+    assert embedder.embedded
+    assert all("volcano" in text for text in embedder.embedded)
+    assert found(store, "lighthouse") == found(store, "volcano") == ["long.txt"]
+    assert found(store, "harvest") == []
+
+
+def test_a_copied_or_renamed_file_embeds_nothing(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    embedder.embedded.clear()
+    (folder / "copy.md").write_bytes((folder / "apollo.md").read_bytes())
+    assert sync(store, embedder, folder).added == ("copy.md",)
+    (folder / "apollo.md").rename(folder / "renamed.md")
+    assert sync(store, embedder, folder) == SyncReport(added=("renamed.md",), removed=("apollo.md",), unchanged=("copy.md", "tea.txt"))
+    assert embedder.embedded == []
+    assert found(store, "Grumman") == ["copy.md", "renamed.md"]
+    vector = FakeEmbedder().embed(["The Apollo lander\nThe lander Apollo was built by Grumman."])[0]
+    assert {passage.source for passage in store.passages([one for one, _ in store.nearest(vector, 2)]).values()} == {"copy.md", "renamed.md"}
+
+
+def test_passages_that_repeat_within_a_file_are_embedded_once(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    (folder / "same.txt").write_text("\n\n".join([PARAGRAPH.format("comet") * 3] * 4))
+    sync(store, embedder, folder)
+    assert len(embedder.embedded) == len(set(embedder.embedded))
+    assert store.info(next(document.id for document in store.documents() if document.source == "same.txt")).passages >= 3
+
+
+def test_a_failing_embedder_leaves_the_earlier_version_whole(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync(store, embedder, folder)
+    (folder / "tea.txt").write_text("Oolong is brewed at 90 degrees.\n")
+
+    def fails(texts: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(embedder, "embed", fails)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            sync(store, embedder, folder)
+    assert found(store, "boiling") == ["tea.txt"]
+    assert found(store, "oolong") == []
+    assert sync(store, embedder, folder).changed == ("tea.txt",)
+
+
+# Folders
+
+
+def test_a_missing_folder_is_an_error_and_loses_nothing(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    folder.rename(folder.with_name("away"))
+    for missing in (folder, folder / "below", Path("~nobody-of-this-name/documents")):
+        with pytest.raises(CitewellError, match="There is no folder"):
+            sync(store, embedder, missing)
+    with pytest.raises(CitewellError, match="There is no folder"):
+        sync(store, embedder, folder.with_name("away") / "tea.txt")
+    assert sources(store) == ["apollo.md", "tea.txt"]
+
+
+def test_nested_folders_are_walked_and_hidden_ones_left_out(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    for source in ("a/b/c/deep.md", ".git/config.md", "a/.hidden.md", "a/.cache/x.md", ".DS_Store"):
+        (folder / source).parent.mkdir(parents=True, exist_ok=True)
+        (folder / source).write_text(f"Text of {source}.")
+    report = sync(store, embedder, folder)
+    assert report == SyncReport(added=("apollo.md", "tea.txt", "a/b/c/deep.md"))
+
+
+def test_links_are_not_followed(store: Store, embedder: FakeEmbedder, folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.md").write_text("The secret of the outside.")
+    (folder / "file-link.md").symlink_to(outside / "secret.md")
+    (folder / "folder-link").symlink_to(outside)
+    (folder / "loop").symlink_to(folder)
+    (folder / "dangling.md").symlink_to(folder / "nowhere.md")
+    (folder / "self.md").symlink_to(folder / "self.md")
+    assert sync(store, embedder, folder) == SyncReport(added=("apollo.md", "tea.txt"))
+    assert found(store, "secret") == []
+
+
+def test_a_folder_reached_by_a_link_is_the_same_folder(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync(store, embedder, folder)
+    link = folder.with_name("link")
+    link.symlink_to(folder)
+    monkeypatch.chdir(folder)
+    for other in (link, Path("."), folder / ".." / folder.name):
+        assert sync(store, embedder, other).unchanged == ("apollo.md", "tea.txt")
+
+
+def test_two_folders_live_side_by_side(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    other = folder.with_name("other")
+    other.mkdir()
+    (other / "tea.txt").write_text("Tea of the other folder is white.")
+    (other / "empty.md").touch()
+    sync(store, embedder, folder)
+    assert sync(store, embedder, other).added == ("tea.txt",)
+    assert sources(store) == ["apollo.md", "tea.txt", "tea.txt"]
+    (folder / "tea.txt").unlink()
+    assert sync(store, embedder, folder).removed == ("tea.txt",)
+    assert found(store, "white tea") == ["tea.txt"]
+    assert store.rejected().keys() == {"empty.md"}
+
+
+def test_a_folder_below_that_cannot_be_listed_keeps_its_documents(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "share").mkdir()
+    (folder / "share" / "far.md").write_text("Far away.")
+    (folder / "shared.md").write_text("Not in the share.")
+    sync(store, embedder, folder)
+    (folder / "shared.md").unlink()
+    real = os.scandir
+
+    def stale(path: str) -> object:
+        if str(path).endswith("share"):
+            raise OSError(116, "Stale file handle", str(path))
+        return real(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", stale)
+        report = sync(store, embedder, folder)
+    assert report.rejected == {"share": "its files cannot be listed (Stale file handle)"}
+    assert report.removed == ("shared.md",)
+    assert "share/far.md" in sources(store)
+    assert sync(store, embedder, folder) == SyncReport(unchanged=("apollo.md", "tea.txt", "share/far.md"))
+    assert store.rejected() == {}
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_and_loses_nothing(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync(store, embedder, folder)
+
+    def fails(path: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", fails)
+    with pytest.raises(CitewellError, match=r"Permission denied.*Nothing was changed"):
+        sync(store, embedder, folder)
+    assert sources(store) == ["apollo.md", "tea.txt"]
+
+
+# Odd files
+
+
+def test_a_file_that_cannot_be_opened_is_rejected(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.read_bytes
+
+    def denied(self: Path) -> bytes:
+        if self.name == "tea.txt":
+            raise PermissionError(13, "Permission denied")
+        return real(self)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    report = sync(store, embedder, folder)
+    assert report == SyncReport(added=("apollo.md",), rejected={"tea.txt": "it cannot be opened (Permission denied)"})
+
+
+def test_a_file_that_vanishes_while_the_folder_is_read_is_rejected(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+
+    def tidy(done: int, total: int, source: str) -> None:
+        if source == "apollo.md":
+            (folder / "tea.txt").unlink()
+
+    report = sync(store, embedder, folder, tidy)
+    assert report == SyncReport(unchanged=("apollo.md",), rejected={"tea.txt": "it cannot be opened (No such file or directory)"})
+    assert sync(store, embedder, folder) == SyncReport(unchanged=("apollo.md",))
+    assert store.rejected() == {}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.timeout(30)
+def test_pipes_and_sockets_are_rejected_and_never_waited_for(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(folder / "pipe.txt")
+    monkeypatch.chdir(folder)
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind("socket.md")
+        report = sync(store, embedder, folder)
+    assert stat.S_ISFIFO((folder / "pipe.txt").stat().st_mode)
+    assert report.rejected == {"pipe.txt": "it is no ordinary file", "socket.md": "it is no ordinary file"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Über uns 🎉.md", "two  spaces .md", "new\nline.md", "tab\t.md", "quote'\"; DROP TABLE documents; --.md", "日本語.txt", "x" * 240 + ".md", "a..b..md", "~.md", "%s{0}.md", "back\\slash.md"],
+    ids=ascii,
+)  # fmt: skip
+def test_odd_names_are_names_like_any_other(store: Store, embedder: FakeEmbedder, folder: Path, name: str) -> None:
+    (folder / name).write_text("The zebra text.")
+    assert sync(store, embedder, folder).added == tuple(sorted(["apollo.md", "tea.txt", name]))
+    assert found(store, "zebra") == [name]
+    assert sync(store, embedder, folder).unchanged == tuple(sorted(["apollo.md", "tea.txt", name]))
+    (folder / name).unlink()
+    assert sync(store, embedder, folder).removed == (name,)
+
+
+def test_names_that_are_no_utf8_are_shown_by_their_bytes(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    below = os.fsencode(folder) + b"/caf\xe9"
+    try:
+        os.mkdir(below)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    for name, content in ((b"/\xff.md", b"The zebra text."), (b"/\xfe.md", b""), (b"/\xfd.xyz", b"x")):
+        Path(os.fsdecode(below + name)).write_bytes(content)
+    report = sync(store, embedder, folder)
+    assert report.added == ("apollo.md", "tea.txt", "caf\\xe9/\\xff.md")
+    assert report.rejected.keys() == {"caf\\xe9/\\xfe.md", "caf\\xe9/\\xfd.xyz"}
+    assert str(report).encode("utf-8")
+    assert sync(store, embedder, folder).unchanged == report.added
+    assert found(store, "zebra") == ["caf\\xe9/\\xff.md"]
+    within = SyncReport(added=("\\xff.md",), rejected={"\\xfd.xyz": report.rejected["caf\\xe9/\\xfd.xyz"], "\\xfe.md": "it holds no text"})
+    assert sync(store, embedder, Path(os.fsdecode(below))) == within
+
+
+def test_progress_counts_up_to_all_files(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    (folder / "bad.exe").touch()
+    calls: list[tuple[int, int, str]] = []
+    sync(store, embedder, folder, lambda *call: calls.append(call))
+    assert calls == [(0, 3, "apollo.md"), (1, 3, "bad.exe"), (2, 3, "tea.txt"), (3, 3, "")]
