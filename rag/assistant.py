@@ -107,6 +107,8 @@ class Assistant:
                 log.error("%s", error)
         if self._status.state == "fetching":
             wanted = weights.CATALOG[self.settings.model]
+            if progress is None:
+                log.warning("Fetching the language model '%s' (%.1f GB, once) into %s.", wanted.name, wanted.size / 1e9, self.settings.models_dir)
 
             def told(done: int, total: int, where: str) -> None:
                 self._status = ModelStatus(
