@@ -124,7 +124,7 @@ def _by_model(
     model: LanguageModel,
     course: Course,
 ) -> Generator[Event, None, Outcome]:
-    """Gate, draft, verify, decide. Four calls, of which the first reads the passages; the others find them in the model server's cache or need none."""
+    """Gate, draft, verify. The gate's call reads the passages; the draft's finds them in the model server's cache."""
     stated, usage = model.probability(prompt.messages(question, hits, prompt.GATE))
     course.add(usage)
     if not decide.worth_drafting(stated):
@@ -147,14 +147,7 @@ def _by_model(
     draft = "".join(pieces).strip()
 
     verified = cite(draft, question, hits, texts)
-    if not verified.citations:
-        return _refusal(assistant, hits, documents)
-    confirmed, usage = model.probability(prompt.messages(question, hits, prompt.CONFIRM.format(reply=draft)))
-    course.add(usage)
-    answered, usage = model.probability(prompt.check_messages(question, draft))
-    course.add(usage)
-    signals = decide.Signals(stated, confirmed, answered, verified.supported, decide.lacks_quantity(question, draft))
-    if not decide.worth_giving(signals):
+    if not decide.worth_giving(verified.leads, question, draft):
         return _refusal(assistant, hits, documents)
     cut = () if complete else ("The model reached its length limit, so this answer may be incomplete.",)
     return _given(verified, cut)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from index.split import paragraphs, sentences
 from index.types import Hit, Span
 from index.words import WORD, content_stems, stem
-from rag.facts import HYPHEN, clauses, denies, later_names, names, numbers, opposes, plain_opening, sets_the_scene
+from rag.facts import HYPHEN, clauses, denies, later_names, name_runs, names, numbers, opposes, plain_opening, quantities, sets_the_scene
 from rag.types import Citation
 
 SUPPORT_FRESH = 0.6
@@ -39,28 +39,39 @@ SPANS = 4
 """The most spans that one sentence may need together: a list can draw on several places."""
 
 MARK = re.compile(r"[ \t]*\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
+_LIST = re.compile(
+    r"\b[A-Z][\w.’'-]*(?: [A-Z\d][\w.’'-]*)*(?:, (?:and |or )?[A-Z][\w.’'-]*(?: [A-Z\d][\w.’'-]*)*| (?:and|or|vs\.?) [A-Z][\w.’'-]*(?: [A-Z\d][\w.’'-]*)*)+"
+)
 _FULL_NAME = re.compile(r"\b[A-Z]\w+(?: [A-Z]\w+){1,3}\b")
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A draft after verification: its text with marks, the citations they resolve to, the sentences that nothing supports, and the part that is supported."""
+    """A draft after verification: its text with marks, the citations they resolve to, and the sentences that nothing supports.
+
+    `leads`: the first sentence, which answers, is supported.
+    """
 
     text: str
     citations: tuple[Citation, ...]
     unsupported: tuple[str, ...]
-    supported: float
+    leads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a sentence of the draft says, as it is compared. `fresh` are the stems that the question did not hold."""
+    """What a sentence of the draft says, as it is compared.
+
+    `fresh` are the stems that the question did not hold. `subject` is the name that comes first; `bound` pairs each number with the name before it.
+    """
 
     text: str
     stems: frozenset[str]
     fresh: frozenset[str]
     numbers: frozenset[str]
     names: frozenset[str]
+    subject: frozenset[str]
+    bound: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +92,16 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All windows of the passages; the names of several words that they tell (`Jordan Schneider`), each as (stems, last stem); and, by document id,
-    the names that the document is about, so that its sentences may leave them out."""
+    """All windows of the passages; the names of several words that they tell (`Jordan Schneider`), each as (stems, last stem).
+
+    By document id, `topics` are the names that the document is about, so that its sentences may leave them out, and `siblings` the names that it lists
+    side by side: a sentence that tells one of them and not the other is not about the other.
+    """
 
     windows: tuple[Window, ...]
     full_names: tuple[tuple[frozenset[str], str], ...]
     topics: Mapping[str, frozenset[str]]
+    siblings: Mapping[str, Mapping[str, frozenset[str]]]
 
 
 def claim(sentence: str, question: str, known: frozenset[str], told: frozenset[str]) -> Claim:
@@ -97,7 +112,18 @@ def claim(sentence: str, question: str, known: frozenset[str], told: frozenset[s
     # `Improving …` is no name; but a first word that nobody told, where a subject stands, may be one that the model made up.
     if opening is not None and opening not in known and (opening in told or sets_the_scene(sentence)):
         found -= {opening}
-    return Claim(sentence, stems, stems - frozenset(content_stems(question)), numbers(sentence), found)
+    runs = [(at, [name for name in run if name in found]) for at, run in name_runs(sentence)]
+    runs = [(at, run) for at, run in runs if run]
+    before = [(quantity, [run[-1] for start, run in runs if start < at][-1:]) for at, quantity in quantities(sentence)]
+    return Claim(
+        sentence,
+        stems,
+        stems - frozenset(content_stems(question)),
+        numbers(sentence),
+        frozenset(found),
+        frozenset(runs[0][1]) if runs else frozenset(),
+        tuple((quantity, nearest[0]) for quantity, nearest in before if nearest),
+    )
 
 
 def gather(hits: Sequence[Hit], texts: Mapping[str, str]) -> Evidence:
@@ -123,9 +149,20 @@ def gather(hits: Sequence[Hit], texts: Mapping[str, str]) -> Evidence:
                     text = whole[span.start : span.end]
                     stems = frozenset(content_stems(text))
                     found.append(Window(number, passage.document_id, span, text, stems, numbers(text), names(text), before | above, titled))
-    return Evidence(
-        tuple(found), tuple(told.items()), {hit.passage.document_id: _topics(texts[hit.passage.document_id][:TOPIC_CHARACTERS]) for hit in hits}
-    )
+    heads = {hit.passage.document_id: texts[hit.passage.document_id][:TOPIC_CHARACTERS] for hit in hits}
+    topics = {document_id: _topics(head) for document_id, head in heads.items()}
+    return Evidence(tuple(found), tuple(told.items()), topics, {document_id: _siblings(head) for document_id, head in heads.items()})
+
+
+@lru_cache(maxsize=256)
+def _siblings(text: str) -> Mapping[str, frozenset[str]]:
+    """Names that a text lists side by side (`Alibaba, ByteDance and Kuaishou`), each with all that it stands beside somewhere."""
+    found: dict[str, set[str]] = {}
+    for listed in _LIST.finditer(text):
+        row = {run[-1] for _, run in name_runs(listed.group())}
+        for name in row:
+            found.setdefault(name, set()).update(row - {name})
+    return {name: frozenset(others) for name, others in found.items()}
 
 
 @lru_cache(maxsize=256)
@@ -205,6 +242,8 @@ def _cover(sentence: Claim, window: Window, evidence: Evidence) -> Cover:
         for pieces, last in evidence.full_names:
             if last in names_held:
                 inferred |= (sentence.names - names_held) & pieces
+    siblings = evidence.siblings.get(window.document_id, {})
+    inferred = frozenset(name for name in inferred if not siblings.get(name, frozenset()) & window.names)
     return Cover(own | titled | (inferred & sentence.stems), sentence.numbers & window.numbers, names_held, inferred)
 
 
@@ -215,6 +254,7 @@ def support(sentence: Claim, evidence: Evidence) -> list[Window]:
     """
     covers = [(window, _cover(sentence, window, evidence)) for window in evidence.windows if not _contradicts(sentence, window)]
     chosen: list[Window] = []
+    parts: list[Cover] = []
     total = Cover()
     while len(chosen) < SPANS and not total.suffices(sentence):
         ranked = [
@@ -228,10 +268,28 @@ def support(sentence: Claim, evidence: Evidence) -> list[Window]:
         if gain <= 0:
             return []
         chosen.append(window)
+        parts.append(cover)
         total = total.joined(cover)
-    if not total.suffices(sentence):
+    if not total.suffices(sentence) or not _hangs_together(sentence, parts):
         return []
     return chosen + _others(sentence, covers, {window.document_id for window in chosen})
+
+
+def _hangs_together(sentence: Claim, parts: Sequence[Cover]) -> bool:
+    """Whether windows that bear a sentence out together do not merely hold its pieces: `Seedance`, and far from it somebody else's `15 seconds`.
+
+    The subject must stand where much of the sentence is borne out, and each number by the name that it follows.
+    """
+    if sentence.subject:
+        leading = max(parts, key=lambda part: len(part.stems & sentence.fresh - sentence.subject))
+        told = any(
+            sentence.subject <= part.names | part.inferred
+            and (part is leading or len((part.stems & sentence.fresh | part.names) - sentence.subject) + len(part.numbers) >= 2)
+            for part in parts
+        )
+        if not told:
+            return False
+    return all(any(number in part.numbers and name in part.names | part.inferred for part in parts) for number, name in sentence.bound)
 
 
 def _earns(total: Cover, cover: Cover, sentence: Claim) -> bool:
@@ -263,7 +321,8 @@ def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str
     pieces: list[str] = []
     citations: dict[tuple[str, Span], Citation] = {}
     unsupported: list[str] = []
-    position = claims = 0
+    position = 0
+    leads: bool | None = None
     for span in sentences(draft):
         written = draft[span.start : span.end]
         plain = without_marks(written).strip()
@@ -272,8 +331,8 @@ def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str
         if not WORD.search(plain):
             pieces.append(plain)
             continue
-        claims += 1
         found = support(claim(plain, question, known, told), evidence)
+        leads = bool(found) if leads is None else leads
         for window in found:
             key = (window.document_id, window.span)
             if key not in citations:
@@ -283,7 +342,7 @@ def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str
         if not marks:
             unsupported.append(plain)
     pieces.append(without_marks(draft[position:]))
-    return Verified("".join(pieces).strip(), tuple(citations.values()), tuple(unsupported), 1 - len(unsupported) / claims if claims else 0.0)
+    return Verified("".join(pieces).strip(), tuple(citations.values()), tuple(unsupported), bool(leads))
 
 
 def quote(hits: Sequence[Hit], texts: Mapping[str, str], spans: Sequence[tuple[int, Span]]) -> Verified:
@@ -293,7 +352,7 @@ def quote(hits: Sequence[Hit], texts: Mapping[str, str], spans: Sequence[tuple[i
         passage = hits[hit].passage
         window = Window(hit, passage.document_id, span, texts[passage.document_id][span.start : span.end], *[frozenset()] * 5)
         citations.append(_citation(number, window, hits[hit]))
-    return Verified("\n".join(f"{' '.join(citation.quote.split())} [{citation.number}]" for citation in citations), tuple(citations), (), 1.0)
+    return Verified("\n".join(f"{' '.join(citation.quote.split())} [{citation.number}]" for citation in citations), tuple(citations), ())
 
 
 def without_marks(text: str) -> str:

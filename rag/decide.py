@@ -5,13 +5,13 @@ The weights were fitted on tests/questions.jsonl and are reported on other quest
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass
 
+from index.split import sentences
+from index.words import content_stems, stem
 from rag.facts import numbers
 
-DRAFT_FLOOR = 0.4
+STATED = 0.5
 """Below this probability that the passages state the answer, no draft is made."""
 
 QUOTE_SIMILARITY = 0.4
@@ -19,9 +19,10 @@ QUOTE_COVERAGE = 0.5
 """Without a model: the least cosine of the best sentence with the question, and the least part of the question's words near it."""
 
 _QUANTITY = re.compile(
-    r"\b(?:how (?:many|much|long|old|tall|big|large|heavy|often|fast)|(?:what|which|in what|in which|on what|on which) (?:exact |calendar )?(?:year|date|day|month|price|percentage|number|amount|size|sum|share))\b",
+    r"\b(?:how (?:many|much|long|old|tall|big|large|heavy|often|fast)|(?:what|which|in what|in which|on what|on which) (?:exact |calendar )?(?:year|date|day|month|price|percentage|number|amount|size|sum|share|score))\b",
     re.IGNORECASE,
 )
+_COUNTED = re.compile(r"\bhow many (?:\w+ )??(\w+s)\b", re.IGNORECASE)
 _MEASURE = re.compile(
     r"\b(?:seconds?|minutes?|hours?|days?|weeks?|months?|years?|decades?|centur(?:y|ies)|per ?cent|twice|half|double|daily|weekly|monthly|yearly|none|no one|one|once|"
     r"january|february|march|april|may|june|july|august|september|october|november|december|(?:mon|tues|wednes|thurs|fri|satur|sun)day|today|yesterday|tomorrow)\b",
@@ -29,45 +30,31 @@ _MEASURE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """What is known once a draft is verified. The three probabilities are the model's, each from one token.
-
-    `stated`: the passages state the answer (asked before drafting); `confirmed`: the passages state this draft; `answered`: the draft gives what was asked
-    for (asked without the passages). `supported` is the part of the draft's sentences that spans bear out; `lacks_quantity` as below.
-    """
-
-    stated: float
-    confirmed: float
-    answered: float
-    supported: float
-    lacks_quantity: bool
-
-
 def worth_drafting(stated: float) -> bool:
     """Whether to draft at all. `stated` is the model's probability that the passages state the answer."""
-    return stated >= DRAFT_FLOOR
+    return stated >= STATED
 
 
 def lacks_quantity(question: str, reply: str) -> bool:
-    """Whether a question for a number, a measure or a date got a reply that holds none but what the question told."""
+    """Whether a question for a number, a measure or a date got a reply that holds none but what the question told.
+
+    `How many parameters …?` wants a number in a sentence about parameters, where the question names what is counted.
+    """
     if not _QUANTITY.search(question):
         return False
-    fresh = numbers(reply) - numbers(question)
+    counted = _COUNTED.search(question)
+    thing = stem(counted.group(1)) if counted else None
     asked = {match.lower() for match in _MEASURE.findall(question)}
-    return not fresh and all(match.lower() in asked for match in _MEASURE.findall(reply))
+    for sentence in (reply[span.start : span.end] for span in sentences(reply)):
+        fresh = numbers(sentence) - numbers(question) or any(match.lower() not in asked for match in _MEASURE.findall(sentence))
+        if fresh and (thing is None or thing in content_stems(sentence)):
+            return False
+    return True
 
 
-def log_odds(probability: float) -> float:
-    bounded = min(max(probability, 1e-6), 1 - 1e-6)
-    return math.log(bounded / (1 - bounded))
-
-
-def worth_giving(signals: Signals) -> bool:
-    """Whether to give a verified draft rather than to say that nothing was found."""
-    if signals.lacks_quantity or not signals.supported:
-        return False
-    return log_odds(signals.stated) + log_odds(signals.confirmed) + log_odds(signals.answered) >= 1.5
+def worth_giving(leads: bool, question: str, draft: str) -> bool:
+    """Whether to give a verified draft rather than to say that nothing was found. `leads`: its first sentence, which answers, is borne out."""
+    return leads and not lacks_quantity(question, draft)
 
 
 def worth_quoting(similarity: float, coverage: float, names_told: bool) -> bool:

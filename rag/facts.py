@@ -78,25 +78,50 @@ _OPPOSITES = tuple(
 )
 
 
-def numbers(text: str) -> frozenset[str]:
-    """The quantities in a text, written one way: `fifteen seconds` and `15-second` are `15 second`, `$1.2B` is `1.2 billion`, thousands marks go."""
-    found = set()
+def quantities(text: str) -> list[tuple[int, str]]:
+    """The quantities in a text with the offsets at which they begin, in order, written one way.
+
+    `fifteen seconds` and `15-second` are `15 second`, `$1.2B` is `1.2 billion`, thousands marks go.
+    """
+    found = []
     for match in _NUMBER.finditer(text):
         value = (match["digits"] or _SPELLED[match["word"].lower()]).replace(",", "")
         scale = _SCALES.get((match["short"] or "").lower(), (match["scale"] or "").lower())
         measure = _MEASURES.get((match["measure"] or "").lower(), "")
-        found.add(" ".join(part for part in (("-" if match["sign"] else "") + value, scale, measure) if part))
-    return frozenset(found)
+        found.append((match.start(), " ".join(part for part in (("-" if match["sign"] else "") + value, scale, measure) if part)))
+    return found
+
+
+def numbers(text: str) -> frozenset[str]:
+    """The quantities in a text."""
+    return frozenset(quantity for _, quantity in quantities(text))
+
+
+def name_runs(text: str) -> list[tuple[int, tuple[str, ...]]]:
+    """The names in a text with the offsets at which they begin, in order: `Jordan Schneider` is one run of two stems.
+
+    A word looks like a name when it has a capital, or a digit among letters; function words are left out.
+    """
+    found: list[tuple[int, tuple[str, ...]]] = []
+    until = -1
+    for word in WORD.finditer(text):
+        stems = tuple(
+            stem(piece)
+            for piece in HYPHEN.split(word.group())
+            if re.search(r"[A-Z]|[a-z]\d|\d[a-z]", piece) and re.sub(r"['’].*", "", piece.lower()) not in FUNCTION_WORDS
+        )
+        if stems and text[until : word.start()] == " ":
+            found[-1] = (found[-1][0], found[-1][1] + stems)
+        elif stems:
+            found.append((word.start(), stems))
+        # A possessive ends a run: Google's Gemini are two names.
+        until = word.end() if stems and not re.search(r"['’]s?$", word.group()) else -1
+    return found
 
 
 def names(text: str) -> frozenset[str]:
-    """Stems of the words that look like names: a capital, or a digit among letters; function words left out."""
-    return frozenset(
-        stem(piece)
-        for word in WORD.findall(text)
-        for piece in HYPHEN.split(word)
-        if re.search(r"[A-Z]|[a-z]\d|\d[a-z]", piece) and re.sub(r"['’].*", "", piece.lower()) not in FUNCTION_WORDS
-    )
+    """Stems of the words that look like names."""
+    return frozenset(name for _, run in name_runs(text) for name in run)
 
 
 def later_names(text: str) -> frozenset[str]:

@@ -23,8 +23,6 @@ BYLINE = "A person's name that stands alone at the beginning or end of a documen
 GATE = "Do the passages state the answer to this question? Reply yes or no."
 DRAFT = "Answer the question in one to three short sentences. Use the words of the passages, and give the names, numbers and reasons that they give."
 DRAFT_ALL = "Answer the question in full sentences. Use the words of the passages, and name every one that they name."
-CONFIRM = "Answer: {reply}\n\nDo the passages state this answer? Reply yes or no."
-CHECK = "Question: {question}\nReply: {reply}\n\nDoes the reply give exactly what the question asks for? Answer yes or no."
 REWRITE = "Rewrite the last question so that it can be understood without the conversation. Replace words like it, they or that by what they stand for. Reply with the question only."
 
 _LEANING = re.compile(
@@ -173,8 +171,3 @@ def messages(question: str, hits: Sequence[Hit], task: str) -> list[Message]:
         {"role": "system", "content": SYSTEM},
         {"role": "user", "content": f"Passages:\n{passages(hits)}\n\nQuestion: {question}\n\n{hint}{task}"},
     ]
-
-
-def check_messages(question: str, reply: str) -> list[Message]:
-    """Asks whether a draft answers the question at all, the passages aside: a true sentence can still be beside the point."""
-    return [{"role": "system", "content": "You check answers."}, {"role": "user", "content": CHECK.format(question=question, reply=reply)}]

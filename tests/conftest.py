@@ -14,7 +14,7 @@ from index.store import Store
 from index.words import content_stems
 from rag.assistant import Assistant
 from rag.model import Finished, LanguageModel, ModelStatus
-from rag.prompt import CHECK, GATE, Message
+from rag.prompt import Message
 from rag.settings import Settings
 from rag.types import Usage
 
@@ -42,10 +42,10 @@ class FakeEmbedder:
 
 
 class FakeModel:
-    """Says what it is told to: `draft` as tokens, `stated` and `answered` as the probabilities of gate and check. Keeps every call."""
+    """Says what it is told to: `draft` as tokens, `stated` as the gate's probability. Keeps every call."""
 
-    def __init__(self, draft: str = "", stated: float = 0.9, answered: float = 0.9, error: Exception | None = None, complete: bool = True) -> None:
-        self.draft, self.stated, self.answered, self.error, self.complete = draft, stated, answered, error, complete
+    def __init__(self, draft: str = "", stated: float = 0.9, error: Exception | None = None, complete: bool = True) -> None:
+        self.draft, self.stated, self.error, self.complete = draft, stated, error, complete
         self.calls: list[str] = []
         self.closed = False
 
@@ -65,14 +65,10 @@ class FakeModel:
             self.closed = True
 
     def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
-        asked = messages[-1]["content"]
-        self.calls.append(asked)
+        self.calls.append(messages[-1]["content"])
         if self.error:
             raise self.error
-        return (self.stated if asked.endswith(GATE) else self.answered), Usage(50, 1)
-
-
-assert GATE != CHECK
+        return self.stated, Usage(50, 1)
 
 
 @pytest.fixture(autouse=True)
