@@ -144,7 +144,7 @@ def _by_model(
                 course.first_token_ms = round(course.elapsed_ms(), 1)
             pieces.append(item)
             yield Token(item)
-    draft = "".join(pieces).strip()
+    draft = prompt.unlabelled("".join(pieces))
 
     verified = cite(draft, question, hits, texts)
     if not decide.worth_giving(verified.leads, question, draft):

@@ -141,7 +141,7 @@ def plain_opening(sentence: str) -> str | None:
 
 def sets_the_scene(sentence: str) -> bool:
     """Whether a sentence opens with a word that is no subject: `Unfortunately, …`, `Building on …`."""
-    return bool(re.match(r"\W*\w+(?:ly|ing|ed)\b|\W*\w+,", sentence))
+    return bool(re.match(r"\W*\w+(?:ly|ing|ed)\b|\W*\w+[,:]", sentence))
 
 
 def denies(text: str) -> bool:

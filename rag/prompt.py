@@ -171,3 +171,8 @@ def messages(question: str, hits: Sequence[Hit], task: str) -> list[Message]:
         {"role": "system", "content": SYSTEM},
         {"role": "user", "content": f"Passages:\n{passages(hits)}\n\nQuestion: {question}\n\n{hint}{task}"},
     ]
+
+
+def unlabelled(reply: str) -> str:
+    """A reply without the label that some models put before it."""
+    return re.sub(r"^\W*(?:answer|reply|response)\W*:\W*", "", reply.strip(), flags=re.IGNORECASE).strip()

@@ -14,7 +14,7 @@ from index.store import Store
 from rag.assistant import Assistant
 from rag.evaluate import bare_sentences
 from rag.model import Finished, LanguageModel
-from rag.prompt import GATE, Message
+from rag.prompt import Message
 from rag.types import Answer, Citation, Event, Evidence, Token, Turn, Usage
 
 QUESTION = "Who built the lander Apollo?"
@@ -22,14 +22,14 @@ DOWN = ModelUnavailable("The model 'fake' cannot be reached. Check its address."
 
 
 class Failing(FakeModel):
-    """A model that breaks down at one step: gate, draft (after some tokens) or check."""
+    """A model that breaks down at one step: gate, or draft (after some tokens)."""
 
     def __init__(self, step: str) -> None:
         super().__init__("The lander Apollo was built by Grumman.")
         self.step = step
 
     def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
-        if self.step == ("gate" if messages[-1]["content"].endswith(GATE) else "check"):
+        if self.step == "gate":
             raise DOWN
         return super().probability(messages)
 
@@ -135,7 +135,7 @@ def test_a_draft_that_nothing_supports_is_not_given(assistant: Assistant) -> Non
     answer = check(opened(assistant, model).ask(QUESTION), assistant)
     assert (answer.abstained, answer.citations, answer.unsupported) == (True, (), ())
     assert "Energia" not in answer.text
-    assert len(model.calls) == 2, "what is not given need not be checked"
+    assert len(model.calls) == 2, "gate and draft"
 
 
 @pytest.mark.parametrize("draft", ["", "  ", "[1]", "..."])
@@ -143,10 +143,10 @@ def test_a_model_that_says_nothing_abstains(assistant: Assistant, draft: str) ->
     assert check(opened(assistant, FakeModel(draft)).ask(QUESTION), assistant).abstained
 
 
-def test_the_check_refuses_what_is_beside_the_point(assistant: Assistant) -> None:
-    answer = check(opened(assistant, FakeModel("It weighed 15 tonnes.", stated=0.6, answered=0.001)).ask(QUESTION), assistant)
+def test_a_quantity_is_not_answered_with_something_else(assistant: Assistant) -> None:
+    answer = check(opened(assistant, FakeModel("The lander Apollo was built by Grumman.")).ask("How many tonnes did Apollo weigh?"), assistant)
     assert answer.abstained
-    assert "tonnes" not in answer.text
+    assert "Grumman" not in answer.text
 
 
 def test_a_sentence_that_nothing_supports_is_kept_and_listed(assistant: Assistant) -> None:
@@ -168,7 +168,7 @@ def test_without_documents_it_says_so_and_asks_no_model(store: Store, embedder: 
     assert model is None or model.calls == []
 
 
-@pytest.mark.parametrize("step", ["gate", "draft", "check"])
+@pytest.mark.parametrize("step", ["gate", "draft"])
 def test_a_model_that_breaks_down_leaves_the_documents_own_words(assistant: Assistant, step: str) -> None:
     events = list(opened(assistant, Failing(step)).stream(QUESTION))
     answer = events[-1]
@@ -289,7 +289,7 @@ DRAFTS = (
     "- Grumman built the lander Apollo.\n- Apollo landed on 20 July 1969.\n- It sank.",
     "Answer: The lander Apollo was built by Grumman [7]. Green tea is brewed at 80 degrees [1][2]!",
     "**Apollo** landed on 20 July 1969, and nobody was hurt.",
-    "Apollo landed on 20 July 1969 (Grumman).\n\nNotes on tea",
+    "Apollo landed on 20 July 1969.\n\nNotes on tea (Grumman)",
     *(text.replace("#", "") for text in DOCUMENTS.values()),
 )
 

@@ -238,9 +238,3 @@ def test_instructions_inside_a_passage_stay_on_its_own_line(attack: str) -> None
 def test_however_wild_a_passage_it_is_one_line(text: str) -> None:
     shown, plain = (prompt.passages([make_hit(words), HITS[1]]) for words in (text, "plain"))
     assert len(shown.splitlines()) == len(plain.splitlines())
-
-
-@pytest.mark.parametrize("reply", ["It was Grumman.", "{question} and {0}", "% braces { }"])
-def test_the_check_reads_question_and_reply_as_they_are(reply: str) -> None:
-    asked = prompt.check_messages("Who {built} it?", reply)[-1]["content"]
-    assert asked.startswith(f"Question: Who {{built}} it?\nReply: {reply}\n")
