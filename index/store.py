@@ -91,13 +91,13 @@ class Store:
         self._collection: Any = None
         self._writing = threading.RLock()
         self._closed = False
-        self._lock = FileLock(folder / "lock")
+        self._lock = FileLock(folder / "lock", thread_local=False)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
             self._owner_file.write_text(json.dumps({"pid": os.getpid(), "address": None}), encoding="utf-8")
         except Timeout:
-            raise StoreInUse(*_owner(folder)) from None
+            raise StoreInUse(*owner(folder)) from None
         except OSError as error:
             self._lock.release()
             raise StoreError(f"The data folder {folder} cannot be written ({error.strerror}). Choose another with CITEWELL_DATA_DIR.") from error
@@ -468,7 +468,7 @@ def _passage(row: Sequence[Any]) -> Passage:
     return Passage(identifier, document_id, source, title, heading, Span(start, end), text)
 
 
-def _owner(folder: Path) -> tuple[str, str | None]:
+def owner(folder: Path) -> tuple[str, str | None]:
     """What to tell somebody who finds the store taken, and the owner's address if it gave one."""
     try:
         owner = json.loads((folder / "owner.json").read_text(encoding="utf-8"))

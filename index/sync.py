@@ -67,12 +67,14 @@ def _files(folder: Path, unlisted: dict[str, str]) -> Iterator[tuple[str, Path]]
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if not name.startswith(".") and not path.is_symlink():
+            if not name.startswith("."):
                 yield _readable(path.relative_to(folder).as_posix()), path
 
 
 def _load(path: Path) -> bytes:
     try:
+        if path.is_symlink():
+            raise UnreadableDocument("it is a link, and links are not followed")
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableDocument("it is no ordinary file")

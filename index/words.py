@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import unicodedata
 from functools import lru_cache
 
@@ -25,13 +26,16 @@ FUNCTION_WORDS = frozenset(
 """Words that say how something is asked, not what is asked."""
 
 _stemmer = snowballstemmer.stemmer("english")
+_stemming = threading.Lock()
+"""A stemmer works on a state of its own, so two threads must not use it at once."""
 
 
 @lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
     """The stem of one word, lower-cased, without accents and without a possessive ending."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", word.lower().replace("’", "'")) if not unicodedata.combining(c))
-    return str(_stemmer.stemWord(plain.removesuffix("'s").removesuffix("'")))
+    with _stemming:
+        return str(_stemmer.stemWord(plain.removesuffix("'s").removesuffix("'")))
 
 
 def words(text: str) -> list[str]:

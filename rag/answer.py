@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from index.errors import ModelUnavailable
 from index.types import Hit
 from rag import decide, extract, prompt
-from rag.cite import Verified, cite, quote
+from rag.cite import Verified, cite, quote, without_marks
 from rag.model import Finished, LanguageModel, reply
 from rag.types import Answer, Citation, Event, Evidence, Timings, Token, Turn, Usage
 
@@ -38,7 +39,11 @@ class Course:
         return (time.monotonic() - self.began) * 1000
 
     def add(self, usage: Usage) -> None:
-        self.usage = Usage(self.usage.prompt_tokens + usage.prompt_tokens, self.usage.completion_tokens + usage.completion_tokens)
+        self.usage = Usage(
+            self.usage.prompt_tokens + usage.prompt_tokens,
+            self.usage.completion_tokens + usage.completion_tokens,
+            self.usage.cached_tokens + usage.cached_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,8 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
     hits = _evidence(standalone, assistant, documents)
     evidence_ms = course.elapsed_ms()
     yield Evidence(standalone, hits)
-    texts = {hit.passage.document_id: hit_text for hit in hits if (hit_text := _text(assistant, hit)) is not None}
-    hits = tuple(hit for hit in hits if hit.passage.document_id in texts)
+    texts = _texts(assistant, hits)
+    hits = tuple(hit for hit in hits if texts.get(hit.passage.document_id, "")[hit.passage.span.start : hit.passage.span.end] == hit.passage.text)
     name = "none"
     if not hits:
         outcome = _refusal(assistant, hits, documents)
@@ -103,16 +108,16 @@ def _evidence(question: str, assistant: Assistant, documents: Sequence[str] | No
     if hits and prompt.asks_about_document(question):
         known = {hit.passage.id for hit in hits}
         hits += [Hit(passage, 0.0) for passage in assistant.store.edges(hits[0].passage.document_id) if passage.id not in known]
-    return tuple(hits)
+    return prompt.fitting(question, hits)
 
 
-def _text(assistant: Assistant, hit: Hit) -> str | None:
-    """The document's stored text; None when a sync has removed it since the search."""
-    try:
-        text = assistant.store.text(hit.passage.document_id)
-    except KeyError:
-        return None
-    return text if text[hit.passage.span.start : hit.passage.span.end] == hit.passage.text else None
+def _texts(assistant: Assistant, hits: Sequence[Hit]) -> dict[str, str]:
+    """The stored texts of the hits' documents by id; those that a sync has removed since the search are left out."""
+    found: dict[str, str] = {}
+    for document_id in {hit.passage.document_id for hit in hits}:
+        with suppress(KeyError):
+            found[document_id] = assistant.store.text(document_id)
+    return found
 
 
 def _by_model(
@@ -147,7 +152,7 @@ def _by_model(
     draft = prompt.unlabelled("".join(pieces))
 
     verified = cite(draft, question, hits, texts)
-    if not decide.worth_giving(verified.leads, question, draft):
+    if not decide.worth_giving(verified.leads, question, verified.borne_out):
         return _refusal(assistant, hits, documents)
     cut = () if complete else ("The model reached its length limit, so this answer may be incomplete.",)
     return _given(verified, cut)
@@ -161,7 +166,11 @@ def _by_quoting(
     chosen = extract.choose(ranked)
     quoted = quote(hits, texts, [(candidate.hit, candidate.span) for candidate in chosen])
     best = chosen[0] if chosen else None
-    if best is None or not decide.worth_quoting(best.similarity, best.coverage, best.names_told) or decide.lacks_quantity(question, quoted.text):
+    if (
+        best is None
+        or not decide.worth_quoting(best.similarity, best.coverage, best.names_told)
+        or decide.lacks_quantity(question, without_marks(quoted.text))
+    ):
         return replace(_refusal(assistant, hits, documents), notices=(notice,))
     return _given(quoted, (notice,))
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NO_MODEL = "No language model is set, so the documents' own sentences answer."
 
+UNTIL_THEN = "Until then the documents' own sentences answer."
+
 STARTERS = (
     "How long can Kling 3.0 videos be?",
     "Why does Z.ai open-source its models?",
@@ -97,7 +99,7 @@ class Assistant:
         return tuple(f"What does “{document.title}” say?" for document in documents[:4])
 
     def prepare(self, progress: weights.Progress | None = None) -> None:
-        """Fetches what is missing of the model and loads it and the embedder, so that no question need wait. Never raises: the status tells."""
+        """Fetches what is missing of the model and loads it and the embedder, so that no question need wait."""
         if isinstance(self._model, EmbeddedModel) and not self._model.loaded:
             self._status = ModelStatus("loading", "The language model is loading.", self._model.name)
         if isinstance(self.embedder, SentenceTransformerEmbedder):
@@ -113,7 +115,7 @@ class Assistant:
             def told(done: int, total: int, where: str) -> None:
                 self._status = ModelStatus(
                     "fetching",
-                    f"The language model is being fetched ({100 * done // total} %). Until then the documents' own sentences answer.",
+                    f"The language model is being fetched ({100 * done // total} %). {UNTIL_THEN}",
                     wanted.name,
                 )
                 if progress:
@@ -122,7 +124,7 @@ class Assistant:
             try:
                 path = weights.fetch(wanted, self.settings.models_dir, told)
             except ModelUnavailable as error:
-                self._status = ModelStatus("missing", f"{error} Until then the documents' own sentences answer.", wanted.name)
+                self._status = ModelStatus("missing", f"{error} {UNTIL_THEN}", wanted.name)
                 return
             self._model, self._status = _embedded(path, wanted.name, self.settings)
         if isinstance(self._model, EmbeddedModel) and not self._model.loaded:
@@ -132,14 +134,22 @@ class Assistant:
             except ModelUnavailable as error:
                 self._model, self._status = (
                     None,
-                    ModelStatus("missing", f"{error} Until then the documents' own sentences answer.", self._status.name),
+                    ModelStatus("missing", f"{error} {UNTIL_THEN}", self._status.name),
                 )
                 return
             self._status = ModelStatus("ready", "", self._model.name)
 
     def prepare_in_background(self) -> None:
-        """prepare() in a thread of its own."""
-        threading.Thread(target=self.prepare, name="citewell-prepare", daemon=True).start()
+        """prepare() in a thread of its own, whose failure shows in the status."""
+
+        def prepared() -> None:
+            try:
+                self.prepare()
+            except Exception:
+                log.exception("The model could not be prepared")
+                self._model, self._status = None, ModelStatus("missing", f"The model could not be prepared; the log says why. {UNTIL_THEN}", "none")
+
+        threading.Thread(target=prepared, name="citewell-prepare", daemon=True).start()
 
 
 def open_assistant(
@@ -172,7 +182,7 @@ def configured_model(settings: Settings) -> tuple[LanguageModel | None, ModelSta
     if chosen in weights.CATALOG:
         path = weights.locate(weights.CATALOG[chosen], settings.models_dir)
         if path is None:
-            message = "The language model has not been fetched yet. Until then the documents' own sentences answer."
+            message = f"The language model has not been fetched yet. {UNTIL_THEN}"
             return None, ModelStatus("fetching", message, chosen)
         return _embedded(path, chosen, settings)
     if chosen.startswith(("http://", "https://")):
@@ -226,8 +236,10 @@ def default_assistant(progress: Callable[[int, int, str], None] | None = None) -
 
 
 def seed(assistant: Assistant, progress: Progress | None = None) -> SyncReport | None:
-    """Indexes the seed documents when the store holds none; None when it holds some."""
-    return None if assistant.store.documents() else assistant.sync(SEEDS, progress)
+    """Indexes the seed documents when the store holds nothing else, so that an interrupted start is made good; None when it holds other documents."""
+    if len(assistant.store.documents()) > len(assistant.store.fingerprints(str(SEEDS.resolve()))):
+        return None
+    return assistant.sync(SEEDS, progress)
 
 
 def stream(

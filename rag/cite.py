@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from index.split import paragraphs, sentences
-from index.types import Hit, Span
+from index.types import Hit, Passage, Span
 from index.words import WORD, content_stems, stem
 from rag.facts import HYPHEN, clauses, denies, later_names, name_runs, names, numbers, opposes, plain_opening, quantities, sets_the_scene
 from rag.types import Citation
@@ -35,6 +35,9 @@ TOPIC_CHARACTERS = 100_000
 PARAGRAPH_CHARACTERS = 1_500
 """How far back from a passage the beginning of its first paragraph is looked for."""
 
+NAMED_TITLE = 15
+"""Characters; a shorter title in a sentence may be anything but the document's name."""
+
 SPANS = 4
 """The most spans that one sentence may need together: a list can draw on several places."""
 
@@ -49,13 +52,14 @@ _FULL_NAME = re.compile(r"\b[A-Z]\w+(?: [A-Z]\w+){1,3}\b")
 class Verified:
     """A draft after verification: its text with marks, the citations they resolve to, and the sentences that nothing supports.
 
-    `leads`: the first sentence, which answers, is supported.
+    `leads`: the first sentence, which answers, is supported. `borne_out` are the supported sentences alone, without marks.
     """
 
     text: str
     citations: tuple[Citation, ...]
     unsupported: tuple[str, ...]
     leads: bool = False
+    borne_out: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ class Claim:
 @dataclass(frozen=True, slots=True)
 class Window:
     """Neighbouring sentences of one paragraph of one document, and what they hold. `context` are the names
-    told before them in the paragraph or above it, `title` the stems of the document's title."""
+    told before them in the paragraph or above it, `title` the stems of the document's title,
+    `lines` the stems of each sentence."""
 
     hit: int
     document_id: str
@@ -88,6 +93,7 @@ class Window:
     names: frozenset[str]
     context: frozenset[str]
     title: frozenset[str]
+    lines: tuple[frozenset[str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +148,15 @@ def gather(hits: Sequence[Hit], texts: Mapping[str, str]) -> Evidence:
         for paragraph in paragraphs(passage.text):
             # A paragraph can have begun in the passage before.
             opening = max(whole.rfind("\n", 0, passage.span.start + paragraph[0].start), passage.span.start - PARAGRAPH_CHARACTERS) + 1
+            lines = tuple(frozenset(content_stems(passage.text[line.start : line.end])) for line in paragraph)
             for first in range(len(paragraph)):
                 before = names(whole[opening : passage.span.start + paragraph[first].start])
                 for last in range(first, min(first + WINDOW, len(paragraph))):
                     span = Span(passage.span.start + paragraph[first].start, passage.span.start + paragraph[last].end)
                     text = whole[span.start : span.end]
-                    stems = frozenset(content_stems(text))
-                    found.append(Window(number, passage.document_id, span, text, stems, numbers(text), names(text), before | above, titled))
+                    held = lines[first : last + 1]
+                    stems = frozenset().union(*held)
+                    found.append(Window(number, passage.document_id, span, text, stems, numbers(text), names(text), before | above, titled, held))
     heads = {hit.passage.document_id: texts[hit.passage.document_id][:TOPIC_CHARACTERS] for hit in hits}
     topics = {document_id: _topics(head) for document_id, head in heads.items()}
     return Evidence(tuple(found), tuple(told.items()), topics, {document_id: _siblings(head) for document_id, head in heads.items()})
@@ -254,7 +262,7 @@ def support(sentence: Claim, evidence: Evidence) -> list[Window]:
     """
     covers = [(window, _cover(sentence, window, evidence)) for window in evidence.windows if not _contradicts(sentence, window)]
     chosen: list[Window] = []
-    parts: list[Cover] = []
+    parts: list[tuple[Window, Cover]] = []
     total = Cover()
     while len(chosen) < SPANS and not total.suffices(sentence):
         ranked = [
@@ -268,28 +276,40 @@ def support(sentence: Claim, evidence: Evidence) -> list[Window]:
         if gain <= 0:
             return []
         chosen.append(window)
-        parts.append(cover)
+        parts.append((window, cover))
         total = total.joined(cover)
     if not total.suffices(sentence) or not _hangs_together(sentence, parts):
         return []
     return chosen + _others(sentence, covers, {window.document_id for window in chosen})
 
 
-def _hangs_together(sentence: Claim, parts: Sequence[Cover]) -> bool:
+def _hangs_together(sentence: Claim, parts: Sequence[tuple[Window, Cover]]) -> bool:
     """Whether windows that bear a sentence out together do not merely hold its pieces: `Seedance`, and far from it somebody else's `15 seconds`.
 
     The subject must stand where much of the sentence is borne out, and each number by the name that it follows.
     """
     if sentence.subject:
-        leading = max(parts, key=lambda part: len(part.stems & sentence.fresh - sentence.subject))
+        predicate = sentence.fresh - sentence.subject
+        _, leading = max(parts, key=lambda part: len(part[1].stems & predicate))
         told = any(
-            sentence.subject <= part.names | part.inferred
-            and (part is leading or len((part.stems & sentence.fresh | part.names) - sentence.subject) + len(part.numbers) >= 2)
-            for part in parts
+            _tells_subject(sentence, window, cover)
+            and (cover is leading or len((cover.stems & sentence.fresh | cover.names) - sentence.subject) + len(cover.numbers) >= 2)
+            for window, cover in parts
         )
         if not told:
             return False
-    return all(any(number in part.numbers and name in part.names | part.inferred for part in parts) for number, name in sentence.bound)
+    return all(any(number in cover.numbers and name in cover.names | cover.inferred for _, cover in parts) for number, name in sentence.bound)
+
+
+def _tells_subject(sentence: Claim, window: Window, cover: Cover) -> bool:
+    """Whether a window names the subject in or before the sentence that says most of it: what `it` stands for was told before, not after."""
+    if not sentence.subject <= cover.names | cover.inferred:
+        return False
+    predicate = sentence.stems - sentence.subject
+    said = [len(_held(predicate, line)) for line in window.lines]
+    until = said.index(max(said)) + 1 if said else 0
+    told = frozenset().union(*window.lines[:until]) | window.context | cover.inferred
+    return sentence.subject <= _held_names(sentence.subject, told) | cover.inferred
 
 
 def _earns(total: Cover, cover: Cover, sentence: Claim) -> bool:
@@ -304,7 +324,11 @@ def _others(sentence: Claim, covers: Sequence[tuple[Window, Cover]], cited: set[
     best: dict[str, Window] = {}
     for window, cover in covers:
         alone = window.document_id not in cited and cover.suffices(sentence) and sentence.fresh <= cover.stems
-        if alone and (window.document_id not in best or len(window.text) < len(best[window.document_id].text)):
+        if (
+            alone
+            and _hangs_together(sentence, [(window, cover)])
+            and (window.document_id not in best or len(window.text) < len(best[window.document_id].text))
+        ):
             best[window.document_id] = window
     return list(best.values())[: max(0, SPANS - 1)]
 
@@ -318,9 +342,11 @@ def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str
     evidence = gather(hits, texts)
     known = names(question) | frozenset().union(*(later_names(window.text) for window in evidence.windows))
     told = frozenset(content_stems(question)).union(*(window.stems | window.title for window in evidence.windows))
+    titles = {hit.passage.document_id: hit.passage.title for hit in hits if len(hit.passage.title) >= NAMED_TITLE}
     pieces: list[str] = []
     citations: dict[tuple[str, Span], Citation] = {}
     unsupported: list[str] = []
+    borne_out: list[str] = []
     position = 0
     leads: bool | None = None
     for span in sentences(draft):
@@ -331,18 +357,38 @@ def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str
         if not WORD.search(plain):
             pieces.append(plain)
             continue
-        found = support(claim(plain, question, known, told), evidence)
+        found = _borne_out(plain, question, known, told, evidence, titles)
         leads = bool(found) if leads is None else leads
         for window in found:
             key = (window.document_id, window.span)
             if key not in citations:
-                citations[key] = _citation(len(citations) + 1, window, hits[window.hit])
+                citations[key] = _citation(len(citations) + 1, hits[window.hit].passage, window.span, texts[window.document_id])
         marks = "".join(f"[{citations[window.document_id, window.span].number}]" for window in found)
         pieces.append(f"{plain} {marks}" if marks else plain)
-        if not marks:
-            unsupported.append(plain)
+        (borne_out if marks else unsupported).append(plain)
     pieces.append(without_marks(draft[position:]))
-    return Verified("".join(pieces).strip(), tuple(citations.values()), tuple(unsupported), bool(leads))
+    return Verified("".join(pieces).strip(), tuple(citations.values()), tuple(unsupported), bool(leads), " ".join(borne_out))
+
+
+def _borne_out(
+    sentence: str, question: str, known: frozenset[str], told: frozenset[str], evidence: Evidence, titles: Mapping[str, str]
+) -> list[Window]:
+    """The windows that bear a sentence out. Where it names documents by their titles, each of those must do so, and no other is asked."""
+    named = {document_id: title for document_id, title in titles.items() if title in sentence}
+    without = sentence
+    for title in sorted(named.values(), key=len, reverse=True):
+        without = without.replace(title, " ")
+    if not named or not content_stems(without):
+        return support(claim(sentence, question, known, told), evidence)
+    said = claim(without, question, known, told)
+    found: list[Window] = []
+    for document_id in named:
+        inside = replace(evidence, windows=tuple(window for window in evidence.windows if window.document_id == document_id))
+        windows = support(said, inside)
+        if not windows:
+            return []
+        found += windows
+    return found
 
 
 def quote(hits: Sequence[Hit], texts: Mapping[str, str], spans: Sequence[tuple[int, Span]]) -> Verified:
@@ -350,9 +396,10 @@ def quote(hits: Sequence[Hit], texts: Mapping[str, str], spans: Sequence[tuple[i
     citations = []
     for number, (hit, span) in enumerate(spans, 1):
         passage = hits[hit].passage
-        window = Window(hit, passage.document_id, span, texts[passage.document_id][span.start : span.end], *[frozenset()] * 5)
-        citations.append(_citation(number, window, hits[hit]))
-    return Verified("\n".join(f"{' '.join(citation.quote.split())} [{citation.number}]" for citation in citations), tuple(citations), ())
+        citations.append(_citation(number, passage, span, texts[passage.document_id]))
+    return Verified(
+        "\n".join(f"{' '.join(without_marks(citation.quote).split())} [{citation.number}]" for citation in citations), tuple(citations), ()
+    )
 
 
 def without_marks(text: str) -> str:
@@ -362,6 +409,5 @@ def without_marks(text: str) -> str:
     return text
 
 
-def _citation(number: int, window: Window, hit: Hit) -> Citation:
-    passage = hit.passage
-    return Citation(number, window.document_id, passage.title, passage.source, None, window.span.start, window.span.end, window.text)
+def _citation(number: int, passage: Passage, span: Span, text: str) -> Citation:
+    return Citation(number, passage.document_id, passage.title, passage.source, None, span.start, span.end, text[span.start : span.end])

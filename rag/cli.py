@@ -238,6 +238,7 @@ def serve(
     from pkgutil import resolve_name
 
     from index.errors import CitewellError, InvalidSettings
+    from index.store import owner
     from rag.assistant import open_assistant, seed
 
     settings = _settings(data_dir, model, host=host, port=port)
@@ -251,7 +252,11 @@ def serve(
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen()  # now: a bound port alone does not keep a second server from binding it too
     except OSError as error:
+        _, running = owner(settings.data_dir)
+        if running:
+            raise CitewellError(f"Citewell runs already, at {running}. Open that page, or stop it first.") from None
         raise CitewellError(
             f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}). Stop what uses it, or choose another with --port."
         ) from None
@@ -261,8 +266,8 @@ def serve(
     with open_assistant(settings, fetch=False) as assistant:
         if not assistant.store.documents():
             print("Indexing the seed documents …", flush=True)
-            with _bar("files") as progress:
-                print(seed(assistant, progress), flush=True)
+        with _bar("files") as progress:
+            seed(assistant, progress)
         import uvicorn
 
         from rag.server import create_app

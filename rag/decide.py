@@ -1,6 +1,6 @@
 """Whether the documents answer a question: from signals to yes or no. Pure.
 
-The weights were fitted on tests/questions.jsonl and are reported on other questions: docs/benchmarks.md says how.
+The thresholds were chosen on tests/questions.jsonl and are reported on other questions: docs/benchmarks.md says how.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 
 from index.split import sentences
 from index.words import content_stems, stem
-from rag.facts import numbers
+from rag.facts import later_names, names, numbers
 
 STATED = 0.5
 """Below this probability that the passages state the answer, no draft is made."""
@@ -38,23 +38,26 @@ def worth_drafting(stated: float) -> bool:
 def lacks_quantity(question: str, reply: str) -> bool:
     """Whether a question for a number, a measure or a date got a reply that holds none but what the question told.
 
-    `How many parameters …?` wants a number in a sentence about parameters, where the question names what is counted.
+    `How many parameters does Kestrel have?` wants a number in a sentence about parameters, and about Kestrel if it is about anybody.
     """
     if not _QUANTITY.search(question):
         return False
     counted = _COUNTED.search(question)
     thing = stem(counted.group(1)) if counted else None
+    about = later_names(question)
     asked = {match.lower() for match in _MEASURE.findall(question)}
+    told: frozenset[str] = frozenset()
     for sentence in (reply[span.start : span.end] for span in sentences(reply)):
+        told = names(sentence) or told  # a sentence without a name speaks of the one before
         fresh = numbers(sentence) - numbers(question) or any(match.lower() not in asked for match in _MEASURE.findall(sentence))
-        if fresh and (thing is None or thing in content_stems(sentence)):
+        if fresh and (thing is None or thing in content_stems(sentence)) and (not about or not told or about & told):
             return False
     return True
 
 
-def worth_giving(leads: bool, question: str, draft: str) -> bool:
-    """Whether to give a verified draft rather than to say that nothing was found. `leads`: its first sentence, which answers, is borne out."""
-    return leads and not lacks_quantity(question, draft)
+def worth_giving(leads: bool, question: str, borne_out: str) -> bool:
+    """Whether to give a verified draft rather than to say that nothing was found. `leads`: its first sentence, which answers, is borne out; `borne_out`: all its sentences that are."""
+    return leads and not lacks_quantity(question, borne_out)
 
 
 def worth_quoting(similarity: float, coverage: float, names_told: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,10 +14,13 @@ from typing import Any
 from index.errors import CitewellError
 from index.split import sentences
 from index.store import Store
+from index.types import Span
 from rag.assistant import Assistant, open_assistant
-from rag.cite import MARK
+from rag.cite import MARK, without_marks
 from rag.settings import SEEDS, Settings
 from rag.types import Answer, Turn
+
+_MARKS_BEHIND = re.compile(r"([.!?…。！？]+[\"'”’»)]*)\s*((?:\[\d+\])+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +135,17 @@ def judge(question: Question, answer: Answer, store: Store) -> Row:
 
 
 def bare_sentences(answer: Answer) -> list[str]:
-    """Sentences of an answer that neither end in a mark nor are listed as unsupported; there should be none."""
-    text = answer.text
-    spans = sentences(text)
-    bare = []
-    for number, span in enumerate(spans):
-        # Marks stand behind the full stop, so they belong to the sentence before them.
-        until = spans[number + 1].start if number + 1 < len(spans) else len(text)
-        written = text[span.start : until]
-        plain = MARK.sub("", written).strip()
-        marked = bool(MARK.search(written)) or (number + 1 < len(spans) and bool(MARK.match(text[spans[number + 1].start :])))
-        if any(c.isalnum() for c in plain) and not marked and not any(plain in sentence for sentence in answer.unsupported):
-            bare.append(plain)
-    return bare
+    """Sentences of an answer that neither carry a mark nor are listed as unsupported; there should be none."""
+    # Marks stand behind the full stop; moved before it, each is in the sentence that it belongs to.
+    text = _MARKS_BEHIND.sub(r" \2\1", answer.text)
+    listed = {_folded(sentence[span.start : span.end]) for sentence in answer.unsupported for span in [*sentences(sentence), Span(0, len(sentence))]}
+    written = (text[span.start : span.end] for span in sentences(text))
+    bare = [sentence for sentence in written if any(c.isalnum() for c in without_marks(sentence)) and not MARK.search(sentence)]
+    return [sentence for sentence in bare if _folded(sentence) not in listed]
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
 
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:

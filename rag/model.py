@@ -11,7 +11,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,11 +86,12 @@ def yes_probability(choices: Sequence[tuple[str, float]]) -> float | None:
 class OpenAIModel:
     """A model behind an OpenAI-compatible URL, the embedded server's loopback address among them."""
 
-    def __init__(self, url: str, name: str, key: str, seconds: float) -> None:
+    def __init__(self, url: str, name: str, key: str, seconds: float, silence: float = SILENCE_SECONDS) -> None:
         from openai import OpenAI
 
         self._name = name
         self._seconds = seconds
+        self._silence = silence
         self._client = OpenAI(base_url=url, api_key=key or "none", max_retries=0, http_client=_http_client(url, seconds))
 
     @property
@@ -140,7 +141,7 @@ class OpenAIModel:
             raise self._explained(error) from error
 
     def _create(self, messages: Sequence[Message], max_tokens: int, **options: Any) -> Any:
-        wait = min(self._seconds, SILENCE_SECONDS) if "stream" in options else self._seconds
+        wait = min(self._seconds, self._silence) if "stream" in options else self._seconds
         return self._client.chat.completions.create(
             model=self._name,
             messages=list(messages),  # type: ignore[arg-type]
@@ -211,7 +212,7 @@ def _too_long(name: str, seconds: float) -> str:
 def _usage(told: Any) -> Usage:
     details = getattr(told, "prompt_tokens_details", None)
     cached = getattr(details, "cached_tokens", None) or 0
-    return Usage(max(0, (told.prompt_tokens or 0) - cached), told.completion_tokens or 0)
+    return Usage(max(0, (told.prompt_tokens or 0) - cached), told.completion_tokens or 0, cached)
 
 
 class EmbeddedModel:
@@ -257,7 +258,7 @@ class EmbeddedModel:
                         f"The model file {self._path} cannot be loaded ({str(error).strip() or type(error).__name__}). "
                         "Check that it is a whole .gguf file and that memory is free."
                     ) from error
-                self._client = OpenAIModel(f"{self._server.listening_address}/v1", self._name, key, self._seconds)
+                self._client = OpenAIModel(f"{self._server.listening_address}/v1", self._name, key, self._seconds, self._seconds)
             return self._client
 
     def stream(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Finished]:
@@ -311,6 +312,3 @@ class LlamaIndexModel:
                 if len(text.split()) > 1:  # the first word decides; what else it would say need not be waited for
                     break
         return (1.0 if text.strip().lower().startswith("yes") else 0.0), Usage()
-
-
-Fetch = Callable[[], Path]

@@ -18,8 +18,6 @@ from index.errors import CitewellError, InvalidQuestion
 from rag.assistant import Assistant
 from rag.types import Answer, Event, Evidence, Token, Turn
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 log = logging.getLogger(__name__)
 
 

@@ -44,10 +44,11 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens over all model calls for one question. `prompt_tokens` counts the longest prompt once: the calls share it as a cached prefix."""
+    """Tokens over all model calls for one question. `prompt_tokens` had to be read; `cached_tokens` stood in the model server's cache from a call before."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

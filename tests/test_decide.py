@@ -49,6 +49,8 @@ def test_a_name_that_is_nowhere_told_is_never_quoted_for(similarity: float, cove
         ("In which year was Kestrel built?", "Kestrel was built in Gdansk.", True),
         ("Who built Kestrel?", "Voss Motors.", False),
         ("How many engines does Kestrel have?", "Kestrel carries 180 passengers.", True),
+        ("How many passengers does Kestrel carry?", "Kestrel is a ferry. Merlin carries 90 passengers.", True),
+        ("How many passengers does Kestrel carry?", "Kestrel is a ferry. It carries 90 passengers.", False),
         ("How many engines does Kestrel have?", "Kestrel carries 180 passengers. It has two engines.", False),
     ],
 )
