@@ -16,7 +16,7 @@ from functools import lru_cache
 from index.split import paragraphs, sentences
 from index.types import Hit, Passage, Span
 from index.words import WORD, content_stems, stem
-from rag.facts import HYPHEN, clauses, denies, later_names, name_runs, names, numbers, opposes, plain_opening, quantities, sets_the_scene
+from rag.facts import HYPHEN, clauses, denies, later_names, name_runs, names, numbers, opposes, own_subject, plain_opening, quantities, sets_the_scene
 from rag.types import Citation
 
 SUPPORT_FRESH = 0.6
@@ -82,7 +82,7 @@ class Claim:
 class Window:
     """Neighbouring sentences of one paragraph of one document, and what they hold. `context` are the names
     told before them in the paragraph or above it, `title` the stems of the document's title,
-    `lines` the stems of each sentence."""
+    `lines` the stems of each sentence, `subjects` the name that each opens with."""
 
     hit: int
     document_id: str
@@ -94,6 +94,7 @@ class Window:
     context: frozenset[str]
     title: frozenset[str]
     lines: tuple[frozenset[str], ...]
+    subjects: tuple[frozenset[str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ def gather(hits: Sequence[Hit], texts: Mapping[str, str]) -> Evidence:
             # A paragraph can have begun in the passage before.
             opening = max(whole.rfind("\n", 0, passage.span.start + paragraph[0].start), passage.span.start - PARAGRAPH_CHARACTERS) + 1
             lines = tuple(frozenset(content_stems(passage.text[line.start : line.end])) for line in paragraph)
+            subjects = tuple(own_subject(passage.text[line.start : line.end]) for line in paragraph)
             for first in range(len(paragraph)):
                 before = names(whole[opening : passage.span.start + paragraph[first].start])
                 for last in range(first, min(first + WINDOW, len(paragraph))):
@@ -156,7 +158,21 @@ def gather(hits: Sequence[Hit], texts: Mapping[str, str]) -> Evidence:
                     text = whole[span.start : span.end]
                     held = lines[first : last + 1]
                     stems = frozenset().union(*held)
-                    found.append(Window(number, passage.document_id, span, text, stems, numbers(text), names(text), before | above, titled, held))
+                    found.append(
+                        Window(
+                            number,
+                            passage.document_id,
+                            span,
+                            text,
+                            stems,
+                            numbers(text),
+                            names(text),
+                            before | above,
+                            titled,
+                            held,
+                            subjects[first : last + 1],
+                        )
+                    )
     heads = {hit.passage.document_id: texts[hit.passage.document_id][:TOPIC_CHARACTERS] for hit in hits}
     topics = {document_id: _topics(head) for document_id, head in heads.items()}
     return Evidence(tuple(found), tuple(told.items()), topics, {document_id: _siblings(head) for document_id, head in heads.items()})
@@ -250,6 +266,10 @@ def _cover(sentence: Claim, window: Window, evidence: Evidence) -> Cover:
         for pieces, last in evidence.full_names:
             if last in names_held:
                 inferred |= (sentence.names - names_held) & pieces
+    said = [len(_held(sentence.stems, line)) for line in window.lines]
+    speaks_of = window.subjects[said.index(max(said))] if said else frozenset()
+    if speaks_of and not _held_names(speaks_of, sentence.names):
+        inferred -= sentence.subject  # the sentence that says most of it is plainly about somebody else
     siblings = evidence.siblings.get(window.document_id, {})
     inferred = frozenset(name for name in inferred if not siblings.get(name, frozenset()) & window.names)
     return Cover(own | titled | (inferred & sentence.stems), sentence.numbers & window.numbers, names_held, inferred)

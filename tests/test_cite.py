@@ -362,3 +362,40 @@ def test_whatever_the_document_its_own_sentences_are_cited_exactly(text: str, ch
     if spans:
         span = spans[chosen % len(spans)]
         verified(text[span.start : span.end], hits=hits, texts=texts)
+
+
+def test_a_documents_own_marks_are_not_taken_for_ours() -> None:
+    hits, texts = hits_of("Apollo landed in 1969.[2] It was [1] loud.")
+    made = quote(hits, texts, [(0, Span(0, len(texts["d0"])))])
+    assert made.text == "Apollo landed in 1969. It was loud. [1]"
+    assert made.citations[0].quote == texts["d0"]
+
+
+def test_a_subject_told_only_afterwards_does_not_count() -> None:
+    hits, texts = hits_of(
+        "Harbour notes of the year\n\nThe ferry Kestrel crosses the bay in calm weather every day. This is a challenge to the ferry Merlin."
+    )
+    assert verified("Kestrel crosses the bay in calm weather every day.", hits=hits, texts=texts).unsupported == ()
+    assert verified("Merlin crosses the bay in calm weather every day.", hits=hits, texts=texts).unsupported
+
+
+def test_a_number_belongs_to_the_name_it_follows() -> None:
+    hits, texts = hits_of("The ferry Kestrel carries passengers across the bay.\n\nThe ferry Merlin carries 90 passengers across the bay.")
+    assert verified("Merlin carries 90 passengers across the bay.", hits=hits, texts=texts).unsupported == ()
+    assert verified("Kestrel carries 90 passengers across the bay.", hits=hits, texts=texts).unsupported
+
+
+def test_what_is_said_of_one_in_a_list_is_not_said_of_its_neighbours() -> None:
+    hits, texts = hits_of(
+        "Harbour notes of the year\n\nKestrel, Merlin and Falcon are ferries. Kestrel was new. Kestrel won. Kestrel sank. Merlin made a profit of 50% last year."
+    )
+    assert verified("Merlin made a profit of 50% last year.", hits=hits, texts=texts).unsupported == ()
+    assert verified("Kestrel made a profit of 50% last year.", hits=hits, texts=texts).unsupported
+
+
+def test_a_document_named_by_its_title_must_say_so_itself() -> None:
+    hits, texts = hits_of(
+        "The log of the ferry Kestrel\n\nKestrel lost her anchor in May.", "The log of the ferry Merlin\n\nMerlin was painted green."
+    )
+    assert verified("The log of the ferry Kestrel reports that Kestrel lost her anchor.", hits=hits, texts=texts).unsupported == ()
+    assert verified("The log of the ferry Merlin reports that Kestrel lost her anchor.", hits=hits, texts=texts).unsupported

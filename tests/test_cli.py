@@ -359,7 +359,10 @@ def test_serve_indexes_the_seeds_into_an_empty_store(
     run: Run, folder: Path, served: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assistant_module, "SEEDS", folder)
-    assert "2 added" in run("serve", "--port", "0", "--data-dir", str(tmp_path / "new")).out
+    assert "Indexing the seed documents" in run("serve", "--port", "0", "--data-dir", str(tmp_path / "new")).out
+    listing = json.loads(run("documents", "--json", "--data-dir", str(tmp_path / "new")).out)
+    assert [document["source"] for document in listing] == ["apollo.md", "tea.txt"]
+    assert "Indexing" not in run("serve", "--port", "0", "--data-dir", str(tmp_path / "new")).out
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.7", "::", "example.com", ""])
@@ -368,6 +371,16 @@ def test_serving_others_is_refused(run: Run, served: list[Any], host: str, tmp_p
     assert "this machine alone" in line
     assert served == []
     assert not (tmp_path / "untouched").exists()
+
+
+def test_a_second_server_on_the_same_store_is_sent_to_the_first(run: Run, served: list[Any], filled: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (filled / "owner.json").write_text(json.dumps({"pid": 1, "address": f"http://127.0.0.1:{port}"}))
+        line = plain_failure(run("serve", "--port", str(port), "--data-dir", str(filled)))
+    assert f"runs already, at http://127.0.0.1:{port}" in line
 
 
 def test_a_port_in_use_is_told(run: Run, served: list[Any], tmp_path: Path) -> None:

@@ -183,9 +183,9 @@ def test_an_answer_at_its_length_limit_is_not_complete(server: Server) -> None:
 def test_tokens_that_a_cache_spared_are_not_counted(server: Server) -> None:
     usage = {"prompt_tokens": 100, "completion_tokens": 3, "total_tokens": 103, "prompt_tokens_details": {"cached_tokens": 90}}
     server.behaviour = speaks("Hi", usage=usage)
-    assert reply(server.model(), MESSAGES, 5)[1] == Usage(10, 3)
+    assert reply(server.model(), MESSAGES, 5)[1] == Usage(10, 3, 90)
     server.behaviour = told("yes", usage={**usage, "prompt_tokens_details": {"cached_tokens": 999}})
-    assert server.model().probability(MESSAGES)[1] == Usage(0, 3)
+    assert server.model().probability(MESSAGES)[1] == Usage(0, 3, 999)
 
 
 def test_a_server_that_tells_no_usage_is_fine(server: Server) -> None:

@@ -735,3 +735,11 @@ def test_closing_while_others_read_is_a_store_error_at_worst(store: Store) -> No
         reader.join(10)
         assert not reader.is_alive()
     assert failures == []
+
+
+def test_a_store_closed_by_another_thread_is_free(tmp_path: Path) -> None:
+    opened = Store(tmp_path / "s", "fake@1")
+    closer = threading.Thread(target=opened.close)
+    closer.start()
+    closer.join()
+    Store(tmp_path / "s", "fake@1").close()

@@ -195,7 +195,8 @@ def test_links_are_not_followed(store: Store, embedder: FakeEmbedder, folder: Pa
     (folder / "loop").symlink_to(folder)
     (folder / "dangling.md").symlink_to(folder / "nowhere.md")
     (folder / "self.md").symlink_to(folder / "self.md")
-    assert sync(store, embedder, folder) == SyncReport(added=("apollo.md", "tea.txt"))
+    links = dict.fromkeys(["dangling.md", "file-link.md", "self.md"], "it is a link, and links are not followed")
+    assert sync(store, embedder, folder) == SyncReport(added=("apollo.md", "tea.txt"), rejected=links)
     assert found(store, "secret") == []
 
 

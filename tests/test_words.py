@@ -59,3 +59,15 @@ def test_words_are_parts_of_the_text_in_order(text: str) -> None:
 @given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzéüñ", min_size=1))
 def test_case_never_tells_words_apart(word: str) -> None:
     assert stem(word) == stem(word.upper())
+
+
+def test_threads_do_not_disturb_each_others_stems() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    forms = [
+        f"{root}{number}{ending}" for number in range(400) for root, ending in (("connect", "ions"), ("general", "izations"), ("hope", "fulness"))
+    ]
+    alone = [stem.__wrapped__(form) for form in forms]
+    with ThreadPoolExecutor(4) as pool:
+        for together in pool.map(lambda _: [stem.__wrapped__(form) for form in forms], range(8)):
+            assert together == alone
