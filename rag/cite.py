@@ -328,6 +328,9 @@ def _tells_subject(sentence: Claim, window: Window, cover: Cover) -> bool:
     predicate = sentence.stems - sentence.subject
     said = [len(_held(predicate, line)) for line in window.lines]
     until = said.index(max(said)) + 1 if said else 0
+    speaks_of = window.subjects[until - 1] if until else frozenset()
+    if speaks_of and not _held_names(speaks_of, sentence.names) and not _held_names(sentence.subject, window.lines[until - 1]):
+        return False
     told = frozenset().union(*window.lines[:until]) | window.context | cover.inferred
     return sentence.subject <= _held_names(sentence.subject, told) | cover.inferred
 

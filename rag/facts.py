@@ -146,7 +146,7 @@ def sets_the_scene(sentence: str) -> bool:
 
 _REPORTS = (
     r"(?:(?:also|then|further|has|have) )?(?:say|says|said|explain|note|state|argue|admit|add|claim|report|write|wrote|believe|suggest|highlight|observe|warn|think|tell|told"
-    r"|point out|conclude|describe|stress|emphasi[sz]e|insist|recall)(?:s|d|ed|es)?"
+    r"|points? out|pointed out|conclude|describe|stress|emphasi[sz]e|insist|recall)(?:s|d|ed|es)?"
 )
 _REPORTING = re.compile(
     rf"^\W*(?:According to [^,]{{2,60}},\s*|(?:[A-Za-z]+ )?(?:[A-Z][\w.’'-]* ?){{1,4}}(?:, [^,]{{2,60}},)? {_REPORTS}\b(?: that\b)?[\s,:\"“]*)"
