@@ -129,9 +129,11 @@ class Store:
             return
         with self._writing, self._connecting:
             self._closed = True
-            for _, connection in self._connections:
-                with suppress(sqlite3.Error):
-                    connection.close()
+            for thread, connection in self._connections:
+                # One that another thread may be reading from closes itself when that thread lets go of it; closing it here could crash the process.
+                if thread is threading.current_thread() or not thread.is_alive():
+                    with suppress(sqlite3.Error):
+                        connection.close()
             self._connections.clear()
             self._disconnect_chroma()
         with suppress(OSError):

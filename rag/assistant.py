@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -220,12 +220,12 @@ _default: Assistant | None = None
 _opening = threading.Lock()
 
 
-def default_assistant(progress: Callable[[int, int, str], None] | None = None) -> Assistant:
+def default_assistant() -> Assistant:
     """The assistant that ask() uses, opened once; the seed documents are indexed when its store is empty."""
     global _default
     with _opening:
         if _default is None:
-            opened = open_assistant(progress=progress)
+            opened = open_assistant()
             try:
                 seed(opened)
             except BaseException:

@@ -1,4 +1,6 @@
-"""Looks at everything an answer needs and says what is wrong and what to do. Changes nothing."""
+"""Looks at everything an answer needs and says what is wrong and what to do.
+
+Opening the store may mend its vector index, as every opening does; nothing else is changed."""
 
 from __future__ import annotations
 

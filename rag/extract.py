@@ -70,7 +70,7 @@ def candidates(
 
 
 def choose(ranked: Sequence[Candidate]) -> list[Candidate]:
-    """The sentences that make the answer: the best, and those nearly as good that say something else or stand in another document."""
+    """The sentences that make the answer: the best, and those that score nearly as high."""
     if not ranked:
         return []
     floor = NEAR * ranked[0].score

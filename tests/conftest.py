@@ -79,6 +79,7 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     for name in [name for name in os.environ if name.startswith("CITEWELL_") and name != "CITEWELL_MODELS_DIR"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CITEWELL_DATA_DIR", str(tmp_path / "default-data"))
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -406,7 +406,8 @@ def test_a_damaged_vector_index_is_rebuilt(place: Path, damage: Callable[[Path],
     again.close()
 
 
-@pytest.mark.parametrize("damage", [delete, garble, truncate], ids=lambda one: one.__name__)
+# Not truncate: a file that is cut while it is mapped into memory is a bus error, whoever reads it.
+@pytest.mark.parametrize("damage", [delete, garble], ids=lambda one: one.__name__)
 def test_a_vector_index_damaged_under_an_open_store_answers_or_mends(store: Store, damage: Callable[[Path], None]) -> None:
     put(store, 1)
     damage(vector_folder(store.folder))
