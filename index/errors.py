@@ -7,7 +7,7 @@ CitewellError
 ├── StoreError
 │   ├── StoreInUse         another process owns this store; `address` says where it answers, if it does
 │   ├── StoreTooNew        written by a newer Citewell
-│   ├── StoreDamaged       the SQLite file cannot be read
+│   ├── StoreDamaged       a file of the store, or a backup, is not what was written
 │   └── EmbedderChanged    the store's vectors were made by another embedding model
 └── ModelUnavailable
     └── DamagedWeights     a model file whose SHA-256 is not its maker's
@@ -49,7 +49,7 @@ class StoreTooNew(StoreError):
 
 
 class StoreDamaged(StoreError):
-    """The store's SQLite file cannot be read."""
+    """A file of the store was damaged while it was open, or a backup is damaged."""
 
 
 class EmbedderChanged(StoreError):

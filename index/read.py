@@ -1,4 +1,4 @@
-"""From a file to a Document. One table of suffix to function; a document's text is what the file holds, unchanged."""
+"""From a file to a Document. One table of suffix to function; the functions live in `index.formats`, by kind of file."""
 
 from __future__ import annotations
 
@@ -8,93 +8,81 @@ from collections.abc import Callable
 from pathlib import Path
 
 from index.errors import UnreadableDocument
-from index.split import blocks, heading_name
-from index.types import Document
+from index.formats import data, mail, office, pdf, slides, tables, text, web
+from index.split import CODE
+from index.types import Document, Reading
 
 MAX_BYTES = 25_000_000
-TITLE_CHARACTERS = 120
-TITLE_WITHIN = 100_000
-"""A title is looked for in this many characters from the start."""
 
-_BYTE_ORDER_MARKS = (
-    (b"\xef\xbb\xbf", "utf-8-sig"),
-    (b"\xff\xfe\x00\x00", "utf-32"),
-    (b"\x00\x00\xfe\xff", "utf-32"),
-    (b"\xff\xfe", "utf-16"),
-    (b"\xfe\xff", "utf-16"),
+VERSION = 1
+"""Raised when a reader learns to read a format better: what an older one read is read again at the next sync."""
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+READERS: dict[str, Callable[[bytes], Reading]] = {
+    "": text.plain,
+    ".txt": text.plain,
+    ".text": text.plain,
+    ".rst": text.plain,
+    ".md": text.markdown,
+    ".markdown": text.markdown,
+    ".pdf": pdf.pdf,
+    ".docx": office.docx,
+    ".odt": office.odt,
+    ".pptx": slides.pptx,
+    ".xlsx": tables.xlsx,
+    ".xlsm": tables.xlsx,
+    ".xlsb": tables.xlsx,
+    ".ods": tables.xlsx,
+    ".xls": tables.xls,
+    ".csv": tables.csv,
+    ".tsv": tables.csv,
+    ".html": web.html,
+    ".htm": web.html,
+    ".xhtml": web.html,
+    ".epub": web.epub,
+    ".xml": web.xml,
+    ".eml": mail.eml,
+    ".msg": mail.msg,
+    ".json": data.json,
+    ".jsonl": data.jsonl,
+    ".ndjson": data.jsonl,
+    ".ipynb": data.ipynb,
+    **dict.fromkeys(PICTURES, pdf.picture),
+    **dict.fromkeys(sorted(CODE), text.code),
+}
+"""Suffix to reader: from a file's bytes to its text and what is known of it. Raises UnreadableDocument with a reason that fits behind 'rejected: '."""
+
+READABLE = (
+    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xls), OpenDocument (.odt, .ods), .csv, .tsv, web pages, .epub, .xml, e-mail (.eml, .msg), "
+    "notebooks (.ipynb), .json, .jsonl, Markdown (.md), .rst, plain text, source code, and with OCR pictures (.png, .jpg, .tiff)"
 )
-_ENCODINGS = """cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp1257 koi8_r shift_jis euc_jp gb18030 big5 euc_kr""".split()  # noqa: SIM905
-"""What files that are not Unicode are written in. Given every codec, the guesser finds UTF-16 in `Résumé` and EBCDIC in noise."""
 
-_CENTRAL_EUROPEAN = re.compile(
-    rb"(?<=[A-Za-z])[\x8a\x8d-\x8f\x9a\x9d-\x9f\xa3\xa5\xaf\xb3\xb9\xba\xbc\xbe]|[\x8a\x8d-\x8f\x9a\x9d-\x9f\xa3\xa5\xaf\xb3\xb9\xba\xbc\xbe](?=[a-z])"
+_ZIPPED = frozenset((".docx", ".odt", ".pptx", ".xlsx", ".xlsm", ".xlsb", ".ods", ".xls", ".epub"))
+_OLE = frozenset((".xls", ".msg", ".docx", ".pptx", ".xlsx", ".xlsm", ".xlsb"))
+_SIGNATURES: tuple[tuple[re.Pattern[bytes], str, frozenset[str]], ...] = tuple(
+    (re.compile(pattern, re.DOTALL), kind, frozenset(suffixes))
+    for pattern, kind, suffixes in (
+        (rb".{0,1000}?%PDF-\d", "a PDF", (".pdf",)),
+        (rb"PK\x03\x04|PK\x05\x06", "a zip archive or a document packed as one", _ZIPPED),
+        (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office file of the kind used before 2007", _OLE),
+        (rb"\x89PNG\r\n\x1a\n", "a PNG picture", PICTURES),
+        (rb"\xff\xd8\xff", "a JPEG picture", PICTURES),
+        (rb"II\*\x00|MM\x00\*", "a TIFF picture", PICTURES),
+        (rb"GIF8[79]a.{6,}\x00", "a GIF picture", ()),
+        (rb"RIFF.{4}(?:WEBP|WAVE|AVI )", "a picture, sound or film", ()),
+        (rb"ID3[\x02-\x04]\x00|.{4}ftyp|OggS\x00|fLaC\x00|\x1aE\xdf\xa3", "a sound or a film", ()),
+        (rb"MZ.{0,62}\x00", "a program for Windows", ()),
+        (rb"\x7fELF", "a program", ()),
+        (rb"\x1f\x8b\x08|BZh[1-9]1AY|\xfd7zXZ\x00|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07", "a packed archive", ()),
+        (rb"SQLite format 3\x00", "a database", ()),
+        (rb"\{\\rtf1", "an RTF document", ()),
+    )
 )
-"""Letters in cp1250, as in `żółw` and `šaty`, where cp1252 has signs that stand in no word."""
-
-
-def decode(content: bytes) -> str:
-    """The text of a file's bytes, newlines as they are. UTF-8 first, then what the bytes themselves suggest; binary is refused."""
-    encoding = next((encoding for mark, encoding in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
-    if encoding is None and b"\x00" in content:
-        raise UnreadableDocument("it holds binary data, not text")
-    try:
-        text = content.decode(encoding or "utf-8")
-    except UnicodeDecodeError:
-        if encoding is not None:
-            raise UnreadableDocument(f"it claims to be {encoding.removesuffix('-sig').upper()} but is not") from None
-        text = _decode_by_guess(content)
-    if "\x00" in text:
-        raise UnreadableDocument("it holds binary data, not text")
-    return text
-
-
-def _decode_by_guess(content: bytes) -> str:
-    telling = _telling(content)
-    foreign = sum(byte > 127 for byte in telling)
-    encoding: str | None = "cp1250"
-    # Too few accents are beyond statistics; what has few is Latin script.
-    if foreign > 30 or foreign * 3 > len(telling) or re.search(rb"[\x00-\x08\x0e-\x1f]", content):
-        from charset_normalizer import from_bytes
-
-        guess = from_bytes(telling, cp_isolation=_ENCODINGS).best()
-        encoding = guess.encoding if guess else None
-    if encoding == "cp1250" and len(_CENTRAL_EUROPEAN.findall(telling)) * 20 < foreign:
-        # The guesser takes French for Czech.
-        encoding = "cp1252"
-    try:
-        if encoding is not None:
-            return content.decode(encoding)
-    except UnicodeDecodeError:
-        pass
-    raise UnreadableDocument("its text encoding cannot be told; save it as UTF-8") from None
-
-
-def _telling(content: bytes, size: int = 4_000) -> bytes:
-    """The first lines that are not plain ASCII, as many as tell the encoding."""
-    lines: list[bytes] = []
-    for line in content.splitlines():
-        if not line.isascii():
-            lines.append(line)
-            size -= len(line)
-        if size < 0:
-            break
-    return b"\n".join(lines)
-
-
-def _plain(content: bytes) -> tuple[str, str | None]:
-    text = decode(content)
-    first = next((line.strip() for line in text[:TITLE_WITHIN].splitlines() if line.strip()), "")
-    return text, first if 0 < len(first) <= TITLE_CHARACTERS and not first.endswith((".", "!", "?", ":", ";", ",")) else None
-
-
-def _markdown(content: bytes) -> tuple[str, str | None]:
-    text = decode(content)
-    beginning = text[:TITLE_WITHIN]
-    return text, next((heading_name(beginning, block) for block in blocks(beginning) if block.level == 1), None)
-
-
-READERS: dict[str, Callable[[bytes], tuple[str, str | None]]] = {".txt": _plain, ".md": _markdown, ".markdown": _markdown}
-"""Suffix to reader: from a file's bytes to its text and its title, if it tells one."""
+"""How files of a kind begin, and the suffixes that such files rightly have."""
+_PAGE = re.compile(rb"\s*(?:<!doctype html|<html)\b", re.IGNORECASE)
+_BINARY = _ZIPPED | _OLE | {".pdf", *PICTURES}
+_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def fingerprint(content: bytes) -> str:
@@ -112,8 +100,40 @@ def read(content: bytes, source: str, root: str) -> Document:
     suffix = Path(source).suffix.lower()
     reader = READERS.get(suffix)
     if reader is None:
-        raise UnreadableDocument(f"files ending in '{suffix or source}' cannot be read yet; these can: {', '.join(sorted(READERS))}")
-    text, title = reader(content)
-    if not text.strip():
+        shown = "".join(filter(str.isprintable, suffix))[:20]
+        raise UnreadableDocument(f"files ending in '{shown}' cannot be read; these can: {READABLE}")
+    if not content.strip():
         raise UnreadableDocument("it holds no text")
-    return Document(id=document_id(root, source), source=source, title=title or Path(source).stem, text=text, fingerprint=fingerprint(content))
+    _check_kind(content, suffix)
+    reading = reader(content)
+    title = " ".join((reading.title or Path(source).stem).split()) or "Untitled"
+    if not reading.text.strip():
+        raise UnreadableDocument("it holds no text")
+    return Document(
+        id=document_id(root, source),
+        source=source,
+        # SQLite and UTF-8 take neither NUL nor half a surrogate pair; one character stands for another, so every offset holds.
+        title=_NOT_STORABLE.sub("\ufffd", title),
+        text=_NOT_STORABLE.sub("\ufffd", reading.text),
+        fingerprint=fingerprint(content),
+        size=len(content),
+        titled=bool(reading.title),
+        pages=reading.pages,
+        furniture=reading.furniture,
+    )
+
+
+def _check_kind(content: bytes, suffix: str) -> None:
+    """Refuses a file whose bytes are plainly of another kind than its name says."""
+    beginning = content[:1024]
+    for pattern, kind, suffixes in _SIGNATURES:
+        if pattern.match(beginning):
+            if suffix in suffixes:
+                return
+            # Text about PDF files may well quote how they begin.
+            if kind == "a PDF" and not beginning.startswith(b"%PDF-"):
+                continue
+            raise UnreadableDocument(f"it is {kind}, whatever its name says")
+    if suffix in _BINARY:
+        kind = "a web page" if _PAGE.match(content[:1024].removeprefix(b"\xef\xbb\xbf")) else f"no {suffix} file"
+        raise UnreadableDocument(f"it is {kind}, whatever its name says")

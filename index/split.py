@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from index.types import Document, Passage, Span
 from index.words import FUNCTION_WORDS
@@ -21,6 +23,13 @@ SENTENCE_CHARACTERS = 600
 
 HEADING_CHARACTERS = 120
 """A heading is named by no more than this: the names travel with every passage below it."""
+
+CODE = frozenset(
+    """.py .pyi .js .mjs .ts .tsx .jsx .java .kt .kts .scala .groovy .c .h .cc .cpp .hpp .cs .go .rs .rb .php .swift .m .mm .pl .pm .lua .r .jl .dart .ex
+    .exs .erl .hs .ml .clj .el .vb .fs .sql .sh .bash .zsh .fish .ps1 .bat .css .scss .less .vue .svelte .yaml .yml .toml .ini .cfg .conf .properties
+    .env .tex .bib .log .diff .patch .proto .graphql .tf .cmake .gradle""".split()  # noqa: SIM905
+)
+"""Suffixes of source code, where `#` opens a comment, not a heading, and a line is a line."""
 
 _ABBREVIATIONS = frozenset(
     """mr mrs ms dr prof sr jr st mt gen col lt sgt capt rev hon gov sen rep pres vs etc al cf eg ie e.g i.e a.m p.m no nos vol vols ch sec fig
@@ -36,6 +45,7 @@ _SPACE = re.compile(r"\s*")
 _OPENS = re.compile(r"\s+[\"'“‘«(\[—–\-]*\s*(?=(\S))(\w{0,20})")
 _HEADING = re.compile(r"(#{1,6})\s+\S")
 _ITEM = re.compile(r"\s*(?:[-*+•–—]|\d{1,3}[.)])\s+\S")
+_ROW = re.compile(r"[^:;|]{1,80}: [^;|]*; [^:;|]{1,80}: |[^|]{1,200} \| ")
 _FENCE = re.compile(r"\s*(?:`{3,}[^`]*$|~~~)")
 
 
@@ -66,11 +76,11 @@ def _wrap_width(lengths: list[int]) -> int:
     return wide if 40 <= wide <= 120 and ordered[-1] <= wide * 1.5 and full >= len(lengths) * 0.4 else 0
 
 
-def blocks(text: str) -> list[Block]:
-    """The text's blocks in order. A newline ends a block, except inside a paragraph that was wrapped by hand."""
+def blocks(text: str, code: bool = False) -> list[Block]:
+    """The text's blocks in order. A newline ends a block, except inside a paragraph that was wrapped by hand; `code` has lines alone, and no headings."""
     lines = list(_lines(text))
     newline = "\n" if "\n" in text else "\r"
-    width = _wrap_width([line.end - line.start for line in lines])
+    width = 0 if code else _wrap_width([line.end - line.start for line in lines])
     found: list[Block] = []
     paragraph = 0
     fenced = False
@@ -81,17 +91,20 @@ def blocks(text: str) -> list[Block]:
         if previous is None or text.count(newline, previous.end, line.start) > 1:
             paragraph += 1
             joinable = False
-        heading = None if fenced else _HEADING.match(content)
+        heading = None if fenced or code else _HEADING.match(content)
         fence = bool(_FENCE.match(content))
-        starts = heading or fence or fenced or _ITEM.match(content) or content.startswith("|")
+        row = content.startswith("|") or bool(_ROW.match(content))
+        starts = heading or fence or fenced or row or _ITEM.match(content)
         if joinable and not starts and found and width and previous is not None and previous.end - previous.start >= width * 0.6:
             last = found[-1]
             found[-1] = Block(Span(last.span.start, line.end), last.level, last.paragraph)
         else:
             found.append(Block(line, len(heading.group(1)) if heading else 0, paragraph))
-        joinable = not (heading or fence or fenced)
+        joinable = not (heading or fence or fenced or row)
         fenced ^= fence
         previous = line
+    if code:
+        return found
     return [_plain_heading(text, block, following) for block, following in zip(found, [*found[1:], None], strict=False)]
 
 
@@ -106,6 +119,7 @@ def _plain_heading(text: str, block: Block, following: Block | None) -> Block:
         or re.search(r"[.!;:,…。！？]['\"”’)]*$", content)
         or _ITEM.match(content)
         or content.startswith(("|", "-", "*"))
+        or _ROW.match(content)
         or following.span.end - following.span.start < len(content)
         or len(content.split()) > 14
     ):
@@ -185,8 +199,23 @@ def passage_id(document_id: str, span: Span, text: str) -> str:
     return hashlib.blake2b(f"{document_id}\0{span.start}\0{span.end}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
+def _pages(document: Document, span: Span) -> tuple[tuple[int, int], ...]:
+    """Where pages begin within a span: the page that it begins on, and each that begins inside it."""
+    if not document.pages:
+        return ()
+    first = max(1, bisect_right(document.pages, span.start))
+    last = max(first, bisect_left(document.pages, span.end))
+    return ((span.start, first), *((document.pages[page - 1], page) for page in range(first + 1, last + 1)))
+
+
+def _is_furniture(span: Span, furniture: Sequence[Span]) -> bool:
+    """Whether a span touches furniture; a binary search, as pages can have thousands of parts."""
+    after = bisect_left(furniture, span.end, key=lambda part: part.start)
+    return after > 0 and furniture[after - 1].end > span.start
+
+
 def split(document: Document, size: int = PASSAGE_CHARACTERS) -> list[Passage]:
-    """The document's passages in order: whole sentences, at most `size` characters where sentences allow, never across a heading."""
+    """The document's passages in order: whole sentences, at most `size` characters where sentences allow, never across a heading or furniture."""
     text = document.text
     trail: list[tuple[int, str]] = []
     found: list[Passage] = []
@@ -198,12 +227,14 @@ def split(document: Document, size: int = PASSAGE_CHARACTERS) -> list[Passage]:
         span = Span(held[0].start, held[-1].end)
         quoted = text[span.start : span.end]
         heading = " > ".join(name for _, name in trail)
-        found.append(Passage(passage_id(document.id, span, quoted), document.id, document.source, document.title, heading, span, quoted))
+        identifier = passage_id(document.id, span, quoted)
+        found.append(Passage(identifier, document.id, document.source, document.title, heading, span, quoted, _pages(document, span)))
         held.clear()
 
+    code = PurePosixPath(document.source).suffix.lower() in CODE
     after_heading = False
-    for block in blocks(text):
-        if block.level:
+    for block in blocks(text, code):
+        if block.level and not _is_furniture(block.span, document.furniture):
             if not after_heading:
                 close()
             name = heading_name(text, block)
@@ -211,9 +242,13 @@ def split(document: Document, size: int = PASSAGE_CHARACTERS) -> list[Passage]:
             if name and name != document.title:
                 trail.append((block.level, name))
         for sentence in _cut(text, block.span):
+            if _is_furniture(sentence, document.furniture):
+                close()
+                continue
             if held and sentence.end - held[0].start > size:
                 close()
             held.append(sentence)
         after_heading = bool(block.level)
     close()
-    return found
+    # A page that is all furniture was judged wrongly: better to search menus than to find nothing.
+    return found or (split(replace(document, furniture=()), size) if document.furniture else [])

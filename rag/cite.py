@@ -433,4 +433,5 @@ def without_marks(text: str) -> str:
 
 
 def _citation(number: int, passage: Passage, span: Span, text: str) -> Citation:
-    return Citation(number, passage.document_id, passage.title, passage.source, None, span.start, span.end, text[span.start : span.end])
+    page = max((page for offset, page in passage.pages if offset <= span.start), default=None)
+    return Citation(number, passage.document_id, passage.title, passage.source, page, span.start, span.end, text[span.start : span.end])

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.errors import UnreadableDocument
-from index.read import TITLE_CHARACTERS, decode, document_id, fingerprint, read
+from index.formats.text import TITLE_CHARACTERS, decode
+from index.read import document_id, fingerprint, read
 from index.split import split
 
 TEXT = "Grüße\r\nЗдравствуй, 世界 🎉\r\n\r\nEnd\n"
@@ -61,7 +62,7 @@ def test_large_files_of_an_older_encoding_are_guessed_in_no_time() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "binary"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "PNG picture"),
         ("UTF-16 without a mark".encode("utf-16-le"), "binary"),
         (b"\xef\xbb\xbfwith a mark \x00 and a null", "binary"),
         ("a\x00b".encode("utf-16"), "binary"),
@@ -81,10 +82,15 @@ def test_what_is_no_text_is_refused_with_its_reason(content: bytes, reason: str)
         read(content, "a.txt", "root")
 
 
-@pytest.mark.parametrize("source", ["a.exe", "archive.tar.gz", "Makefile", "folder.md/file", "a.md~", ".md"])
+@pytest.mark.parametrize("source", ["a.exe", "archive.tar.gz", "folder.md/file.xyz", "a.md~"])
 def test_unknown_suffixes_are_refused_and_the_known_named(source: str) -> None:
-    with pytest.raises(UnreadableDocument, match=r"cannot be read yet; these can: .*\.md"):
+    with pytest.raises(UnreadableDocument, match=r"cannot be read; these can: .*\.md"):
         read(b"text", source, "root")
+
+
+@pytest.mark.parametrize("source", ["Makefile", "folder.md/LICENSE", ".md"])
+def test_files_without_a_suffix_are_read_as_text(source: str) -> None:
+    assert read(b"text", source, "root").text == "text"
 
 
 def test_the_case_of_a_suffix_does_not_matter() -> None:

@@ -1,0 +1,130 @@
+"""Every real file of the public sample sets, and every naughty string, through `index.read.read`: indexed or rejected with a reason, never anything else.
+
+`python tests/test_files.py` prints what becomes of each file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from index.errors import UnreadableDocument
+from index.read import read
+from index.split import split
+from index.types import Document
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = Path(os.environ.get("CITEWELL_BENCH") or ROOT.parent / "shared" / "bench") / "files"
+NEEDED = pytest.mark.skipif(not FILES.is_dir(), reason="no sample files: set CITEWELL_BENCH to the folder of public sets")
+SAMPLES = sorted(path for path in FILES.rglob("*") if path.is_file()) if FILES.is_dir() else []
+SECONDS = 60
+KINDS = (".txt", ".md", ".html", ".csv", ".tsv", ".json", ".jsonl", ".eml", ".xml", "")
+
+
+def outcome(content: bytes, source: str) -> Document | str:
+    """The document in a file's bytes, or the reason why there is none."""
+    try:
+        return read(content, source, "root")
+    except UnreadableDocument as reason:
+        return str(reason)
+
+
+def naughty_strings() -> list[str]:
+    """The 515 strings of the big list of naughty strings."""
+    strings: list[str] = json.loads((FILES / "blns" / "blns.json").read_text(encoding="utf-8"))
+    return strings
+
+
+def check(found: Document | str) -> None:
+    """Passages are exact slices of a text that can be stored, and reasons are sentences."""
+    if isinstance(found, str):
+        assert 10 < len(found) < 400
+        assert "\n" not in found
+        assert not any(name in found for name in ("Error", "Exception", "Traceback", "object at"))
+        return
+    assert found.text.strip()
+    assert found.title
+    found.text.encode("utf-8")
+    found.title.encode("utf-8")
+    assert "\0" not in found.text
+    for passage in split(found):
+        assert found.text[passage.span.start : passage.span.end] == passage.text
+        assert passage.text.strip()
+    assert list(found.pages) == sorted(found.pages)
+    assert all(0 <= start <= len(found.text) for start in found.pages)
+    end = 0
+    for span in found.furniture:
+        assert end <= span.start < span.end <= len(found.text)
+        end = span.end
+
+
+@NEEDED
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.relative_to(FILES).as_posix())
+def test_every_file_is_indexed_or_rejected_with_a_reason(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without OCR, which has tests of its own: the scans among them take half a minute.
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    started = time.process_time()
+    check(outcome(path.read_bytes(), path.relative_to(FILES).as_posix()))
+    assert time.process_time() - started < SECONDS
+
+
+@NEEDED
+def test_the_samples_are_all_there() -> None:
+    assert len(SAMPLES) >= 156
+
+
+@NEEDED
+@pytest.mark.parametrize("suffix", KINDS)
+def test_naughty_strings_are_read_as_content(suffix: str) -> None:
+    written = {
+        ".eml": lambda string: f"Subject: {string}\nFrom: {string}\n\n{string}",
+        ".html": lambda string: f"<title>{string}</title><p title='{string}'>{string}",
+        ".xml": lambda string: f"<a title='{string}'>{string}</a>",
+        ".json": lambda string: json.dumps({string: [string, {string: string}]}),
+        ".csv": lambda string: f"name,said\nAnn,{string}\nBob,{string}\n",
+    }.get(suffix, lambda string: f"Some words.\n{string}\n")
+    for string in naughty_strings():
+        if suffix != ".html":
+            check(outcome(string.encode("utf-8", "surrogatepass"), f"naughty{suffix}"))
+        check(outcome(written(string).encode("utf-8", "surrogatepass"), f"naughty{suffix}"))
+
+
+@NEEDED
+def test_naughty_strings_are_only_names_as_names() -> None:
+    for string in naughty_strings():
+        for name in (string, f"{string}.md", f"../{string}/{string}.txt", f"/etc/{string}.csv"):
+            found = outcome(b"Some words.", name)
+            check(found)
+            if isinstance(found, Document):
+                assert (found.source, found.text) == (name, "Some words.")
+
+
+def main() -> None:
+    """Prints a table of what became of each file."""
+    rows = []
+    for path in SAMPLES:
+        started = time.perf_counter()
+        found = outcome(path.read_bytes(), path.relative_to(FILES).as_posix())
+        taken = time.perf_counter() - started
+        if isinstance(found, Document):
+            pages = f", pages: {len(found.pages)}" if found.pages else ""
+            marked = f", pieces of furniture: {len(found.furniture)}" if found.furniture else ""
+            rows.append((path, f"indexed: {len(found.text):,} characters{pages}{marked}", taken))
+        else:
+            rows.append((path, f"rejected: {found}", taken))
+    sys.stdout.write("| source | outcome | seconds |\n|---|---|---:|\n")
+    for path, said, taken in rows:
+        sys.stdout.write(f"| {path.relative_to(FILES).as_posix()} | {said} | {taken:.2f} |\n")
+    indexed = sum(said.startswith("indexed") for _, said, _ in rows)
+    sys.stdout.write(f"\n{len(rows)} files: {indexed} indexed, {len(rows) - indexed} rejected\n")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()
