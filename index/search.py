@@ -32,7 +32,8 @@ def search(store: Store, embedder: Embedder, question: str, limit: int = 5, docu
     chosen = None if documents is None else _resolve(store, documents)
     by_words = store.matching(question, POOL, chosen)
     by_meaning = store.nearest(embedder.embed([question])[0], POOL, chosen)
-    similarity = dict(by_meaning)
+    # Rounded: the last digits depend on how many passages were compared in one go.
+    similarity = {identifier: round(cosine, 6) for identifier, cosine in by_meaning}
     ranked = fuse([[identifier for identifier, _ in by_meaning], [identifier for identifier, _ in by_words]], [1.0, 1.0])[:limit]
     passages = store.passages([identifier for identifier, _ in ranked])
     return [Hit(passages[identifier], score, similarity.get(identifier)) for identifier, score in ranked if identifier in passages]

@@ -1,96 +1,83 @@
-"""The store: SQLite holds the truth, Chroma an index of its vectors that can be rebuilt at will.
+"""The store: SQLite holds the truth, the vector index is derived from it.
 
-One SQLite transaction makes a document visible or gone: text, passages, vectors, words and the list of what Chroma has still to learn
-(`pending`) change together.
-Chroma is brought up to date afterwards; where it is broken, missing or behind, it is rebuilt from the vectors in SQLite into a new folder.
+One SQLite transaction makes a document visible or gone: text, passages, vectors, words and the list of what the vector index has still to learn
+(`pending`) change together. The index is told afterwards; where it is broken, missing or behind, it is rebuilt from SQLite in the background.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
-import shutil
-import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from index.errors import CitewellError, EmbedderChanged, StoreDamaged, StoreError, StoreInUse, StoreTooNew
-from index.types import Document, DocumentInfo, Passage, Span
+from index.database import CHANGES, NAME, SEAL, Database, batches, read_changes
+from index.errors import EmbedderChanged, StoreDamaged, StoreError, StoreInUse, StoreTooNew
+from index.salvage import kept_aside, make_sure
+from index.schema import (
+    DOCUMENT,
+    PASSAGES,
+    VERSION,
+    create,
+    insert_document,
+    insert_vectors,
+    migrate,
+    now,
+    read_document,
+    read_passage,
+    remove_document,
+    set_meta,
+)
+from index.schema import Entry as Entry
+from index.seal import write_seal
+from index.types import Document, DocumentInfo, Known, Passage, Rejection, Span
+from index.vectors import State, VectorIndex
 from index.words import content_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION = 1
-COLLECTION = "passages"
-
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE documents (
-  id TEXT PRIMARY KEY, root TEXT NOT NULL, source TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL,
-  fingerprint TEXT NOT NULL, indexed_at TEXT NOT NULL, UNIQUE (root, source));
-CREATE TABLE passages (
-  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, document_id TEXT NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
-  start_at INTEGER NOT NULL, end_at INTEGER NOT NULL, heading TEXT NOT NULL, content_key BLOB NOT NULL, vector BLOB NOT NULL);
-CREATE INDEX passages_of_document ON passages (document_id, start_at);
-CREATE INDEX passages_by_content ON passages (content_key);
-CREATE VIRTUAL TABLE words USING fts5 (context, text, tokenize = 'porter unicode61 remove_diacritics 2');
-CREATE TABLE pending (passage_id TEXT PRIMARY KEY);
-CREATE TABLE rejected (root TEXT NOT NULL, source TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (root, source));
-"""
-
-PASSAGE_COLUMNS = (
-    "p.number, p.id, p.document_id, d.source, d.title, p.heading, p.start_at, p.end_at, substr(d.text, p.start_at + 1, p.end_at - p.start_at)"
-)
-
 QUERY_WORDS = 300
 """Of a longer question, so many different words are searched for."""
 
+EMBEDDED_AT_ONCE = 64
+
 log = logging.getLogger(__name__)
 
-
-class _IndexBroken(StoreError):
-    """Chroma failed; SQLite still holds everything, so the answer is to rebuild."""
+_open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
-@contextmanager
-def _chroma() -> Iterator[None]:
-    """Gives whatever Chroma raises one name. Its Rust panics are no Exceptions."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit, CitewellError):
-        raise
-    except BaseException as error:
-        raise _IndexBroken(
-            f"The vector index cannot be used ({type(error).__name__}: {error}). "
-            "Your documents are safe: check the free disk space and open the store again."
-        ) from error
+@atexit.register
+def _close_stores() -> None:
+    """A process that ends without closing its stores ends their threads first, as they would otherwise be cut off inside Chroma."""
+    for store in list(_open_stores):
+        store.close()
 
 
 class Store:
     """Documents, passages and their vectors in one folder, owned by one process at a time.
 
-    Raises on opening: StoreInUse (another process owns the folder), StoreTooNew, StoreDamaged, EmbedderChanged, StoreError (folder cannot be
-    written). Everything raises StoreError once the store is closed.
+    Opening returns as soon as words can be searched; `index_state` and `notices()` tell how far the vectors are, and what damage was found.
+    With `reembed`, a store whose vectors are of another embedding model opens nevertheless: words answer until replace_vectors() is through.
+    Raises on opening: StoreInUse (another process owns the folder), StoreTooNew, EmbedderChanged, StoreError (the folder cannot be read or written).
+    Everything raises StoreError once the store is closed, and StoreDamaged where a file is damaged under the open store.
     """
 
-    def __init__(self, folder: Path, embedder_identity: str) -> None:
+    def __init__(self, folder: Path, embedder_identity: str, reembed: bool = False) -> None:
         self.folder = folder
-        self._local = threading.local()
-        self._connections: list[tuple[threading.Thread, sqlite3.Connection]] = []
-        self._connecting = threading.Lock()
-        self._client: Any = None
-        self._collection: Any = None
-        self._writing = threading.RLock()
-        self._closed = False
+        self._database = Database(folder / NAME)
+        self._index: VectorIndex | None = None
+        self._process = os.getpid()
+        self._closing = threading.Lock()
         self._lock = FileLock(folder / "lock", thread_local=False)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -102,12 +89,12 @@ class Store:
             self._lock.release()
             raise StoreError(f"The data folder {folder} cannot be written ({error.strerror}). Choose another with CITEWELL_DATA_DIR.") from error
         try:
-            self._open_sqlite(embedder_identity)
-            self._open_chroma()
-            self._catch_up()
+            make_sure(folder, embedder_identity)
+            self._open(embedder_identity, reembed)
         except BaseException:
             self.close()
             raise
+        _open_stores.add(self)
 
     # Opening and closing
 
@@ -117,264 +104,298 @@ class Store:
 
     def announce(self, address: str) -> None:
         """Leaves the address at which this process answers, for others who want the same store."""
-        if self._closed:
-            raise self._closed_error()
+        self._database.rows("SELECT 1")
         scratch = self._owner_file.with_suffix(".new")
         scratch.write_text(json.dumps({"pid": os.getpid(), "address": address}), encoding="utf-8")
         os.replace(scratch, self._owner_file)
 
     def close(self) -> None:
-        """Gives the folder back. Safe to call twice."""
-        if self._closed:
+        """Gives the folder back, its files sealed. Safe to call twice."""
+        # A child that was forked off must not give away what is its parent's.
+        if self._process != os.getpid():
             return
-        with self._writing, self._connecting:
-            self._closed = True
-            for thread, connection in self._connections:
-                # One that another thread may be reading from closes itself when that thread lets go of it; closing it here could crash the process.
-                if thread is threading.current_thread() or not thread.is_alive():
-                    with suppress(sqlite3.Error):
-                        connection.close()
-            self._connections.clear()
-            self._disconnect_chroma()
+        with self._closing:
+            if self._database.closed:
+                return
+            index, self._index = self._index, None
+            ended = index is None or index.close()
+            self._database.close()
+            if ended and index is not None and not self._database.damaged:
+                self._seal()
+            with suppress(OSError):
+                self._owner_file.unlink(missing_ok=True)
+            self._lock.release()
+
+    def _seal(self) -> None:
+        log_file = self.folder / f"{NAME}-wal"
         with suppress(OSError):
-            self._owner_file.unlink(missing_ok=True)
-        self._lock.release()
+            # What could not be moved from the log into the file is no part of what a seal over the file speaks for.
+            if not (self.folder / SEAL).exists() and not (log_file.exists() and log_file.stat().st_size):
+                write_seal(self.folder / SEAL, [self.folder / NAME], NAME)
 
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        """This thread's connection. Those of threads that have ended are closed when a new one is made."""
-        if self._closed:
-            raise self._closed_error()
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            with self._connecting:
-                if self._closed:
-                    raise self._closed_error()
-                connection = sqlite3.connect(self.folder / "citewell.sqlite3", isolation_level=None, check_same_thread=False, timeout=30)
-                for _, old in [pair for pair in self._connections if not pair[0].is_alive()]:
-                    old.close()
-                self._connections = [pair for pair in self._connections if pair[0].is_alive()]
-                self._connections.append((threading.current_thread(), connection))
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            self._local.connection = connection
-        return connection
-
-    @staticmethod
-    def _closed_error() -> StoreError:
-        return StoreError("This store has been closed; open it again with open_assistant().")
-
-    def _rows(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        """All rows of a query. Raises StoreDamaged where the file cannot be read."""
-        try:
-            return self._connection.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            if self._closed:
-                raise self._closed_error() from error
-            raise StoreDamaged(
-                f"The store's file {self.folder / 'citewell.sqlite3'} cannot be read ({error}). "
-                f"Move the folder {self.folder} aside and sync your documents again."
-            ) from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._writing:
-            connection = self._connection
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise StoreError(
-                    f"The store in {self.folder} could not be written ({error}). Nothing was changed. Check the free disk space."
-                ) from error
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise
-
-    def _open_sqlite(self, embedder_identity: str) -> None:
-        version = self._rows("PRAGMA user_version")[0][0]
+    def _open(self, embedder_identity: str, reembed: bool) -> None:
+        version = self._database.rows("PRAGMA user_version")[0][0]
         if version > VERSION:
             raise StoreTooNew(
                 f"The store in {self.folder} was written by a newer Citewell (format {version}; this one knows {VERSION}). "
                 "Update Citewell, or set another CITEWELL_DATA_DIR."
             )
         if version == 0:
-            with self._transaction() as connection:
-                for statement in SCHEMA.split(";\n"):
-                    if statement.strip():
-                        connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {VERSION}")
-                connection.execute("INSERT INTO meta VALUES ('embedder', ?)", (embedder_identity,))
-        made_by = self._meta("embedder")
-        if made_by != embedder_identity:
-            if self.passage_count():
-                raise EmbedderChanged(
-                    f"The store in {self.folder} was made with the embedding model '{made_by}', but '{embedder_identity}' is set. "
-                    "Set CITEWELL_EMBEDDER back, or choose another CITEWELL_DATA_DIR and sync again."
-                )
-            with self._transaction() as connection:
-                connection.execute("INSERT OR REPLACE INTO meta VALUES ('embedder', ?)", (embedder_identity,))
-
-    def _meta(self, key: str) -> str | None:
-        rows = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
-        return rows[0][0] if rows else None
-
-    # Chroma
-
-    def _open_chroma(self) -> None:
-        current = self._meta("chroma")
-        for leftover in self.folder.glob("chroma-*"):
-            if leftover.name != current:
-                shutil.rmtree(leftover, ignore_errors=True)
-        if current is not None and (self.folder / current).is_dir():
-            try:
-                self._connect_chroma(self.folder / current)
-                return
-            except _IndexBroken as error:
-                log.warning("%s It is being rebuilt from the store.", error)
-        self._rebuild()
-
-    def _connect_chroma(self, folder: Path) -> None:
-        import chromadb
-
-        self._disconnect_chroma()
-        with _chroma():
-            self._client = chromadb.PersistentClient(str(folder), settings=chromadb.Settings(anonymized_telemetry=False))
-            # sync_threshold: below it Chroma never rewrites its index files, which a kill would leave broken.
-            self._collection = self._client.get_or_create_collection(
-                COLLECTION, embedding_function=None, configuration={"hnsw": {"space": "cosine", "sync_threshold": 1_000_000, "ef_search": 200}}
+            with self._database.transaction() as connection:
+                create(connection)
+                set_meta(connection, "embedder", embedder_identity)
+        elif version < VERSION:
+            log.info("The store in %s is taken over from version %d.", self.folder, version)
+            with self._database.transaction() as connection:
+                migrate(connection)
+        # Never fewer than were noted: an older note beside a newer file is right, a newer one beside an older file is a loss.
+        self._database.changes = max(int(self._database.meta("changes") or 0), read_changes(self.folder / CHANGES))
+        made_by = self._database.meta("embedder")
+        if made_by != embedder_identity and not self.passage_count():
+            with self._database.transaction() as connection:
+                connection.execute("DELETE FROM vectors")
+                connection.execute("DELETE FROM next_vectors")
+                set_meta(connection, "embedder", embedder_identity)
+        elif made_by != embedder_identity and not reembed:
+            raise EmbedderChanged(
+                f"The store in {self.folder} was made with the embedding model '{made_by}', but '{embedder_identity}' is set. "
+                "`citewell reembed` makes new vectors of all passages; or set CITEWELL_EMBEDDER back."
             )
+        self._embedder = self._database.meta("embedder")
+        self._index = VectorIndex(self.folder, self._database, withheld=self._embedder != embedder_identity)
 
-    def _disconnect_chroma(self) -> None:
-        client, self._client, self._collection = self._client, None, None
-        if client is not None:
-            with suppress(StoreError), _chroma():
-                client.close()
+    @property
+    def _vectors(self) -> VectorIndex:
+        index = self._index
+        if index is None:
+            raise self._database.closed_error()
+        return index
 
-    def _rebuild(self) -> None:
-        """A new Chroma folder, to be filled from the vectors in SQLite by _tell_chroma; the old one goes."""
-        old = self._meta("chroma")
-        name = f"chroma-{int(old.rpartition('-')[2]) + 1 if old else 1}"
-        shutil.rmtree(self.folder / name, ignore_errors=True)
-        self._connect_chroma(self.folder / name)
-        with self._transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO meta VALUES ('chroma', ?)", (name,))
-            connection.execute("INSERT OR IGNORE INTO pending SELECT id FROM passages")
-        if old:
-            shutil.rmtree(self.folder / old, ignore_errors=True)
+    @property
+    def index_state(self) -> State:
+        """What the vector index does: "opening", "ready", "rebuilding" or "failed"."""
+        return self._vectors.state
 
-    def _catch_up(self) -> None:
-        """Tells Chroma everything in `pending`, and rebuilds it where it fails or does not hold what the store holds."""
-        with self._writing:
-            try:
-                self._tell_chroma()
-                with _chroma():
-                    held = self._collection.count()
-                if held == self.passage_count():
-                    return
-                log.warning("The vector index holds %d passages and the store %d; it is being rebuilt.", held, self.passage_count())
-            except _IndexBroken as error:
-                log.warning("%s It is being rebuilt from the store.", error)
-            self._rebuild()
-            self._tell_chroma()
+    def wait_for_index(self, seconds: float) -> State:
+        """Waits until the vector index is ready or has failed, at most so long; returns its state."""
+        return self._vectors.wait(seconds)
 
-    def _tell_chroma(self) -> None:
-        """Doing it twice is harmless, so a kill in the middle is too."""
-        with _chroma():
-            limit = min(5_000, self._client.get_max_batch_size())
-        while ids := [row[0] for row in self._rows("SELECT passage_id FROM pending LIMIT ?", (limit,))]:
-            marks = ",".join("?" * len(ids))
-            known = self._rows(f"SELECT id, vector, document_id FROM passages WHERE id IN ({marks})", ids)
-            gone = list(set(ids) - {row[0] for row in known})
-            with _chroma():
-                if known:
-                    self._collection.upsert(
-                        ids=[row[0] for row in known],
-                        embeddings=[np.frombuffer(row[1], dtype=np.float32) for row in known],
-                        metadatas=[{"document": row[2]} for row in known],
-                    )
-                if gone:
-                    self._collection.delete(ids=gone)
-            with self._transaction() as connection:
-                connection.execute(f"DELETE FROM pending WHERE passage_id IN ({marks})", ids)
+    def notices(self) -> tuple[str, ...]:
+        """What a user should know about the store now, in whole sentences."""
+        said = []
+        index = self._vectors
+        if index.withheld:
+            said.append(
+                "The passages' vectors are of another embedding model; until `citewell reembed` has made new ones, answers come from word search alone."
+            )
+        elif index.state == "rebuilding":
+            meanwhile = "answers take a little longer" if index.answers_meanwhile() else "answers come from word search alone"
+            said.append(f"The vector index is being rebuilt ({100 * index.progress:.0f} %); until then {meanwhile}.")
+        elif index.state == "failed":
+            meanwhile = "answers take a little longer" if index.answers_meanwhile() else "answers come from word search alone"
+            said.append(
+                f"The vector index cannot be built ({index.reason}); {meanwhile}. Your documents are safe: check the free disk space, and start Citewell again."
+            )
+        lost: dict[str, list[str]] = {}
+        for root, source in self._database.rows("SELECT root, source FROM lost ORDER BY root, source"):
+            lost.setdefault(root, []).append(source)
+        for root, sources in lost.items():
+            count = sum(map(bool, sources))
+            if count == 1:
+                said.append(f"1 document was damaged on disk and dropped; sync its folder again: {root}")
+            elif count:
+                said.append(f"{count} documents were damaged on disk and dropped; sync their folder again: {root}")
+            if "" in sources and root:
+                said.append(f"The store was damaged on disk, and the last changes may be lost; sync this folder again: {root}")
+            elif "" in sources and len(lost) == 1:
+                said.append("The store was damaged on disk, and what it held may be lost; sync your folders again.")
+        kept = kept_aside(self.folder)
+        if kept:
+            said.append(f"Files that others took the place of were kept in {', '.join(map(str, kept))}; delete them when nothing is missing.")
+        return tuple(said)
 
     # Writing
 
     def put(self, document: Document, root: str, passages: Sequence[Passage], keys: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
-        """Makes a document visible, in place of the version before it. `keys` are the passages' content keys, `vectors` one row a passage."""
-        with self._transaction() as connection:
-            self._remove_rows(connection, document.id)
-            connection.execute("DELETE FROM rejected WHERE root = ? AND source = ?", (root, document.source))
-            connection.execute(
-                "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    document.id,
-                    root,
-                    document.source,
-                    document.title,
-                    document.text,
-                    document.fingerprint,
-                    datetime.now(UTC).isoformat(timespec="seconds"),
-                ),
-            )
-            for passage, key, vector in zip(passages, keys, vectors, strict=True):
-                number = connection.execute(
-                    "INSERT INTO passages (id, document_id, start_at, end_at, heading, content_key, vector) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        passage.id,
-                        document.id,
-                        passage.span.start,
-                        passage.span.end,
-                        passage.heading,
-                        key,
-                        np.asarray(vector, dtype=np.float32).tobytes(),
-                    ),
-                ).lastrowid
-                connection.execute(
-                    "INSERT INTO words (rowid, context, text) VALUES (?, ?, ?)", (number, f"{document.title} {passage.heading}", passage.text)
-                )
-                connection.execute("INSERT OR IGNORE INTO pending VALUES (?)", (passage.id,))
-        self._catch_up()
+        """Makes one document visible, in place of the version before it; `vectors` has one row a passage."""
+        self.put_many([Entry(document, root, passages, keys)], dict(zip(keys, vectors, strict=True)))
 
-    def reject(self, root: str, source: str, reason: str) -> None:
+    def put_many(self, entries: Sequence[Entry], vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
+        """Makes documents visible, all at once, each in place of the version before it.
+
+        `vectors` holds, by content key, the unit vectors that the store lacks (see known_keys). Raises StoreError, and changes nothing, when a
+        passage's key is in neither.
+        """
+        if self._vectors.withheld:
+            raise StoreError("The store's vectors are of another embedding model. Run `citewell reembed` first; nothing was changed.")
+        indexed_at = now()
+        with self._database.transaction() as connection:
+            insert_vectors(connection, vectors, self._embedder)
+            for entry in entries:
+                insert_document(connection, entry, indexed_at)
+        self._vectors.catch_up()
+
+    def reject(self, root: str, source: str, reason: str, fingerprint: str = "", stamp: str = "", reader: int = 0) -> None:
         """Remembers why a file is not a document; a version indexed earlier goes, as it is not what the folder holds any more."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             for (identifier,) in connection.execute("SELECT id FROM documents WHERE root = ? AND source = ?", (root, source)).fetchall():
-                self._remove_rows(connection, identifier)
-            connection.execute("INSERT OR REPLACE INTO rejected VALUES (?, ?, ?)", (root, source, reason))
-        self._catch_up()
+                remove_document(connection, identifier)
+            connection.execute(
+                "INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?, ?, ?, ?)", (root, source, reason, fingerprint, stamp, reader, now())
+            )
+        self._vectors.catch_up()
 
     def remove(self, document_id: str) -> None:
         """Makes a document gone. Raises KeyError when there is none."""
         self.info(document_id)
-        with self._transaction() as connection:
-            self._remove_rows(connection, document_id)
-        self._catch_up()
+        self.remove_many([document_id])
+
+    def remove_many(self, document_ids: Iterable[str]) -> None:
+        """Makes documents gone, all at once; ids that are no document's are passed over."""
+        with self._database.transaction() as connection:
+            for document_id in document_ids:
+                remove_document(connection, document_id)
+        self._vectors.catch_up()
+
+    def touch(self, root: str, stamps: Mapping[str, str]) -> None:
+        """Notes new stamps of files (source to stamp) whose content was found unchanged."""
+        with self._database.transaction() as connection:
+            for table in ("documents", "rejected"):
+                connection.executemany(
+                    f"UPDATE {table} SET stamp = ? WHERE root = ? AND source = ?", [(stamp, root, source) for source, stamp in stamps.items()]
+                )
 
     def forget_rejected(self, root: str, sources: Iterable[str]) -> None:
         """Drops the notes about rejected files that are no longer in the folder."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.executemany("DELETE FROM rejected WHERE root = ? AND source = ?", [(root, source) for source in sources])
 
-    @staticmethod
-    def _remove_rows(connection: sqlite3.Connection, document_id: str) -> None:
-        connection.execute("INSERT OR IGNORE INTO pending SELECT id FROM passages WHERE document_id = ?", (document_id,))
-        connection.execute("DELETE FROM words WHERE rowid IN (SELECT number FROM passages WHERE document_id = ?)", (document_id,))
-        connection.execute("DELETE FROM documents WHERE id = ?", (document_id,))
+    def forget_unused_vectors(self) -> int:
+        """Drops the vectors that no passage refers to any more; returns how many. For the end of a sync: until then a file that moved finds them."""
+        with self._database.transaction() as connection:
+            return connection.execute("DELETE FROM vectors WHERE content_key NOT IN (SELECT content_key FROM passages)").rowcount
+
+    def finish_sync(self, root: str) -> None:
+        """For the end of a sync that was not cancelled: what damage took of the folder has been read again, and what nothing refers to goes.
+
+        Builds the vector index anew where much was added to it, so that it opens quickly; that takes some 7 seconds for 10,000 passages.
+        """
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM lost WHERE root IN (?, '')", (root,))
+        self.forget_unused_vectors()
+        self._vectors.tidy()
+
+    def replace_vectors(
+        self,
+        embedder_identity: str,
+        texts_of: Callable[[Document, Sequence[Passage]], Sequence[str]],
+        embed: Callable[[Sequence[str]], NDArray[np.float32]],
+        progress: Callable[[int, int], None] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Gives every passage a vector of another embedding model; returns False when it was stopped before the end.
+
+        `texts_of` tells what is embedded of a document's passages, `embed` makes unit vectors of texts. What is made is kept as it comes, so that
+        after a stop or a kill it goes on where it was; in one transaction the new vectors then replace the old. Word search answers all the while.
+        """
+        if self._database.meta("next_embedder") != embedder_identity:
+            with self._database.transaction() as connection:
+                connection.execute("DELETE FROM next_vectors")
+                set_meta(connection, "next_embedder", embedder_identity)
+        self._vectors.withhold()
+        total = int(self._database.rows("SELECT count(DISTINCT content_key) FROM passages")[0][0])
+        for (document_id,) in self._database.rows(
+            "SELECT DISTINCT document_id FROM passages WHERE content_key NOT IN (SELECT content_key FROM next_vectors) ORDER BY document_id"
+        ):
+            rows = self._database.rows(f"{PASSAGES} WHERE p.document_id = ? ORDER BY p.start_at, p.number", (document_id,))
+            passages = [found for row in rows if (found := self._whole(row)) is not None]
+            made = {
+                row[0]
+                for row in self._database.rows(
+                    "SELECT content_key FROM next_vectors WHERE content_key IN (SELECT content_key FROM passages WHERE document_id = ?)",
+                    (document_id,),
+                )
+            }
+            if len(passages) < len(rows):
+                continue
+            texts = dict(zip((row[9] for row in rows), texts_of(self.document(document_id), passages), strict=True))
+            # By length, so that short passages are not padded to the longest of their batch.
+            missing = sorted(((key, text) for key, text in texts.items() if key not in made), key=lambda pair: len(pair[1]))
+            for start in range(0, len(missing), EMBEDDED_AT_ONCE):
+                if progress:
+                    progress(int(self._database.rows("SELECT count(*) FROM next_vectors")[0][0]), total)
+                if stopped():
+                    return False
+                batch = missing[start : start + EMBEDDED_AT_ONCE]
+                vectors = embed([text for _, text in batch])
+                with self._database.transaction() as connection:
+                    insert_vectors(connection, dict(zip((key for key, _ in batch), vectors, strict=True)), embedder_identity, "next_vectors")
+        with self._database.transaction() as connection:
+            if connection.execute("SELECT 1 FROM passages WHERE content_key NOT IN (SELECT content_key FROM next_vectors)").fetchone():
+                raise StoreError("Documents were added while new vectors were made. Run `citewell reembed` again.")
+            connection.execute("DROP TABLE vectors")
+            connection.execute("ALTER TABLE next_vectors RENAME TO vectors")
+            connection.execute("CREATE TABLE next_vectors (content_key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum BLOB NOT NULL)")
+            connection.execute("DELETE FROM meta WHERE key IN ('next_embedder', 'chroma', 'written')")
+            connection.execute("DELETE FROM pending")
+            set_meta(connection, "embedder", embedder_identity)
+        self._embedder = embedder_identity
+        self._vectors.start_again()
+        if progress:
+            progress(total, total)
+        return True
 
     # Reading
 
-    def text(self, document_id: str) -> str:
-        """A document's stored text. Raises KeyError when there is none."""
-        rows = self._rows("SELECT text FROM documents WHERE id = ?", (document_id,))
+    def _one(self, columns: str, document_id: str) -> Sequence[Any]:
+        rows: list[Sequence[Any]] = self._database.rows(f"SELECT {columns} FROM documents WHERE id = ?", (document_id,))
         if not rows:
             raise KeyError(document_id)
-        return str(rows[0][0])
+        return rows[0]
+
+    def text(self, document_id: str) -> str:
+        """A document's stored text. Raises KeyError when there is none, StoreDamaged when it is not what was stored."""
+        return self.document(document_id).text
+
+    def document(self, document_id: str) -> Document:
+        """A document as it was stored. Raises KeyError when there is none, StoreDamaged when it is not what was stored."""
+        row = self._one(f"root, {DOCUMENT}, checksum, text", document_id)
+        found = read_document(row[1:])
+        if found is None:
+            self._drop_damaged(document_id, row[0], row[3])
+            raise StoreDamaged(f"'{row[3]}' was damaged on disk and dropped. Sync its folder again: {row[0]}")
+        return found
+
+    def _whole(self, row: Sequence[Any]) -> Passage | None:
+        """A passage as it was stored; None where damage has changed it, and then its document goes."""
+        found = read_passage(row)
+        if found is None:
+            for root, source in self._database.rows("SELECT root, source FROM documents WHERE id = ?", (row[4],)):
+                self._drop_damaged(row[4], root, source)
+        return found
+
+    def _drop_damaged(self, document_id: str, root: str, source: str) -> None:
+        """Damage under an open store: the document answers no more, and notices() says so. Checked from end to end on the next opening."""
+        self._database.damaged = True
+        log.warning("'%s' of %s was damaged on disk and is dropped.", source, root)
+        with suppress(StoreError):
+            with self._database.transaction() as connection:
+                remove_document(connection, document_id)
+                connection.execute("INSERT OR IGNORE INTO lost VALUES (?, ?)", (root, source))
+            self._vectors.catch_up()
+
+    def furniture(self, document_id: str) -> tuple[Span, ...]:
+        """The parts of a document that are not searched. Raises KeyError when there is no such document."""
+        return tuple(Span(start, end) for start, end in json.loads(self._one("furniture", document_id)[0]))
+
+    def pages(self, document_id: str) -> tuple[int, ...]:
+        """The offsets at which a document's pages or slides begin, empty where the format has none. Raises KeyError when there is no such document."""
+        return tuple(json.loads(self._one("pages", document_id)[0]))
+
+    def document_file(self, document_id: str) -> tuple[str, str, str]:
+        """Where a document comes from: its root, source and fingerprint. Raises KeyError when there is no such document."""
+        root, source, fingerprint = self._one("root, source, fingerprint", document_id)
+        return root, source, fingerprint
 
     def info(self, document_id: str) -> DocumentInfo:
         """What a listing says of one document. Raises KeyError when there is none."""
@@ -384,70 +405,81 @@ class Store:
 
     def documents(self, document_id: str | None = None) -> list[DocumentInfo]:
         """All documents by source, or the one asked for."""
-        where = "" if document_id is None else "WHERE d.id = ?"
-        rows = self._rows(
-            "SELECT d.id, d.source, d.title, length(d.text), (SELECT count(*) FROM passages p WHERE p.document_id = d.id), d.indexed_at "
-            f"FROM documents d {where} ORDER BY d.source, d.root",
+        where = "" if document_id is None else "WHERE id = ?"
+        rows = self._database.rows(
+            f"SELECT id, source, title, length, passages, indexed_at, root, size, json_array_length(pages) FROM documents {where} ORDER BY source, root",
             () if document_id is None else (document_id,),
         )
         return [DocumentInfo(*row) for row in rows]
 
+    def roots(self) -> list[str]:
+        """All synced folders of which there is a document or a rejected file."""
+        return [row[0] for row in self._database.rows("SELECT root FROM documents UNION SELECT root FROM rejected ORDER BY 1")]
+
     def fingerprints(self, root: str) -> dict[str, tuple[str, str]]:
         """What is stored of one synced folder: source to (document id, fingerprint)."""
-        return {row[0]: (row[1], row[2]) for row in self._rows("SELECT source, id, fingerprint FROM documents WHERE root = ?", (root,))}
+        return {row[0]: (row[1], row[2]) for row in self._database.rows("SELECT source, id, fingerprint FROM documents WHERE root = ?", (root,))}
+
+    def known(self, root: str) -> dict[str, Known]:
+        """What is known of every file of one synced folder, documents and rejected ones, by source."""
+        rows = self._database.rows(
+            "SELECT source, id, fingerprint, stamp, reader, '' FROM documents WHERE root = ? "
+            "UNION ALL SELECT source, '', fingerprint, stamp, reader, reason FROM rejected WHERE root = ?",
+            (root, root),
+        )
+        return {row[0]: Known(*row[1:]) for row in rows}
 
     def rejected(self, root: str | None = None) -> dict[str, str]:
         """Files that could not become documents: source to reason."""
-        return dict(self._rows("SELECT source, reason FROM rejected WHERE ? IS NULL OR root = ? ORDER BY source", (root, root)))
+        return {rejection.source: rejection.reason for rejection in self.rejections(root)}
+
+    def rejections(self, root: str | None = None) -> list[Rejection]:
+        """Files that could not become documents, by source; those of one synced folder, or of all."""
+        rows = self._database.rows("SELECT root, source, reason, at FROM rejected WHERE ? IS NULL OR root = ? ORDER BY source, root", (root, root))
+        return [Rejection(*row) for row in rows]
 
     def passage_count(self) -> int:
-        return int(self._rows("SELECT count(*) FROM passages")[0][0])
+        """How many passages there are in all documents."""
+        return int(self._database.rows("SELECT count(*) FROM passages")[0][0])
+
+    def known_keys(self, keys: Iterable[bytes]) -> set[bytes]:
+        """Those of the content keys for which the store has a vector."""
+        found: set[bytes] = set()
+        for batch, marks in batches(keys):
+            found.update(row[0] for row in self._database.rows(f"SELECT content_key FROM vectors WHERE content_key IN ({marks})", batch))
+        return found
 
     def vectors_by_content(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        """Vectors that some passage with the same content has already: content key to vector."""
+        """The vectors that the store has for these content keys."""
         found: dict[bytes, NDArray[np.float32]] = {}
-        for start in range(0, len(keys), 500):
-            batch = list(keys[start : start + 500])
-            rows = self._rows(f"SELECT content_key, vector FROM passages WHERE content_key IN ({','.join('?' * len(batch))})", batch)
+        for batch, marks in batches(keys):
+            rows = self._database.rows(f"SELECT content_key, vector FROM vectors WHERE content_key IN ({marks})", batch)
             found.update((row[0], np.frombuffer(row[1], dtype=np.float32)) for row in rows)
         return found
 
     def passages(self, ids: Sequence[str]) -> dict[str, Passage]:
         """The passages with these ids, those that are gone left out."""
-        rows = self._rows(
-            f"SELECT {PASSAGE_COLUMNS} FROM passages p JOIN documents d ON d.id = p.document_id WHERE p.id IN ({','.join('?' * len(ids))})", list(ids)
-        )
-        return {row[1]: _passage(row) for row in rows}
+        rows = [row for batch, marks in batches(ids) for row in self._database.rows(f"{PASSAGES} WHERE p.id IN ({marks})", batch)]
+        return {found.id: found for row in rows if (found := self._whole(row)) is not None}
 
     def edges(self, document_id: str) -> list[Passage]:
         """A document's first and last passage, where bylines and dates stand; one passage when it has but one."""
-        rows = self._rows(
-            f"SELECT {PASSAGE_COLUMNS} FROM passages p JOIN documents d ON d.id = p.document_id WHERE p.document_id = ? ORDER BY p.start_at",
-            (document_id,),
-        )
-        return [_passage(row) for row in ([rows[0], rows[-1]] if len(rows) > 1 else rows)]
+        ends = [
+            self._database.rows(f"{PASSAGES} WHERE p.document_id = ? ORDER BY p.start_at {order} LIMIT 1", (document_id,))
+            for order in ("ASC", "DESC")
+        ]
+        found = [passage for rows in ends for row in rows if (passage := self._whole(row)) is not None]
+        return list(dict.fromkeys(found))
 
     def nearest(self, vector: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None) -> list[tuple[str, float]]:
-        """Passage ids by meaning, nearest first, with their cosine similarity to the unit `vector`."""
-        if limit < 1 or (document_ids is not None and not document_ids) or not self.passage_count():
-            return []
-        where = None if document_ids is None else {"document": {"$in": list(document_ids)}}
-        try:
-            found = self._query_chroma(vector, limit, where)
-        except _IndexBroken:
-            with self._writing:  # whoever held this may just have mended it
-                try:
-                    found = self._query_chroma(vector, limit, where)
-                except _IndexBroken as error:
-                    log.warning("%s It is being rebuilt from the store.", error)
-                    self._rebuild()
-                    self._tell_chroma()
-                    found = self._query_chroma(vector, limit, where)
-        return [(identifier, 1.0 - float(distance)) for identifier, distance in zip(found["ids"][0], found["distances"][0], strict=True)]
+        """Passage ids by meaning, nearest first, with their cosine similarity to the unit `vector`.
 
-    def _query_chroma(self, vector: NDArray[np.float32], limit: int, where: dict[str, Any] | None) -> Any:
-        with _chroma():
-            return self._collection.query(query_embeddings=[vector], n_results=limit, where=where, include=["distances"])
+        Nothing is found while the vectors of a large store are being indexed, or are of another embedding model: notices() says so.
+        """
+        if limit < 1 or (document_ids is not None and not document_ids):
+            self._database.rows("SELECT 1")
+            return []
+        return self._vectors.nearest(vector, limit, document_ids)
 
     def matching(self, query: str, limit: int, document_ids: Sequence[str] | None = None) -> list[tuple[str, float]]:
         """Passage ids by words (BM25 over passage, title and headings), best first, with a score that grows with the match."""
@@ -457,17 +489,12 @@ class Store:
         # FTS5 stems the words as it stemmed the text; quoting keeps its operators out of a user's question.
         expression = " OR ".join(f'"{term}"' for term in terms)
         chosen = "" if document_ids is None else "AND p.document_id IN (SELECT value FROM json_each(?))"
-        rows = self._rows(
+        rows = self._database.rows(
             "SELECT p.id, -bm25(words, 0.5, 1.0) FROM words JOIN passages p ON p.number = words.rowid "
             f"WHERE words MATCH ? {chosen} ORDER BY bm25(words, 0.5, 1.0) LIMIT ?",
             [expression, *([] if document_ids is None else [json.dumps(list(document_ids))]), limit],
         )
         return [(row[0], float(row[1])) for row in rows]
-
-
-def _passage(row: Sequence[Any]) -> Passage:
-    _, identifier, document_id, source, title, heading, start, end, text = row
-    return Passage(identifier, document_id, source, title, heading, Span(start, end), text)
 
 
 def owner(folder: Path) -> tuple[str, str | None]:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
+import shutil
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+import probe_server
 from numpy.typing import NDArray
 
+from index import vectors
 from index.split import passage_id
-from index.store import Store
+from index.store import Entry, Store
 from index.types import Document, Passage, Span
 
 ROOT = "/root"
@@ -42,6 +50,13 @@ def parts(number: int, version: int) -> tuple[Document, list[Passage], list[byte
     return document, passages, [text.encode() for text in texts], np.stack([vector(number, version, part) for part in range(PARTS)])
 
 
+def opened(folder: Path) -> Store:
+    """A store whose vector index is ready, so that what is found by meaning is found by it."""
+    store = Store(folder, "writer@1")
+    assert store.wait_for_index(60) == "ready"
+    return store
+
+
 def put(store: Store, number: int, version: int = 1) -> None:
     document, passages, keys, vectors = parts(number, version)
     store.put(document, ROOT, passages, keys, vectors)
@@ -58,41 +73,140 @@ def visible(store: Store, number: int, version: int) -> bool:
     return listed
 
 
-def _write_for_ever(folder: Path, log: int) -> None:
-    """Puts, replaces and removes; each step is noted in `log` before it begins and after it is done."""
+@contextmanager
+def in_memory() -> Iterator[Path]:
+    """A folder in memory where there is such a thing: thousands of transactions wait long for a disk."""
+    with TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None, prefix="citewell-") as folder:
+        yield Path(folder)
+
+
+# A writer that is killed again and again
+
+
+def states(log: str) -> dict[int, set[int]]:
+    """What may be visible of each document after a log: its versions, 0 for none. What was done is certain, what was begun may be or not."""
+    found: dict[int, set[int]] = {}
+    for line in log.splitlines():
+        event, _, rest = line.partition(" ")
+        for pair in rest.split() if event in ("begin", "done", "is") else ():
+            number, version = map(int, pair.split(":"))
+            found[number] = found.get(number, {0}) | {version} if event == "begin" else {version}
+    return found
+
+
+def check(store: Store, log: str) -> dict[int, int]:
+    """Asserts that a store holds what was acknowledged, wholly, and nothing else, each passage found by words and by vector; returns the versions."""
+    there = {document.id: store.document_file(document.id)[2] for document in store.documents()}
+    found = {}
+    for number, allowed in states(log).items():
+        _, _, version = there.pop(identifier(number), "0.0").partition(".")
+        assert int(version) in allowed, f"document {number} is {version} and should be one of {allowed}"
+        for one in {*allowed, int(version)} - {0}:
+            assert visible(store, number, one) is (one == int(version)), f"document {number}: version {one}"
+        found[number] = int(version)
+    assert not there, f"{there} were never put"
+    assert store.passage_count() == PARTS * len(store.documents())
+    return found
+
+
+def _work(folder: Path, log_file: Path, seed: int, opening_alone: bool) -> None:
+    """Opens, checks, and then puts, replaces, removes, rebuilds and opens again until it is killed. Each step is noted before and after it."""
+    log = os.open(log_file, os.O_WRONLY | os.O_APPEND)
+
+    def note(line: str) -> None:
+        os.write(log, f"{line}\n".encode())
+
+    chance = random.Random(seed)
+    if opening_alone and chance.random() < 0.5:
+        # Without a seal it is probed, without a folder rebuilt.
+        for path in folder.glob("chroma-*"):
+            shutil.rmtree(path)
+    started = time.monotonic()
     store = Store(folder, "writer@1")
-    number = 1_000 * os.getpid()
+    opening = time.monotonic() - started
+    if opening_alone:
+        time.sleep(60)
+    known = log_file.read_text()
+    found = check(store, known)
+    assert store.wait_for_index(60) == "ready"
+    ready = time.monotonic() - started
+    assert check(store, known) == found
+    assert not store.notices(), store.notices()
+    for number, version in found.items():
+        note(f"is {number}:{version}")
+    note(f"checked {opening:.3f} {ready:.3f}")
+    latest = max((version for versions in states(known).values() for version in versions), default=0)
     while True:
-        number += 1
-        for step in ("put 1", "put 2", "remove 0") if number % 3 == 0 else ("put 1",):
-            os.write(log, f"begin {number} {step}\n".encode())
-            if step == "remove 0":
-                store.remove(identifier(number))
-            else:
-                put(store, number, int(step[-1]))
-            os.write(log, f"done {number} {step}\n".encode())
+        latest += 1
+        step = chance.choice(["put", "put", "many", "remove", "rebuild", "tidy", "open"])
+        number = chance.randrange(12)
+        if step == "put":
+            note(f"begin {number}:{latest}")
+            put(store, number, latest)
+            note(f"done {number}:{latest}")
+        elif step == "many":
+            steps = " ".join(f"{one}:{latest}" for one in range(number, number + 3))
+            made = [parts(one, latest) for one in range(number, number + 3)]
+            note(f"begin {steps}")
+            store.put_many(
+                [Entry(document, ROOT, passages, keys) for document, passages, keys, _ in made],
+                {key: row for _, _, keys, rows in made for key, row in zip(keys, rows, strict=True)},
+            )
+            note(f"done {steps}")
+        elif step == "remove":
+            note(f"begin {number}:0")
+            store.remove_many([identifier(number)])
+            note(f"done {number}:0")
+        elif step == "rebuild" and store._index is not None and store._index._current is not None:
+            store._index._broken(store._index._current, vectors.IndexBroken("for the test"))
+        elif step == "tidy":
+            store.finish_sync(ROOT)
+        elif step == "open" and chance.random() < 0.3:
+            store.close()
+            store = Store(folder, "writer@1")
 
 
 def main(folder: Path, log_file: Path, kills: int) -> None:
+    """Kills a writer so often, each time at another moment; every kill is followed by one that opens the store and checks it."""
     import chromadb  # noqa: F401 - once, not once a fork
 
-    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    logging.disable(logging.CRITICAL)
+    # So small that building an index takes several steps and writes its files, as that of a large store does.
+    vectors.UNWRITTEN, vectors.WRITTEN_EVERY, vectors.STEP = 15, 15, 10
+    log_file.touch()
     chance = random.Random(5)
-    for _ in range(kills):
-        size = os.fstat(log).st_size
-        child = os.fork()
-        if child == 0:
-            try:
-                _write_for_ever(folder, log)
-            finally:
-                os._exit(1)
-        while os.fstat(log).st_size == size and os.waitpid(child, os.WNOHANG) == (0, 0):
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0.0, 0.8))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status), "the writer ended by itself"
+    with probe_server.serving() as address:
+        vectors.probe = probe_server.ask(address)
+        for kill in range(kills + 1):
+            last = kill == kills
+            opening_alone = not last and chance.random() < 0.25
+            size = log_file.stat().st_size
+            child = os.fork()
+            if child == 0:
+                try:
+                    _work(folder, log_file, kill, opening_alone)
+                except BaseException:
+                    with log_file.open("a") as log:
+                        log.write(f"wrong {traceback.format_exc()}\n")
+                finally:
+                    os._exit(1)
+            while not opening_alone and b"\nchecked" not in b"\n" + log_file.read_bytes()[size:] and os.waitpid(child, os.WNOHANG) == (0, 0):
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0.0, 0.2))
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            assert os.WIFSIGNALED(status), f"the writer ended by itself: {log_file.read_text()[-3_000:]}"
+            with log_file.open("a") as log:
+                log.write(f"killed {'while opening' if opening_alone else ''}\n")
+
+
+def report(log: str) -> tuple[int, int, float, float]:
+    """Of a log: how often the writer was killed and the store checked afterwards, and the longest it took to open and to be ready."""
+    checked = [tuple(map(float, line.split()[1:])) for line in log.splitlines() if line.startswith("checked")]
+    kills = sum(line.startswith("killed") for line in log.splitlines())
+    return kills, len(checked), max(opening for opening, _ in checked), max(ready for _, ready in checked)
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    sys.stdout.write("{} kills, {} checks; opened within {:.2f} s, index ready within {:.2f} s\n".format(*report(Path(sys.argv[2]).read_text())))

@@ -1,0 +1,189 @@
+"""The store's tables, and how documents become rows and rows become documents: every row carries a checksum of what it says.
+
+Version 2. A store of version 1 is taken over in one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from index.errors import StoreError
+from index.types import Document, Passage, Span
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+VERSION = 2
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum BLOB NOT NULL);
+CREATE TABLE documents (
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, root TEXT NOT NULL, source TEXT NOT NULL, title TEXT NOT NULL, titled INTEGER NOT NULL,
+  fingerprint TEXT NOT NULL, size INTEGER NOT NULL, pages TEXT NOT NULL, furniture TEXT NOT NULL, indexed_at TEXT NOT NULL, length INTEGER NOT NULL,
+  passages INTEGER NOT NULL, digest BLOB NOT NULL, checksum BLOB NOT NULL, stamp TEXT NOT NULL, reader INTEGER NOT NULL, text TEXT NOT NULL,
+  UNIQUE (root, source));
+CREATE TABLE passages (
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, document_id TEXT NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+  start_at INTEGER NOT NULL, end_at INTEGER NOT NULL, heading TEXT NOT NULL, pages TEXT NOT NULL, content_key BLOB NOT NULL, checksum BLOB NOT NULL);
+CREATE INDEX passages_of_document ON passages (document_id, start_at);
+CREATE TABLE vectors (content_key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum BLOB NOT NULL);
+CREATE TABLE next_vectors (content_key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum BLOB NOT NULL);
+CREATE VIRTUAL TABLE words USING fts5 (context, text, tokenize = 'porter unicode61 remove_diacritics 2');
+CREATE TABLE pending (passage_id TEXT PRIMARY KEY);
+CREATE TABLE rejected (
+  root TEXT NOT NULL, source TEXT NOT NULL, reason TEXT NOT NULL, fingerprint TEXT NOT NULL, stamp TEXT NOT NULL, reader INTEGER NOT NULL,
+  at TEXT NOT NULL, PRIMARY KEY (root, source));
+CREATE TABLE lost (root TEXT NOT NULL, source TEXT NOT NULL, PRIMARY KEY (root, source));
+"""
+"""A document's text stands last, so that SQLite reads the other columns without it. `vectors` are shared by all passages of equal content;
+`next_vectors` are those of another embedding model, gathered until all are there. `pending` is what the vector index has still to learn.
+`lost` is what damage took: with an empty source whatever was in that folder, with an empty root in any."""
+
+DOCUMENT = "id, root, source, title, titled, fingerprint, size, pages, furniture, indexed_at, length, passages, digest"
+"""The columns that a document's checksum covers, in its order; the text by its digest."""
+
+PASSAGES = (
+    "SELECT d.source, d.title, w.text, p.id, p.document_id, p.start_at, p.end_at, p.heading, p.pages, p.content_key, p.checksum "
+    "FROM passages p JOIN documents d ON d.id = p.document_id JOIN words w ON w.rowid = p.number"
+)
+"""What read_passage() reads; all but the last is what a passage's checksum covers, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A document with all that is stored of it: `keys` are the passages' content keys, one a passage; `stamp` and `reader` are those of Known."""
+
+    document: Document
+    root: str
+    passages: Sequence[Passage]
+    keys: Sequence[bytes]
+    stamp: str = ""
+    reader: int = 0
+
+
+def now() -> str:
+    """The time in UTC as ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def checksum(*values: str | int | bytes) -> bytes:
+    """Eight bytes that tell whether a row still says what was written."""
+    return blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def digest(text: str) -> bytes:
+    """Sixteen bytes that tell whether a document's text is what was written."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Makes the tables of an empty store, inside the caller's transaction."""
+    for statement in TABLES.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    set_meta(connection, "format", str(VERSION))
+
+
+def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
+    """Writes one of the store's own notes, inside the caller's transaction."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (key, value, checksum(key, value)))
+
+
+def insert_vectors(connection: sqlite3.Connection, vectors: Mapping[bytes, NDArray[np.float32]], made_by: str, table: str = "vectors") -> None:
+    """Stores vectors by content key; those that are there stay. Their checksum covers the embedding model too."""
+    contents = ((key, np.asarray(vector, dtype=np.float32).tobytes()) for key, vector in vectors.items())
+    connection.executemany(
+        f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", ((key, content, checksum(key, content, made_by)) for key, content in contents)
+    )
+
+
+def insert_document(connection: sqlite3.Connection, entry: Entry, indexed_at: str) -> None:
+    """Stores a document in place of the version before it. Raises StoreError when a passage's vector is missing."""
+    document = entry.document
+    remove_document(connection, document.id)
+    connection.execute("DELETE FROM rejected WHERE root = ? AND source = ?", (entry.root, document.source))
+    connection.execute("DELETE FROM lost WHERE root = ? AND source = ?", (entry.root, document.source))
+    furniture = json.dumps([[span.start, span.end] for span in document.furniture])
+    row = (
+        *(document.id, entry.root, document.source, document.title, int(document.titled), document.fingerprint, document.size),
+        *(json.dumps(document.pages), furniture, indexed_at, len(document.text), len(entry.passages), digest(document.text)),
+    )
+    connection.execute(
+        f"INSERT INTO documents ({DOCUMENT}, checksum, stamp, reader, text) VALUES ({', '.join('?' * (len(row) + 4))})",
+        (*row, checksum(*row), entry.stamp, entry.reader, document.text),
+    )
+    for passage, key in zip(entry.passages, entry.keys, strict=True):
+        if not connection.execute("SELECT 1 FROM vectors WHERE content_key = ?", (key,)).fetchone():
+            raise StoreError(f"A passage of '{document.source}' came without its vector. Nothing was changed; sync the folder again.")
+        pages = json.dumps(passage.pages) if passage.pages else ""
+        row = (passage.id, document.id, passage.span.start, passage.span.end, passage.heading, pages, key)
+        number = connection.execute(
+            "INSERT INTO passages (id, document_id, start_at, end_at, heading, pages, content_key, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row, checksum(document.source, document.title, passage.text, *row)),
+        ).lastrowid
+        connection.execute("INSERT INTO words (rowid, context, text) VALUES (?, ?, ?)", (number, f"{document.title} {passage.heading}", passage.text))
+        connection.execute("INSERT OR IGNORE INTO pending VALUES (?)", (passage.id,))
+
+
+def remove_document(connection: sqlite3.Connection, document_id: str) -> None:
+    """Drops a document with its passages and words; its vectors stay until nothing is left that refers to them and a sync has ended."""
+    connection.execute("INSERT OR IGNORE INTO pending SELECT id FROM passages WHERE document_id = ?", (document_id,))
+    connection.execute("DELETE FROM words WHERE rowid IN (SELECT number FROM passages WHERE document_id = ?)", (document_id,))
+    connection.execute("DELETE FROM documents WHERE id = ?", (document_id,))
+
+
+def read_passage(row: Sequence[Any]) -> Passage | None:
+    """A passage from what PASSAGES selects; None where it is not what was written."""
+    if checksum(*row[:-1]) != row[-1]:
+        return None
+    source, title, text, identifier, document_id, start, end, heading, pages, _, _ = row
+    marks = tuple((offset, page) for offset, page in json.loads(pages)) if pages else ()
+    return Passage(identifier, document_id, source, title, heading, Span(start, end), text, marks)
+
+
+def read_document(row: Sequence[Any]) -> Document | None:
+    """A document from DOCUMENT's columns, checksum and text; None where it is not what was written."""
+    *fields, checked, text = row
+    if checksum(*fields) != checked or not isinstance(text, str) or digest(text) != fields[-1]:
+        return None
+    identifier, _, source, title, titled, fingerprint, size, pages, furniture, *_ = fields
+    spans = tuple(Span(start, end) for start, end in json.loads(furniture))
+    return Document(identifier, source, title, text, fingerprint, size, bool(titled), tuple(json.loads(pages)), spans)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Takes a store of version 1 over, inside the caller's transaction. Its files are read anew at the next sync, as `reader` is 0."""
+    connection.execute("DROP INDEX passages_of_document")
+    connection.execute("DROP INDEX passages_by_content")
+    for table in ("documents", "passages", "words", "pending", "rejected", "meta"):
+        connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
+    create(connection)
+    notes = dict(connection.execute("SELECT key, value FROM old_meta"))
+    for key, value in notes.items():
+        set_meta(connection, key, value)
+    for identifier, root, source, title, text, fingerprint, indexed_at in connection.execute(
+        "SELECT id, root, source, title, text, fingerprint, indexed_at FROM old_documents"
+    ):
+        rows = connection.execute(
+            "SELECT p.id, p.heading, p.start_at, p.end_at, w.text, p.content_key, p.vector FROM old_passages p JOIN old_words w ON w.rowid = p.number "
+            "WHERE p.document_id = ? ORDER BY p.number",
+            (identifier,),
+        ).fetchall()
+        passages = [Passage(one, identifier, source, title, heading, Span(start, end), words) for one, heading, start, end, words, _, _ in rows]
+        insert_vectors(connection, {key: np.frombuffer(vector, dtype=np.float32) for *_, key, vector in rows}, notes["embedder"])
+        entry = Entry(Document(identifier, source, title, text, fingerprint), root, passages, [row[-2] for row in rows])
+        insert_document(connection, entry, indexed_at)
+    connection.execute("DELETE FROM pending")
+    connection.execute("INSERT INTO pending SELECT passage_id FROM old_pending")
+    connection.execute("INSERT INTO rejected SELECT root, source, reason, '', '', 0, ? FROM old_rejected", (now(),))
+    for table in ("passages", "words", "pending", "rejected", "meta", "documents"):
+        connection.execute(f"DROP TABLE old_{table}")

@@ -1,0 +1,76 @@
+"""Seals: a note left beside files that were closed in good order, by which damage to them is told from an unfinished end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Literal
+
+Condition = Literal["intact", "differs", "none"]
+
+
+def _sum(path: Path) -> str:
+    whole = blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            whole.update(block)
+    return whole.hexdigest()
+
+
+def _note(folder: Path, files: Iterable[Path], made_by: str) -> dict[str, object]:
+    return {"by": made_by, "files": {path.relative_to(folder).as_posix(): [path.stat().st_size, _sum(path)] for path in sorted(files)}}
+
+
+def _line(note: dict[str, object]) -> bytes:
+    said = json.dumps(note, sort_keys=True).encode()
+    return said + b"\n" + blake2b(said, digest_size=16).hexdigest().encode()
+
+
+def write_seal(seal: Path, files: Iterable[Path], made_by: str) -> None:
+    """Notes size and checksum of files, which nobody may change from now on. Raises OSError; then there is no seal."""
+    scratch = seal.with_suffix(".new")
+    try:
+        scratch.write_bytes(_line(_note(seal.parent, files, made_by)))
+        scratch.replace(seal)
+    except OSError:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise
+
+
+def check_seal(seal: Path, files: Iterable[Path], made_by: str) -> Condition:
+    """Whether files are as they were sealed; "none" where there is no seal, or one that cannot speak for them. Raises OSError."""
+    try:
+        line = seal.read_bytes()
+    except FileNotFoundError:
+        return "none"
+    try:
+        note = json.loads(line.partition(b"\n")[0])
+        if line != _line(note) or note["by"] != made_by:
+            return "none"
+    except (ValueError, TypeError, KeyError):
+        return "none"
+    return "intact" if _note(seal.parent, files, made_by) == note else "differs"
+
+
+def break_seal(seal: Path) -> None:
+    """Before files are changed. Lasts through a power failure, as a seal that came back would call the changes damage. Raises OSError."""
+    try:
+        seal.unlink()
+    except FileNotFoundError:
+        return
+    flush_folder(seal.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes names that were made, renamed or removed in a folder last through a power failure, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,300 @@
+"""Tests of index.backup: one file holds everything, and nothing is touched before all of it was checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from probe_server import ask, serving
+from store_writer import ROOT, in_memory, opened, parts, put, visible
+
+from index import backup as module
+from index import vectors
+from index.backup import backup, restore
+from index.errors import StoreDamaged, StoreError, StoreInUse, StoreTooNew
+from index.store import Store
+
+FILE = "citewell.sqlite3"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_probes() -> Iterator[None]:
+    with serving() as address, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(vectors, "probe", ask(address))
+        yield
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with in_memory() as folder:
+        yield folder / "data"
+
+
+def filled(place: Path, count: int = 4) -> Store:
+    store = opened(place)
+    for number in range(count):
+        put(store, number)
+    store.reject(ROOT, "x.bin", "it is broken")
+    (place / "uploads" / "below").mkdir(parents=True, exist_ok=True)
+    (place / "uploads" / "a.txt").write_text("uploaded")
+    (place / "uploads" / "below" / "b.txt").write_text("below")
+    return store
+
+
+def files(place: Path) -> dict[str, bytes]:
+    return {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+def test_a_backup_brings_everything_back(place: Path) -> None:
+    filled(place).close()
+    target = place.parent / "backup.zip"
+    before = files(place)
+    backup(place, target)
+    assert files(place) == before
+    with zipfile.ZipFile(target) as archive:
+        assert sorted(archive.namelist()) == [FILE, "manifest.json", "uploads/a.txt", "uploads/below/b.txt"]
+    restore(target, place.parent / "new" / "data")
+    store = opened(place.parent / "new" / "data")
+    assert all(visible(store, number, 1) for number in range(4))
+    assert store.rejected() == {"x.bin": "it is broken"}
+    assert store.notices() == ()
+    assert (store.folder / "uploads" / "a.txt").read_text() == "uploaded"
+    assert (store.folder / "uploads" / "below" / "b.txt").read_text() == "below"
+    store.close()
+    assert sorted(path.name for path in place.parent.iterdir()) == ["backup.zip", "data", "new"]
+
+
+def test_a_store_in_use_is_backed_up_as_of_one_moment(place: Path) -> None:
+    store = filled(place)
+    done = threading.Event()
+
+    def write() -> None:
+        version = 1
+        while not done.is_set():
+            version += 1
+            for number in (0, 1):
+                put(store, number, version)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        backup(place, place.parent / "backup.zip")
+    finally:
+        done.set()
+        writer.join()
+    store.close()
+    restore(place.parent / "backup.zip", place.parent / "new")
+    store = opened(place.parent / "new")
+    versions = [int(store.document_file(f"id{number}")[2].partition(".")[2]) for number in (0, 1)]
+    assert versions[0] - versions[1] in (0, 1)
+    assert all(visible(store, number, version) for number, version in enumerate(versions))
+    assert visible(store, 3, 1)
+    store.close()
+
+
+def test_a_store_that_was_killed_is_backed_up(place: Path) -> None:
+    store = filled(place)
+    left = place.with_name("left")
+    shutil.copytree(place, left)
+    store.close()
+    backup(left, place.parent / "backup.zip")
+    restore(place.parent / "backup.zip", place.parent / "new")
+    store = opened(place.parent / "new")
+    assert all(visible(store, number, 1) for number in range(4))
+    store.close()
+
+
+def test_what_cannot_be_backed_up_is_said(place: Path, tmp_path: Path) -> None:
+    target = place.parent / "backup.zip"
+    with pytest.raises(StoreError, match="no store"):
+        backup(place, target)
+    filled(place).close()
+    with pytest.raises(StoreError, match="cannot be written"):
+        backup(place, place.parent / "nowhere" / "backup.zip")
+    target.write_text("mine")
+    with pytest.raises(StoreError, match="exists already"):
+        backup(place, target)
+    assert target.read_text() == "mine"
+    target.unlink()
+    content = (place / FILE).read_bytes()
+    where = content.rindex(b"doc2 doc2v1 part1")
+    (place / FILE).write_bytes(content[:where] + b"DOC" + content[where + 3 :])
+    with pytest.raises(StoreDamaged, match="saves what is whole"):
+        backup(place, target)
+    assert not target.exists()
+    assert sorted(path.name for path in place.parent.iterdir()) == ["data"]
+
+
+def test_a_store_is_replaced_only_when_told_and_kept_aside(place: Path) -> None:
+    filled(place).close()
+    target = place.parent / "backup.zip"
+    backup(place, target)
+    store = opened(place)
+    put(store, 1, 2)
+    put(store, 9)
+    (place / "uploads" / "a.txt").write_text("changed")
+    (place / "uploads" / "new.txt").write_text("new")
+    with pytest.raises(StoreInUse):
+        restore(target, place, replace=True)
+    store.close()
+    before = files(place)
+    with pytest.raises(StoreError, match="--replace"):
+        restore(target, place)
+    assert files(place) == before
+    restore(target, place, replace=True)
+    store = opened(place)
+    assert visible(store, 1, 1)
+    assert not visible(store, 1, 2)
+    assert not visible(store, 9, 1)
+    (notice,) = store.notices()
+    (kept,) = place.glob("replaced-*")
+    assert str(kept) in notice
+    assert (place / "uploads" / "a.txt").read_text() == "uploaded"
+    assert not (place / "uploads" / "new.txt").exists()
+    assert (kept / "uploads" / "new.txt").read_text() == "new"
+    store.close()
+    again = opened(kept)  # a whole store, should anybody want it back
+    assert visible(again, 9, 1)
+    again.close()
+
+
+def packed(target: Path, contents: dict[str, bytes], **manifest: object) -> Path:
+    """A zip file with a manifest that agrees with it, as somebody with bad intentions could make one."""
+    listed = {name: {"size": len(content), "sha256": sha256(content).hexdigest()} for name, content in contents.items()}
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+        archive.writestr("manifest.json", json.dumps({"format": 1, "store": 2, "files": listed, **manifest}))
+    return target
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.txt", "/evil.txt", "uploads/../../evil.txt", "uploads/../evil.txt", "evil.txt", "uploads", "seal.json", "chroma-1/x", "uploads\\..\\evil", ".."]
+)  # fmt: skip
+def test_no_name_leaves_its_place(place: Path, name: str) -> None:
+    filled(place).close()
+    content = (place / FILE).read_bytes()
+    target = packed(place.parent / "evil.zip", {FILE: content, name: b"evil"})
+    before = files(place.parent)
+    with pytest.raises(StoreError):
+        restore(target, place.parent / "new")
+    assert files(place.parent) == before
+    assert not (place.parent / "new").exists()
+
+
+def test_every_flipped_or_missing_byte_of_a_backup_is_noticed_before_anything_is_touched(place: Path) -> None:
+    filled(place).close()
+    target = place.parent / "backup.zip"
+    backup(place, target)
+    whole = target.read_bytes()
+    before = files(place)
+    refused = 0
+    for seed in range(60):
+        chance = random.Random(seed)
+        damaged = bytearray(whole)
+        if seed % 3 == 0:
+            del damaged[chance.randrange(len(damaged)) :]
+        else:
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        target.write_bytes(damaged)
+        try:
+            restore(target, place.parent / "new")
+        except StoreError:
+            refused += 1
+            assert not (place.parent / "new").exists()
+            continue
+        # A date or a flag of the zip file that says nothing about the content.
+        store = Store(place.parent / "new", "writer@1")
+        assert all(visible(store, number, 1) for number in range(4))
+        store.close()
+        shutil.rmtree(place.parent / "new")
+    assert refused > 40
+    assert files(place) == before
+
+
+def test_a_backup_whose_store_is_damaged_or_newer_is_refused(place: Path) -> None:
+    filled(place).close()
+    content = (place / FILE).read_bytes()
+    where = content.rindex(b"doc2 doc2v1 part1")
+    with pytest.raises(StoreDamaged):
+        restore(packed(place.parent / "a.zip", {FILE: content[:where] + b"DOC" + content[where + 3 :]}), place.parent / "new")
+    with pytest.raises(StoreDamaged):
+        restore(packed(place.parent / "b.zip", {FILE: b""}), place.parent / "new")
+    with pytest.raises(StoreTooNew):
+        restore(packed(place.parent / "c.zip", {FILE: content}, store=9), place.parent / "new")
+    with pytest.raises(StoreError, match="no file"):
+        restore(place.parent / "none.zip", place.parent / "new")
+    for wrong in (b"", b"text", b"PK\x03\x04"):
+        (place.parent / "d.zip").write_bytes(wrong)
+        with pytest.raises(StoreDamaged, match="no backup"):
+            restore(place.parent / "d.zip", place.parent / "new")
+    assert not (place.parent / "new").exists()
+
+
+class Killed(KeyboardInterrupt):
+    """Stands in for the end of the process: nothing may catch it."""
+
+
+@pytest.mark.parametrize("nth", range(1, 12))
+def test_a_kill_while_restoring_leaves_the_one_or_the_other(place: Path, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
+    filled(place).close()
+    target = place.parent / "backup.zip"
+    backup(place, target)
+    store = opened(place)
+    put(store, 1, 2)
+    (place / "uploads" / "a.txt").write_text("changed")
+    store.close()
+    left, real = [nth], Path.rename
+
+    def rename(self: Path, to: Path) -> Path:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+        return real(self, to)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename)
+        with suppress(Killed):
+            restore(target, place, replace=True)
+    store = opened(place)
+    new = visible(store, 1, 1)
+    assert new is not visible(store, 1, 2)
+    assert all(visible(store, number, 1) for number in (0, 2, 3))
+    assert (place / "uploads" / "a.txt").read_text() == ("uploaded" if new else "changed")
+    assert nth > 1 or not new
+    assert nth < 9 or new
+    store.close()
+
+
+def test_a_full_disk_leaves_all_as_it_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(place).close()
+    target = place.parent / "backup.zip"
+
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_pack", full)
+        with pytest.raises(StoreError, match="No space left"):
+            backup(place, target)
+    assert not target.exists()
+    backup(place, target)
+    before = files(place)
+    patch: Callable[..., None] = full
+    with monkeypatch.context() as patched:
+        patched.setattr(module.os, "fsync", patch)
+        with pytest.raises(StoreError, match=r"No space left.*Nothing was changed"):
+            restore(target, place, replace=True)
+    assert files(place) == before
+    store = opened(place)
+    assert store.document("id1") == parts(1, 1)[0]
+    store.close()

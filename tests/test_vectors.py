@@ -1,0 +1,545 @@
+"""Tests of index.vectors with the real Chroma: broken, missing or behind, it is noticed and rebuilt, and nothing wrong is found meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import chromadb
+import numpy as np
+import pytest
+from probe_server import ask, serving
+from store_writer import DIMENSION, PARTS, identifier, in_memory, opened, parts, put, vector, visible
+
+from index import vectors
+from index.errors import StoreError
+from index.store import Store
+from index.vectors import BEHIND, examine
+
+IDENTITY = "writer@1"
+real_probe = vectors.probe
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_probes() -> Iterator[None]:
+    with serving() as address, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(vectors, "probe", ask(address))
+        yield
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with in_memory() as folder:
+        yield folder / "data"
+
+
+@pytest.fixture
+def store(place: Path) -> Iterator[Store]:
+    store = opened(place)
+    yield store
+    store.close()
+
+
+def filled(place: Path, count: int = 3) -> Path:
+    """A closed store of some documents; returns its SQLite file."""
+    store = opened(place)
+    for number in range(count):
+        put(store, number)
+    store.close()
+    return place / "citewell.sqlite3"
+
+
+def unsealed(place: Path) -> None:
+    """As a kill leaves it: nothing says that the files are as they were when they were closed."""
+    for seal in place.rglob("seal.json"):
+        seal.unlink()
+
+
+def vector_folder(place: Path) -> Path:
+    """The current one; the one before it is deleted a moment after it was replaced."""
+    with closing(sqlite3.connect(place / "citewell.sqlite3")) as connection:
+        ((name,),) = connection.execute("SELECT value FROM meta WHERE key = 'chroma'")
+    return place / str(name)
+
+
+# Failing in use
+
+
+@pytest.mark.parametrize("method", ["upsert", "delete", "query"])
+@pytest.mark.parametrize("error", [RuntimeError, BaseException], ids=["error", "panic"])
+def test_an_index_that_fails_is_rebuilt_and_answers_go_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch, method: str, error: type[BaseException]
+) -> None:
+    put(store, 1)
+    put(store, 2)
+    broken, real = vector_folder(store.folder).name, getattr(chromadb.Collection, method)
+
+    def fails_in_the_old_folder(self: Any, *arguments: Any, **named: Any) -> Any:
+        if (store.folder / broken).is_dir():
+            raise error("broken")
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(chromadb.Collection, method, fails_in_the_old_folder)
+    put(store, 1, version=2)
+    store.remove(identifier(2))
+    assert visible(store, 1, 2)
+    assert not visible(store, 1, 1)
+    assert not visible(store, 2, 1)
+    # Building a new one deletes the old one last, and until then it fails too: one failure more, then none.
+    monkeypatch.setattr(chromadb.Collection, method, real)
+    monkeypatch.setattr(vectors, "RETRY_SECONDS", 0.0)
+    deadline = time.monotonic() + 30
+    while store.wait_for_index(30) != "ready" and time.monotonic() < deadline:
+        put(store, 3)
+    assert vector_folder(store.folder).name != broken
+    assert visible(store, 1, 2)
+    assert not visible(store, 2, 1)
+
+
+def test_an_index_that_keeps_failing_says_so_words_answer_and_it_comes_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no space left")
+
+    put(store, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(chromadb.Collection, "upsert", broken)
+        put(store, 2)
+        assert store.wait_for_index(30) == "failed"
+        assert visible(store, 2, 1)
+        (notice,) = store.notices()
+        assert "no space left" in notice
+        assert "documents are safe" in notice
+        put(store, 3)
+        assert store.index_state == "failed"  # not tried again at once
+    patched.setattr(vectors, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(vectors, "RETRY_SECONDS", 0.0)
+    put(store, 4)
+    assert store.wait_for_index(30) == "ready"
+    assert store.notices() == ()
+    assert all(visible(store, number, 1) for number in (1, 2, 3, 4))
+
+
+# Damage
+
+
+def empty(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.unlink()
+
+
+def garble(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(random.Random(1).randbytes(50_000))
+
+
+def truncate(folder: Path) -> None:
+    for path in folder.rglob("*.sqlite3"):
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size // 2)
+
+
+def zero_the_middle(folder: Path) -> None:
+    for path in folder.rglob("*.sqlite3"):
+        with path.open("r+b") as file:
+            file.seek(8_192)
+            file.write(bytes(path.stat().st_size - 8_192))
+
+
+def cut_to_nothing(folder: Path) -> None:
+    for path in folder.rglob("*.sqlite3"):
+        path.write_bytes(b"")
+
+
+def delete(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def replace_by_file(folder: Path) -> None:
+    delete(folder)
+    folder.write_text("not a folder")
+
+
+def another_store(folder: Path) -> None:
+    """An index in good order that holds something else."""
+    delete(folder)
+    filled(folder.parent.parent / "other", 4)
+    vector_folder(folder.parent.parent / "other").rename(folder)
+
+
+@pytest.mark.parametrize("sealed", [True, False], ids=["closed", "killed"])
+@pytest.mark.parametrize(
+    "damage", [delete, empty, garble, truncate, zero_the_middle, cut_to_nothing, replace_by_file, another_store], ids=lambda one: one.__name__
+)
+def test_a_damaged_index_is_rebuilt(place: Path, damage: Callable[[Path], None], sealed: bool) -> None:
+    filled(place)
+    damage(vector_folder(place))
+    if not sealed:
+        unsealed(place)
+    store = opened(place)
+    assert all(visible(store, number, 1) for number in range(3))
+    put(store, 1, 2)
+    store.remove(identifier(0))
+    store.close()
+    again = opened(place)
+    assert visible(again, 1, 2)
+    assert not visible(again, 0, 1)
+    assert len([path for path in place.glob("chroma-*") if path.is_dir()]) == 1
+    again.close()
+
+
+# Not truncate: a file that is cut while it is mapped into memory is a bus error, whoever reads it.
+@pytest.mark.parametrize("damage", [delete, garble], ids=lambda one: one.__name__)
+def test_an_index_damaged_under_an_open_store_answers_or_mends(store: Store, damage: Callable[[Path], None]) -> None:
+    put(store, 1)
+    damage(vector_folder(store.folder))
+    put(store, 2)
+    assert visible(store, 1, 1)
+    assert visible(store, 2, 1)
+    store.close()
+    again = opened(store.folder)
+    assert visible(again, 1, 1)
+    assert visible(again, 2, 1)
+    again.close()
+
+
+# Probing
+
+
+def test_an_index_closed_in_good_order_is_not_probed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(place)
+    monkeypatch.setattr(vectors, "probe", lambda *_: pytest.fail("probed"))
+    before = vector_folder(place)
+    opened(place).close()
+    assert vector_folder(place) == before
+
+
+def test_the_seal_of_an_index_does_not_speak_for_another_store(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = filled(place)
+    before = file.read_bytes()
+    store = opened(place)
+    put(store, 1, 2)
+    store.close()
+    file.write_bytes(before)  # as a user does who copies an older file back
+    for name in ("seal.json", "changes"):
+        (place / name).unlink()
+    asked = []
+    probe = vectors.probe
+    monkeypatch.setattr(vectors, "probe", lambda *arguments: asked.append(1) or probe(*arguments))
+    store = opened(place)
+    assert asked
+    assert visible(store, 1, 1)
+    assert not visible(store, 1, 2)
+    store.close()
+
+
+def test_the_real_probe_finds_a_good_index_good(place: Path) -> None:
+    file = filled(place)
+    assert real_probe(vector_folder(place), file, 60, threading.Event()) == ""
+
+
+def test_the_real_probe_survives_a_crash_and_a_hang(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = filled(place)
+    for code, expected in (
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "status -11"),
+        ("import time; time.sleep(60)", "within 2 seconds"),
+    ):
+        (tmp_path / "sitecustomize.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        started = time.monotonic()
+        # sitecustomize runs before anything else in the child.
+        said = real_probe(vector_folder(place), file, 2, threading.Event())
+        assert expected in said
+        assert time.monotonic() - started < 20
+
+
+def test_a_probe_is_ended_when_the_store_is_closed(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    filled(place)
+    unsealed(place)
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(vectors, "probe", real_probe)
+    store = Store(place, IDENTITY)
+    time.sleep(0.2)
+    assert store.index_state == "opening"
+    assert visible(store, 1, 1)  # answered meanwhile
+    started = time.monotonic()
+    store.close()
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_a_probe_ends_with_the_process_that_asked(place: Path) -> None:
+    filled(place)
+    unsealed(place)
+    code = "import sys, time; from pathlib import Path; from index.store import Store; s = Store(Path(sys.argv[1]), 'writer@1'); print('up', flush=True); time.sleep(60)"
+    asking = subprocess.Popen(
+        [sys.executable, "-c", code, str(place)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+    )
+    assert asking.stdout is not None
+    asking.stdout.readline()
+
+    def probing() -> bool:
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                try:
+                    line = (entry / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                if b"index.vectors" in line and str(place).encode() in line:
+                    return True
+        return False
+
+    deadline = time.monotonic() + 20
+    while not probing() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert probing()
+    asking.kill()
+    asking.communicate()
+    deadline = time.monotonic() + 10
+    while probing() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not probing()
+
+
+def test_what_an_index_holds_is_compared_vector_by_vector(place: Path) -> None:
+    file = filled(place, 5)
+    folder = vector_folder(place)
+    assert examine(folder, file) == ""
+
+    def change(work: Callable[[Any], None]) -> str:
+        client = chromadb.PersistentClient(str(folder), settings=chromadb.Settings(anonymized_telemetry=False))
+        work(client.get_collection("passages"))
+        client.close()
+        return examine(folder, file)
+
+    first = parts(1, 1)[1][0].id
+    assert change(lambda one: one.upsert(ids=[first], embeddings=[vector(9, 9, 9)])) == "it holds other vectors than the store"
+    assert change(lambda one: one.delete(ids=[first])) == BEHIND
+    assert change(lambda one: one.upsert(ids=[first], embeddings=[vector(1, 1, 0)])) == ""
+    assert change(lambda one: one.upsert(ids=["stranger"], embeddings=[vector(1, 1, 0)])) == BEHIND
+
+
+# Large stores: with the limits made small
+
+
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SCANNED": 20,
+        "SCANNED_OF_CHOSEN": 12,
+        "UNWRITTEN": 50,
+        "WRITTEN_EVERY": 60,
+        "STEP": 25,
+        "REBUILDING_SECONDS": 0.2,
+        "OPENING_SECONDS": 0.2,
+    }.items():
+        monkeypatch.setattr(vectors, name, value)
+
+
+def bulk(store: Store, count: int) -> None:
+    from index.store import Entry
+
+    made = [parts(number, 1) for number in range(count)]
+    store.put_many(
+        [Entry(document, "/root", passages, keys) for document, passages, keys, _ in made],
+        {key: one for _, _, keys, rows in made for key, one in zip(keys, rows, strict=True)},
+    )
+
+
+def test_while_a_large_index_is_rebuilt_words_answer_and_it_says_so(store: Store, monkeypatch: pytest.MonkeyPatch, small_limits: None) -> None:
+    bulk(store, 40)
+    going_on, real = threading.Event(), chromadb.Collection.upsert
+
+    def slow(self: Any, *arguments: Any, **named: Any) -> Any:
+        going_on.wait(30)
+        return real(self, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(chromadb.Collection, "query", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("broken")))
+        patched.setattr(chromadb.Collection, "upsert", slow)
+        started = time.monotonic()
+        assert store.nearest(vector(1, 1, 1), 3) == []
+        assert time.monotonic() - started < 3
+        assert store.index_state == "rebuilding"
+        assert store.notices() == ("The vector index is being rebuilt (0 %); until then answers come from word search alone.",)
+        assert len(store.matching("doc1v1", 10)) == PARTS
+        put(store, 1, 2)
+        store.remove(identifier(2))
+    going_on.set()
+    assert store.wait_for_index(30) == "ready"
+    assert visible(store, 1, 2)
+    assert not visible(store, 1, 1)
+    assert not visible(store, 2, 1)
+    assert visible(store, 39, 1)
+    assert store.notices() == ()
+
+
+def test_an_index_that_is_behind_still_answers_while_another_is_built(place: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None) -> None:
+    store = opened(place)
+    bulk(store, 40)
+    store.close()
+    client = chromadb.PersistentClient(str(vector_folder(place)), settings=chromadb.Settings(anonymized_telemetry=False))
+    client.get_collection("passages").delete(ids=[parts(5, 1)[1][0].id])
+    client.get_collection("passages").upsert(ids=["stranger"], embeddings=[vector(7, 1, 1)])
+    client.close()
+    unsealed(place)
+    building, going_on, real = threading.Event(), threading.Event(), vectors.VectorIndex._filled
+
+    def held(self: Any, folder: Path) -> Any:
+        building.set()
+        going_on.wait(30)
+        return real(self, folder)
+
+    monkeypatch.setattr(vectors.VectorIndex, "_filled", held)
+    store = Store(place, IDENTITY)
+    assert building.wait(30)
+    assert store.index_state == "rebuilding"
+    found = store.nearest(vector(7, 1, 1), 2)
+    assert found[0][0] == parts(7, 1)[1][1].id
+    assert "stranger" not in dict(found)
+    store.remove(identifier(7))
+    assert parts(7, 1)[1][1].id not in dict(store.nearest(vector(7, 1, 1), 5))
+    going_on.set()
+    assert store.wait_for_index(30) == "ready"
+    assert visible(store, 5, 1)
+    assert not visible(store, 7, 1)
+    store.close()
+
+
+def test_many_chosen_documents_are_no_trouble(store: Store, small_limits: None) -> None:
+    bulk(store, 60)
+    ids = [identifier(number) for number in range(60)]
+    strangers = [f"stranger{number}" for number in range(40_000)]
+    everything = store.nearest(vector(7, 1, 1), 5)
+    assert store.nearest(vector(7, 1, 1), 5, ids + strangers) == everything
+    assert everything[0][0] == parts(7, 1)[1][1].id
+    exact = sorted((float(vector(7, 1, 1) @ vector(number, 1, part)) for number in range(20, 60) for part in range(PARTS)), reverse=True)
+    assert [similarity for _, similarity in store.nearest(vector(7, 1, 1), 5, ids[20:] + strangers)] == pytest.approx(exact[:5], abs=1e-5)
+    assert store.nearest(vector(7, 1, 1), 5, strangers) == []
+    assert len(store.matching("part1", 500, ids[20:] + strangers)) == 40
+
+
+def test_much_that_was_added_is_written_at_the_end_of_a_sync(store: Store, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    bulk(store, 60)
+    before = vector_folder(store.folder)
+    assert not list(before.rglob("index_metadata.pickle"))
+    store.finish_sync("/root")
+    after = vector_folder(store.folder)
+    assert after != before
+    assert list(after.rglob("index_metadata.pickle"))  # written: read in milliseconds on opening
+    put(store, 100)
+    store.remove(identifier(3))
+    store.finish_sync("/root")
+    assert vector_folder(store.folder) == after
+    store.close()
+    unsealed(store.folder)
+    written = next(iter(after.rglob("data_level0.bin"))).read_bytes()
+    again = opened(store.folder)
+    assert vector_folder(store.folder) == after
+    assert visible(again, 100, 1)
+    assert not visible(again, 3, 1)
+    assert all(visible(again, number, 1) for number in (0, 30, 59))
+    again.close()
+    assert next(iter(after.rglob("data_level0.bin"))).read_bytes() == written  # never rewritten where a kill could break it
+
+
+def test_similarities_are_those_of_the_store_even_where_the_index_is_wrong(store: Store) -> None:
+    put(store, 1)
+    put(store, 2)
+    assert store._index is not None
+    assert store._index._current is not None
+    store._index._current._collection.upsert(ids=[parts(2, 1)[1][0].id], embeddings=[vector(1, 1, 1)])
+    found = dict(store.nearest(vector(1, 1, 1), 3))
+    assert found[parts(1, 1)[1][1].id] > 0.999
+    assert found.get(parts(2, 1)[1][0].id, 0.0) == pytest.approx(float(vector(1, 1, 1) @ vector(2, 1, 0)), abs=1e-5)
+
+
+# Another embedding model
+
+
+def texts_of(document: Any, passages: Any) -> list[str]:
+    return [f"{document.title}: {passage.text}" for passage in passages]
+
+
+class Model:
+    """Another embedding model, of another dimension; can fail after some texts."""
+
+    def __init__(self, dimension: int = DIMENSION * 2, fails_after: int = 10**9) -> None:
+        self.dimension, self.left, self.seen = dimension, fails_after, 0
+
+    def embed(self, texts: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        self.seen += len(texts)
+        made = np.stack([np.random.default_rng(list(text.encode())).normal(size=self.dimension) for text in texts]).astype(np.float32)
+        return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+def finds_itself(store: Store, number: int) -> bool:
+    document, passages, _, _ = parts(number, 1)
+    return all(
+        store.nearest(Model().embed([text])[0], 1)[0][0] == passage.id for text, passage in zip(texts_of(document, passages), passages, strict=True)
+    )
+
+
+def test_reembedding_goes_on_after_a_kill_and_words_answer_meanwhile(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(place, 12)
+    monkeypatch.setattr("index.store.EMBEDDED_AT_ONCE", 3)
+    store = Store(place, "other@2", reembed=True)
+    asked = Model().embed(["anything"])[0]
+    assert store.nearest(asked, 5) == []
+    assert len(store.matching("doc1v1", 10)) == PARTS
+    assert "citewell reembed" in store.notices()[0]
+    with pytest.raises(StoreError, match="reembed"):
+        put(store, 50)
+    with pytest.raises(KeyboardInterrupt):
+        store.replace_vectors("other@2", texts_of, Model(fails_after=5).embed)
+    store.close()
+    # Whoever goes back to the old model finds all as it was.
+    store = opened(place)
+    assert all(visible(store, number, 1) for number in range(12))
+    store.close()
+    store = Store(place, "other@2", reembed=True)
+    model, said = Model(), []
+    assert store.replace_vectors("other@2", texts_of, model.embed, lambda done, total: said.append((done, total)))
+    assert model.seen == (12 - 5) * PARTS
+    assert said[0] == (15, 36)
+    assert said[-1] == (36, 36)
+    assert store.wait_for_index(30) == "ready"
+    assert all(finds_itself(store, number) for number in range(12))
+    store.close()
+    again = Store(place, "other@2")
+    assert again.wait_for_index(30) == "ready"
+    assert all(finds_itself(again, number) for number in range(12))
+    assert again.notices() == ()
+    again.close()
+
+
+def test_reembedding_stops_when_asked_and_begins_anew_for_a_third_model(place: Path) -> None:
+    filled(place, 3)
+    store = Store(place, "other@2", reembed=True)
+    asked = iter([False, True])
+    assert not store.replace_vectors("other@2", texts_of, Model().embed, stopped=lambda: next(asked))
+    store.close()
+    store = Store(place, "third@3", reembed=True)
+    model = Model()
+    assert store.replace_vectors("third@3", texts_of, model.embed)
+    assert model.seen == 3 * PARTS
+    assert store.wait_for_index(30) == "ready"
+    assert finds_itself(store, 2)
+    store.close()
