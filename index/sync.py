@@ -5,42 +5,84 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from index.embed import BATCH, Embedder
+from index.embed import Embedder
 from index.errors import CitewellError, UnreadableDocument
-from index.read import MAX_BYTES, fingerprint, read
-from index.split import split
-from index.store import Store
-from index.types import Document, Passage
+from index.parse import Parser
+from index.read import MAX_BYTES, VERSION, fingerprint
+from index.store import Entry, Store
+from index.types import Document, Known, Passage
 
 Progress = Callable[[int, int, str], None]
-"""Called with files done, files in all, and the file at hand."""
+"""Called with files done, files in all, and what is at hand."""
+
+REMOVED_BY_HAND = "you removed it; choose 'retry' to have it back"
+"""The reason of a file that stays out although it can be read, until it is asked for again."""
+
+AT_ONCE = 64
+"""So many texts are embedded between two looks at whether to stop: some seconds' work."""
+
+GROUP_PASSAGES, GROUP_DOCUMENTS, GROUP_CHARACTERS = 128, 64, 4_000_000
+"""Documents are embedded and stored in groups, closed when one of these is passed: one sorted batch, one transaction, bounded memory."""
+
+SETTLED_SECONDS = 2.0
+"""A file that changed within this time may change again under the same time stamp (FAT counts in two seconds), so its stamp is not trusted."""
+
+LINK = "it is a link, and links are not followed"
 
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """What became of every file, by source (path relative to the folder). `rejected` tells why."""
+    """What became of every file, by source (path relative to the folder). `rejected` tells why.
+
+    Where it was `cancelled`, what is listed is done and kept, and files not listed were not looked at.
+    """
 
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
     rejected: dict[str, str] = field(default_factory=dict)
+    cancelled: bool = False
 
     def __str__(self) -> str:
         done = f"{len(self.added)} added, {len(self.changed)} changed, {len(self.removed)} removed"
         counts = f"{done}, {len(self.unchanged)} unchanged, {len(self.rejected)} rejected"
-        return "\n".join([counts, *(f"  rejected {source}: {reason}" for source, reason in self.rejected.items())])
+        left = ["Cancelled: what is done is kept, the rest was not looked at."] if self.cancelled else []
+        return "\n".join([counts, *left, *(f"  rejected {source}: {reason}" for source, reason in self.rejected.items())])
 
 
-def context(passage: Passage) -> str:
-    """What is embedded: the passage under its title and headings, which help a question find it and are never quoted."""
-    above = " > ".join(part for part in (passage.title, passage.heading) if part)
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One file as it was found. Neither `parsed` nor `reason`: as the store knows it. `passing`: to be tried again, and no reason to drop a version
+    that was read earlier."""
+
+    source: str
+    stamp: str = ""
+    fingerprint: str = ""
+    reason: str = ""
+    passing: bool = False
+    parsed: tuple[Document, list[Passage]] | None = None
+
+
+class _Unsettled(UnreadableDocument):
+    """The file is being written."""
+
+
+def context(document: Document, passage: Passage) -> str:
+    """What is embedded: the passage under its title and headings, which help a question find it and are never quoted.
+
+    A title that is only the file's name is left out, so that a renamed file need not be embedded again.
+    """
+    above = " > ".join(part for part in (document.title if document.titled else "", passage.heading) if part)
     return f"{above}\n{passage.text}"
 
 
@@ -49,13 +91,18 @@ def content_key(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
+def root_of(folder: Path) -> str:
+    """The name under which the store knows a folder: its absolute path, links resolved."""
+    return _readable(str(folder.resolve()))
+
+
 def _readable(name: str) -> str:
     """A path as text that can be stored and shown: bytes that are no UTF-8 are written as \\xff."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _files(folder: Path, unlisted: dict[str, str]) -> Iterator[tuple[str, Path]]:
-    """Every file below the folder with its source; hidden files and folders are left out, and links are not followed.
+    """Every file below the folder with its source, and links to folders; hidden files and folders are left out, and links are not followed.
 
     Folders that cannot be listed go into `unlisted` with the reason, the folder itself as '.'.
     """
@@ -65,51 +112,161 @@ def _files(folder: Path, unlisted: dict[str, str]) -> Iterator[tuple[str, Path]]
 
     for parent, folders, names in os.walk(folder, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        names += [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith("."):
                 yield _readable(path.relative_to(folder).as_posix()), path
 
 
-def _load(path: Path) -> bytes:
+def _stamp(status: os.stat_result) -> str:
+    """Changes whenever the file does: renaming and writing both set the change time, which no program can set back."""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+
+def load(path: Path, max_bytes: int = MAX_BYTES) -> tuple[bytes, str]:
+    """A file's bytes, and its stamp, empty where it cannot be trusted yet. Raises UnreadableDocument with the reason."""
     try:
         if path.is_symlink():
-            raise UnreadableDocument("it is a link, and links are not followed")
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableDocument("it is no ordinary file")
-        if status.st_size > MAX_BYTES:
-            raise UnreadableDocument(f"it is larger than {MAX_BYTES // 1_000_000} MB")
-        return path.read_bytes()
+            raise UnreadableDocument(LINK)
+        # A pipe must not be waited for, and a file that turns into a link in this moment not be followed.
+        opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+        with open(opened, "rb") as file:
+            before = os.fstat(opened)
+            if not stat.S_ISREG(before.st_mode):
+                raise UnreadableDocument("it is no ordinary file")
+            if before.st_size > max_bytes:
+                raise UnreadableDocument(f"it is larger than {max_bytes / 1_000_000:g} MB")
+            content = file.read(max_bytes + 1)
+            after = os.fstat(opened)
     except OSError as error:
-        raise UnreadableDocument(f"it cannot be opened ({error.strerror})") from error
+        if not os.path.lexists(path) or stat.S_ISREG(os.lstat(path).st_mode):
+            raise UnreadableDocument(f"it cannot be opened ({error.strerror})") from error
+        raise UnreadableDocument("it is no ordinary file") from error  # a socket
+    if _stamp(before) != _stamp(after) or len(content) != after.st_size:
+        raise _Unsettled("it was being written while it was read; sync again when that is done")
+    settled = time.time() - max(after.st_mtime, after.st_ctime) > SETTLED_SECONDS
+    return content, _stamp(after) if settled else ""
 
 
-def index(store: Store, embedder: Embedder, document: Document, root: str) -> None:
-    """Splits, embeds and stores one document. Passages whose words the store has embedded before are not embedded again."""
-    passages = split(document)
-    texts = [context(passage) for passage in passages]
-    keys = [content_key(text) for text in texts]
-    known = store.vectors_by_content(keys)
-    # By length, so that short passages are not padded to the longest of their batch.
-    missing = sorted({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items(), key=lambda pair: len(pair[1]))
-    for start in range(0, len(missing), BATCH):
-        batch = missing[start : start + BATCH]
-        known.update(zip((key for key, _ in batch), embedder.embed([text for _, text in batch]), strict=True))
-    store.put(document, root, passages, keys, np.stack([known[key] for key in keys]))
+def _examined(source: str, path: Path, root: str, before: Known | None, parser: Parser, max_bytes: int) -> _Seen:
+    """What a file is now. Only a file whose bytes are new is parsed."""
+    try:
+        content, stamp = load(path, max_bytes)
+    except _Unsettled as error:
+        return _Seen(source, reason=str(error), passing=True)
+    except UnreadableDocument as error:
+        return _Seen(source, reason=str(error))
+    digest = fingerprint(content)
+    if before is not None and before.fingerprint == digest and before.reader == VERSION:
+        return _Seen(source, stamp, digest, before.reason)
+    try:
+        return _Seen(source, stamp, digest, parsed=parser.parse(content, source, root))
+    except UnreadableDocument as error:
+        return _Seen(source, stamp, digest, str(error))
 
 
-def sync(store: Store, embedder: Embedder, folder: Path, progress: Progress | None = None) -> SyncReport:
+def _as_before(source: str, path: Path, before: Known | None) -> _Seen | None:
+    """A file that need not be opened: its stamp is the one noted when it was read, or it was removed by hand."""
+    if before is None:
+        return None
+    if before.reason == REMOVED_BY_HAND:
+        return _Seen(source, before.stamp, before.fingerprint, before.reason)
+    try:
+        same = bool(before.stamp) and before.reader == VERSION and before.stamp == _stamp(os.lstat(path))
+    except OSError:
+        return None
+    return _Seen(source, before.stamp, before.fingerprint, before.reason) if same else None
+
+
+def _in_parallel(
+    files: Iterable[tuple[str, Path]], examine: Callable[[str, Path], _Seen | Future[_Seen]], at_once: int, stopped: Callable[[], bool]
+) -> Iterator[_Seen]:
+    """What `examine` finds, as it is found; never more than `at_once` files are in memory."""
+    running: set[Future[_Seen]] = set()
+    for source, path in files:
+        if stopped():
+            break
+        seen = examine(source, path)
+        if isinstance(seen, _Seen):
+            yield seen
+            continue
+        running.add(seen)
+        while len(running) >= at_once and not stopped():
+            done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    while running and not stopped():
+        done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+        yield from (future.result() for future in done)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Documents that are embedded and stored together."""
+
+    entries: list[Entry] = field(default_factory=list)
+    texts: dict[bytes, str] = field(default_factory=dict)
+    characters: int = 0
+
+    def add(self, seen: _Seen, root: str) -> None:
+        assert seen.parsed is not None
+        document, passages = seen.parsed
+        texts = [context(document, passage) for passage in passages]
+        keys = [content_key(text) for text in texts]
+        self.entries.append(Entry(document, root, passages, keys, seen.stamp, VERSION))
+        self.texts.update(zip(keys, texts, strict=True))
+        self.characters += len(document.text)
+
+    @property
+    def full(self) -> bool:
+        return len(self.texts) >= GROUP_PASSAGES or len(self.entries) >= GROUP_DOCUMENTS or self.characters >= GROUP_CHARACTERS
+
+
+def embed_missing(
+    store: Store, embedder: Embedder, texts: Mapping[bytes, str], told: Callable[[int, int], None], stopped: Callable[[], bool]
+) -> dict[bytes, NDArray[np.float32]] | None:
+    """Vectors of those texts that the store has none of, by content key; None when it was stopped.
+
+    Of long work the vectors are stored as they come, so that whoever stops it loses seconds: they wait there for their passages.
+    """
+    known = store.known_keys(list(texts))
+    # By length, so that short texts are not padded to the longest of their batch.
+    missing = sorted(((key, text) for key, text in texts.items() if key not in known), key=lambda pair: len(pair[1]))
+    found: dict[bytes, NDArray[np.float32]] = {}
+    for start in range(0, len(missing), AT_ONCE):
+        if stopped():
+            store.put_many([], found)
+            return None
+        told(start, len(missing))
+        batch = missing[start : start + AT_ONCE]
+        found.update(zip((key for key, _ in batch), embedder.embed([text for _, text in batch]), strict=True))
+        if len(found) >= 8 * AT_ONCE:
+            store.put_many([], found)
+            found = {}
+    return found
+
+
+def sync(
+    store: Store,
+    embedder: Embedder,
+    folder: Path,
+    progress: Progress | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+    max_bytes: int = MAX_BYTES,
+    root: str = "",
+) -> SyncReport:
     """Makes the store match the folder. Files that cannot be read are reported, never skipped; other folders' documents stay.
 
+    Files are read in child processes while others are embedded. When `stopped` turns true, what is finished is kept and the report says so.
+    `root` is the name under which the store knows the folder, its path unless told otherwise.
     Raises CitewellError when the folder is not there: an unplugged disk must not empty the store. What lies in a folder below it that cannot be
     listed stays as it is, and the folder is among the rejected.
     """
     folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise CitewellError(f"There is no folder '{folder}'. Give the folder that holds your documents.")
-    root = _readable(str(folder.resolve()))
-    stored = store.fingerprints(root)
+    root = root or root_of(folder)
+    known = store.known(root)
     rejected: dict[str, str] = {}
     files = list(_files(folder, rejected))
     if "." in rejected:
@@ -117,27 +274,84 @@ def sync(store: Store, embedder: Embedder, folder: Path, progress: Progress | No
     unlisted = tuple(f"{source}/" for source in rejected)
     for source, reason in rejected.items():
         store.reject(root, source, reason)
-    added: list[str] = []
-    changed: list[str] = []
-    unchanged: list[str] = []
-    for number, (source, path) in enumerate(files):
+
+    present = {source for source, _ in files} | set(rejected)
+    gone = [source for source in sorted(known) if source not in present and not source.startswith(unlisted)]
+    removed = [source for source in gone if not known[source].reason]
+    store.remove_many([known[source].document_id for source in removed])
+    store.forget_rejected(root, set(gone) - set(removed))
+
+    fates: dict[str, str] = {}
+    stamps: dict[str, str] = {}
+    group = _Group()
+
+    def tell(at_hand: str) -> None:
         if progress:
-            progress(number, len(files), source)
+            progress(len(fates), len(files), at_hand)
+
+    def flush() -> bool:
+        """Stores the group; False when it was stopped before that."""
+        nonlocal group
+        last = group.entries[-1].document.source
+        vectors = embed_missing(
+            store,
+            embedder,
+            group.texts,
+            lambda done, all_: tell(f"{last} ({100 * done // all_} % of {all_} passages)" if all_ > AT_ONCE else last),
+            stopped,
+        )
+        if vectors is None:
+            return False
+        store.put_many(group.entries, vectors)
+        for entry in group.entries:
+            source = entry.document.source
+            before = known.get(source)
+            fates[source] = "changed" if before is not None and not before.reason else "added"
+        group = _Group()
+        return True
+
+    with Parser() as parser, ThreadPoolExecutor(parser.workers, thread_name_prefix="citewell-read") as pool:
+
+        def examine(source: str, path: Path) -> _Seen | Future[_Seen]:
+            before = known.get(source)
+            return _as_before(source, path, before) or pool.submit(_examined, source, path, root, before, parser, max_bytes)
+
         try:
-            content = _load(path)
-            if source in stored and stored[source][1] == fingerprint(content):
-                unchanged.append(source)
-                continue
-            index(store, embedder, read(content, source, root), root)
-            (changed if source in stored else added).append(source)
-        except UnreadableDocument as error:
-            store.reject(root, source, str(error))
-            rejected[source] = str(error)
-    present = {source for source, _ in files} | set(rejected) | {source for source in stored if source.startswith(unlisted)}
-    removed = sorted(set(stored) - present)
-    for source in removed:
-        store.remove(stored[source][0])
-    store.forget_rejected(root, set(store.rejected(root)) - present)
-    if progress:
-        progress(len(files), len(files), "")
-    return SyncReport(tuple(added), tuple(changed), tuple(removed), tuple(unchanged), rejected)
+            for seen in _in_parallel(files, examine, 4 * parser.workers, stopped):
+                source, before = seen.source, known.get(seen.source)
+                tell(source)
+                if seen.parsed:
+                    group.add(seen, root)
+                    if group.full and not flush():
+                        break
+                    continue
+                if seen.reason:
+                    rejected[source] = fates[source] = seen.reason
+                    if not (seen.passing and before is not None) and (
+                        before is None or (before.reason, before.fingerprint, before.reader) != (seen.reason, seen.fingerprint, VERSION)
+                    ):
+                        store.reject(root, source, seen.reason, seen.fingerprint, seen.stamp, VERSION)
+                        continue
+                else:
+                    fates[source] = "unchanged"
+                if before is not None and seen.stamp != before.stamp:
+                    stamps[source] = seen.stamp
+            if group.entries and not stopped():
+                flush()
+        finally:
+            parser.close()  # nothing waits for files that nobody wants any more
+            pool.shutdown(cancel_futures=True)
+    store.touch(root, stamps)
+    cancelled = stopped() and len(fates) < len(files)
+    if not cancelled:
+        store.finish_sync(root)
+    tell("")
+    in_order = [source for source, _ in files]
+    return SyncReport(
+        tuple(source for source in in_order if fates.get(source) == "added"),
+        tuple(source for source in in_order if fates.get(source) == "changed"),
+        tuple(removed),
+        tuple(source for source in in_order if fates.get(source) == "unchanged"),
+        {source: rejected[source] for source in [*sorted(set(rejected) - set(in_order)), *(s for s in in_order if s in rejected)]},
+        cancelled,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,13 +72,13 @@ def test_an_emptied_folder_empties_what_came_from_it(store: Store, embedder: Fak
 
 
 def test_what_cannot_be_read_is_rejected_with_its_reason_and_remembered(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
-    (folder / "picture.png").write_bytes(b"\x89PNG\x00")
+    (folder / "sound.xyz").write_bytes(b"\x89\x00")
     (folder / "binary.txt").write_bytes(b"a\x00b")
     (folder / "empty.md").touch()
     report = sync(store, embedder, folder)
     assert report.added == ("apollo.md", "tea.txt")
     assert {source: reason.split(";")[0] for source, reason in report.rejected.items()} == {
-        "picture.png": "files ending in '.png' cannot be read yet",
+        "sound.xyz": "files ending in '.xyz' cannot be read",
         "binary.txt": "it holds binary data, not text",
         "empty.md": "it holds no text",
     }
@@ -195,7 +196,7 @@ def test_links_are_not_followed(store: Store, embedder: FakeEmbedder, folder: Pa
     (folder / "loop").symlink_to(folder)
     (folder / "dangling.md").symlink_to(folder / "nowhere.md")
     (folder / "self.md").symlink_to(folder / "self.md")
-    links = dict.fromkeys(["dangling.md", "file-link.md", "self.md"], "it is a link, and links are not followed")
+    links = dict.fromkeys(["dangling.md", "file-link.md", "folder-link", "loop", "self.md"], "it is a link, and links are not followed")
     assert sync(store, embedder, folder) == SyncReport(added=("apollo.md", "tea.txt"), rejected=links)
     assert found(store, "secret") == []
 
@@ -266,26 +267,32 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_loses_nothing(
 
 
 def test_a_file_that_cannot_be_opened_is_rejected(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Path.read_bytes
+    real = os.open
 
-    def denied(self: Path) -> bytes:
-        if self.name == "tea.txt":
+    def denied(path: Path, *more: int) -> int:
+        if Path(path).name == "tea.txt":
             raise PermissionError(13, "Permission denied")
-        return real(self)
+        return real(path, *more)
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(os, "open", denied)
     report = sync(store, embedder, folder)
     assert report == SyncReport(added=("apollo.md",), rejected={"tea.txt": "it cannot be opened (Permission denied)"})
 
 
-def test_a_file_that_vanishes_while_the_folder_is_read_is_rejected(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_a_file_that_vanishes_while_the_folder_is_read_is_rejected(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sync(store, embedder, folder)
+    real = module._files
 
-    def tidy(done: int, total: int, source: str) -> None:
-        if source == "apollo.md":
-            (folder / "tea.txt").unlink()
+    def vanishing(listed: Path, unlisted: dict[str, str]) -> Iterator[tuple[str, Path]]:
+        found = list(real(listed, unlisted))
+        (folder / "tea.txt").unlink()
+        yield from found
 
-    report = sync(store, embedder, folder, tidy)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_files", vanishing)
+        report = sync(store, embedder, folder)
     assert report == SyncReport(unchanged=("apollo.md",), rejected={"tea.txt": "it cannot be opened (No such file or directory)"})
     assert sync(store, embedder, folder) == SyncReport(unchanged=("apollo.md",))
     assert store.rejected() == {}
@@ -341,4 +348,160 @@ def test_progress_counts_up_to_all_files(store: Store, embedder: FakeEmbedder, f
     (folder / "bad.exe").touch()
     calls: list[tuple[int, int, str]] = []
     sync(store, embedder, folder, lambda *call: calls.append(call))
-    assert calls == [(0, 3, "apollo.md"), (1, 3, "bad.exe"), (2, 3, "tea.txt"), (3, 3, "")]
+    done = [call[0] for call in calls]
+    assert done == sorted(done)
+    assert {call[1] for call in calls} == {3}
+    assert {"apollo.md", "bad.exe", "tea.txt"} <= {call[2] for call in calls}
+    assert calls[-1] == (3, 3, "")
+
+
+# What need not be read
+
+
+def settle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes all files old enough that their stamps are trusted."""
+    monkeypatch.setattr(module, "SETTLED_SECONDS", -1.0)
+
+
+def test_an_unchanged_file_is_not_opened(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "bad.txt").write_bytes(b"\x00")
+    settle(folder, monkeypatch)
+    sync(store, embedder, folder)
+
+    def opened(path: Path, max_bytes: int) -> None:
+        raise AssertionError(f"{path} was opened")
+
+    monkeypatch.setattr(module, "load", opened)
+    report = sync(store, embedder, folder)
+    assert report == SyncReport(unchanged=("apollo.md", "tea.txt"), rejected={"bad.txt": "it holds binary data, not text"})
+
+
+def test_an_edit_that_keeps_size_and_time_is_seen(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(folder, monkeypatch)
+    sync(store, embedder, folder)
+    status = (folder / "tea.txt").stat()
+    (folder / "tea.txt").write_text(DOCUMENTS["tea.txt"].replace("80", "70"))
+    os.utime(folder / "tea.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert sync(store, embedder, folder).changed == ("tea.txt",)
+
+
+def test_a_file_just_written_is_not_trusted_by_its_times(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    assert {known.stamp for known in store.known(module.root_of(folder)).values()} == {""}
+
+
+def test_a_rejected_file_is_not_read_again_until_it_changes(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "bad.txt").write_bytes(b"\x00")
+    first = sync(store, embedder, folder).rejected
+
+    def parsed(self: object, content: bytes, source: str, root: str) -> None:
+        raise AssertionError(f"{source} was parsed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.Parser, "parse", parsed)
+        assert sync(store, embedder, folder).rejected == first
+    (folder / "bad.txt").write_text("Mended.")
+    assert sync(store, embedder, folder).added == ("bad.txt",)
+
+
+def test_a_reader_that_learned_more_reads_old_files_again_and_embeds_only_what_differs(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(folder, monkeypatch)
+    sync(store, embedder, folder)
+    embedder.embedded.clear()
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert sync(store, embedder, folder).changed == ("apollo.md", "tea.txt")
+    assert embedder.embedded == []
+    assert sync(store, embedder, folder).unchanged == ("apollo.md", "tea.txt")
+
+
+def test_a_file_that_changes_while_it_is_read_keeps_its_old_version_and_comes_next_time(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync(store, embedder, folder)
+    (folder / "tea.txt").write_text("Oolong is brewed at 90 degrees.\n")
+    (folder / "new.txt").write_text("New.\n")
+    real = os.fstat
+    calls = 0
+
+    def growing(opened: int) -> os.stat_result:
+        nonlocal calls
+        calls += 1
+        with (folder / "tea.txt").open("a") as tea, (folder / "new.txt").open("a") as new:
+            tea.write("more\n")
+            new.write("more\n")
+        return real(opened)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", growing)
+        report = sync(store, embedder, folder)
+    assert calls
+    assert report.rejected.keys() == {"new.txt", "tea.txt"}
+    assert "being written" in report.rejected["tea.txt"]
+    assert found(store, "boiling") == ["tea.txt"]
+    assert sync(store, embedder, folder) == SyncReport(added=("new.txt",), changed=("tea.txt",), unchanged=("apollo.md",))
+    assert store.rejected() == {}
+
+
+def test_a_file_without_a_title_of_its_own_is_renamed_without_embedding(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    (folder / "plain.txt").write_text("It begins with a sentence, and has no title. The comet came.")
+    sync(store, embedder, folder)
+    embedder.embedded.clear()
+    (folder / "plain.txt").rename(folder / "other.txt")
+    report = sync(store, embedder, folder)
+    assert (report.added, report.removed) == (("other.txt",), ("plain.txt",))
+    assert embedder.embedded == []
+
+
+# Stopping
+
+
+def test_a_stopped_sync_keeps_what_is_finished_and_loses_no_old_version(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROUP_DOCUMENTS", 1)
+    for number in range(20):
+        (folder / f"{number:02}.txt").write_text(f"Text of number {number}.")
+    report = sync(store, embedder, folder, stopped=lambda: len(store.documents()) >= 5)
+    assert report.cancelled
+    assert 5 <= len(report.added) < 22
+    assert sorted(report.added) == sources(store)
+    assert "Cancelled" in str(report)
+    again = sync(store, embedder, folder)
+    assert not again.cancelled
+    assert sorted([*report.added, *again.added]) == sources(store)
+
+
+def test_stopping_in_the_middle_of_a_long_document_loses_no_embedding(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "long.txt").write_text("\n\n".join(PARAGRAPH.format(f"comet{number}") * 3 for number in range(200)))
+    report = sync(store, embedder, folder, stopped=lambda: len(embedder.embedded) > 100)
+    assert report.cancelled
+    assert "long.txt" not in sources(store)
+    sync(store, embedder, folder)
+    assert "long.txt" in sources(store)
+    assert len(embedder.embedded) == len(set(embedder.embedded))
+
+
+def test_memory_holds_a_bounded_number_of_files(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(100):
+        (folder / f"{number:02}.txt").write_text(f"Text of number {number}.")
+    loaded = 0
+    real = module.load
+    most = 0
+
+    def load(path: Path, max_bytes: int) -> tuple[bytes, str]:
+        nonlocal loaded, most
+        loaded += 1
+        most = max(most, loaded - len(store.documents()))
+        return real(path, max_bytes)
+
+    monkeypatch.setattr(module, "load", load)
+    monkeypatch.setattr(module, "GROUP_DOCUMENTS", 8)
+    sync(store, embedder, folder)
+    assert loaded == 102
+    assert most <= 8 + 4 * 4 + 4
