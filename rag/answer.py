@@ -26,6 +26,8 @@ DRAFT_TOKENS = 160
 DRAFT_TOKENS_FOR_ALL = 260
 REWRITE_TOKENS = 40
 
+WORDS_ALONE = "The vector index is being made ready, so only passages that share words with the question were looked at. Ask again in a moment."
+
 
 @dataclass(slots=True)
 class Course:
@@ -82,9 +84,12 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
             name = model.name
         except ModelUnavailable as error:
             outcome = _by_quoting(standalone, hits, texts, assistant, documents, f"{error} Until then the documents' own sentences answer.")
+    notices = outcome.notices
+    if assistant.store.index_state != "ready" and all(hit.similarity is None for hit in hits):
+        notices = (*notices, WORDS_ALONE)
     timings = Timings(round(evidence_ms, 1), course.first_token_ms, round(course.elapsed_ms(), 1))
     yield Answer(
-        asked, standalone, outcome.text, outcome.abstained, outcome.citations, outcome.unsupported, hits, name, timings, course.usage, outcome.notices
+        asked, standalone, outcome.text, outcome.abstained, outcome.citations, outcome.unsupported, hits, name, timings, course.usage, notices
     )  # fmt: skip
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from index.embed import Embedder, SentenceTransformerEmbedder
-from index.errors import CitewellError, DamagedWeights, InvalidSettings, ModelUnavailable
+from index.embed import Embedder, open_embedder
+from index.errors import CitewellError, DamagedWeights, InvalidSettings, ModelUnavailable, UnreadableDocument
+from index.parse import Parser
+from index.read import fingerprint
 from index.search import search
 from index.store import Store
-from index.sync import Progress, SyncReport, sync
+from index.sync import Progress, SyncReport, context, load
 from index.types import Hit
 from rag import answer, prompt, weights
+from rag.library import Library
 from rag.model import EmbeddedModel, LanguageModel, LlamaIndexModel, ModelStatus, OpenAIModel
 from rag.settings import SEEDS, Settings
 from rag.types import Answer, Event, Turn
@@ -45,8 +48,10 @@ class Assistant:
         self.settings = settings
         self.store = store
         self.embedder = embedder
+        self.library = Library(store, embedder, settings.max_bytes)
         self._model = model
         self._status = status
+        self._renderer = Parser(workers=1)
 
     def __enter__(self) -> Self:
         return self
@@ -55,14 +60,54 @@ class Assistant:
         self.close()
 
     def close(self) -> None:
-        """Gives the store back to other processes and frees the model's memory."""
+        """Stops what is going on, gives the store back to other processes and frees the model's memory."""
+        self.library.close()
+        self._renderer.close()
         self.store.close()
         if isinstance(self._model, EmbeddedModel):
             self._model.close()
 
-    def sync(self, folder: str | Path, progress: Progress | None = None) -> SyncReport:
-        """Makes the store match a folder; documents of other folders stay. Raises CitewellError when the folder is not there."""
-        return sync(self.store, self.embedder, Path(folder), progress)
+    def sync(self, folder: str | Path, progress: Progress | None = None, stopped: Callable[[], bool] = lambda: False) -> SyncReport:
+        """Makes the store match a folder; documents of other folders stay. When `stopped` turns true, what is finished is kept.
+
+        Raises CitewellError when the folder is not there.
+        """
+        return self.library.sync(Path(folder), progress, stopped)
+
+    def reembed(self, progress: Callable[[int, int, str], None] | None = None, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Gives all passages vectors of the embedding model that is set; word search answers meanwhile. False when it was stopped: it goes on next time.
+
+        Needs a store that was opened with `reembed`, where the model is another than the store's.
+        """
+        return self.store.replace_vectors(
+            self.embedder.identity,
+            lambda document, passages: [context(document, passage) for passage in passages],
+            self.embedder.embed,
+            lambda done, total: progress(done, total, "") if progress else None,
+            stopped,
+        )
+
+    def page_image(self, document_id: str, page: int, start: int, end: int) -> bytes:
+        """A page (from 1) of a PDF as a PNG, with the characters [start, end) of the document's text highlighted as far as they stand on it.
+
+        Raises KeyError for an unknown document or page, CitewellError where the file is no PDF, has changed since it was indexed, or is gone.
+        """
+        pages = self.store.pages(document_id)
+        root, source, indexed = self.store.document_file(document_id)
+        if not source.lower().endswith(".pdf"):
+            raise CitewellError(f"'{source}' has no pages that can be shown; its text can.")
+        if not 1 <= page <= len(pages):
+            raise KeyError(page)
+        try:
+            content, _ = load(self.library.folder(root) / source, self.settings.max_bytes)
+            if fingerprint(content) != indexed:
+                raise CitewellError(
+                    f"'{source}' has changed since it was indexed, so its pages cannot be shown. Its text here is as it was; sync again."
+                )
+            begins = pages[page - 1]
+            return self._renderer.render(content, page, max(0, start - begins), max(0, end - begins))
+        except UnreadableDocument as error:
+            raise CitewellError(f"The page of '{source}' cannot be shown: {error}. Its text can.") from error
 
     def search(self, question: str, history: Sequence[Turn] = (), limit: int = 5, documents: Sequence[str] | None = None) -> list[Hit]:
         """The best passages for a question, best first, without a language model; `documents` narrows to ids or sources (KeyError if unknown)."""
@@ -102,11 +147,10 @@ class Assistant:
         """Fetches what is missing of the model and loads it and the embedder, so that no question need wait."""
         if isinstance(self._model, EmbeddedModel) and not self._model.loaded:
             self._status = ModelStatus("loading", "The language model is loading.", self._model.name)
-        if isinstance(self.embedder, SentenceTransformerEmbedder):
-            try:
-                self.embedder.load()
-            except CitewellError as error:
-                log.error("%s", error)
+        try:
+            self.embedder.load()
+        except CitewellError as error:
+            log.error("%s", error)
         if self._status.state == "fetching":
             wanted = weights.CATALOG[self.settings.model]
             if progress is None:
@@ -153,17 +197,23 @@ class Assistant:
 
 
 def open_assistant(
-    settings: Settings | None = None, *, llm: LLM | None = None, fetch: bool = True, progress: weights.Progress | None = None
+    settings: Settings | None = None,
+    *,
+    llm: LLM | None = None,
+    fetch: bool = True,
+    progress: weights.Progress | None = None,
+    reembed: bool = False,
 ) -> Assistant:
     """Opens the store that the settings name, with its embedder and model. `llm` is any LlamaIndex LLM, in place of `settings.model`.
 
     The embedded model's file is fetched when it is missing, unless `fetch` is False. A model that cannot be had is no error: the status tells, and
-    the documents' own sentences answer. Raises StoreInUse, StoreTooNew, StoreDamaged, EmbedderChanged, InvalidSettings, DamagedWeights.
+    the documents' own sentences answer. With `reembed`, a store that was made with another embedding model opens too, for Assistant.reembed().
+    Raises StoreInUse, StoreTooNew, StoreDamaged, EmbedderChanged, InvalidSettings, DamagedWeights.
     """
     settings = settings or Settings()
     model, status = (LlamaIndexModel(llm, settings.model_seconds), ModelStatus("ready", "", "llm")) if llm is not None else configured_model(settings)
-    embedder = SentenceTransformerEmbedder(settings.embedder)
-    store = Store(settings.data_dir, embedder.identity)
+    embedder = open_embedder(settings.embedder)
+    store = Store(settings.data_dir, embedder.identity, reembed)
     assistant = Assistant(settings, store, embedder, model, status)
     if status.state == "fetching" and fetch:
         try:

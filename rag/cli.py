@@ -1,4 +1,4 @@
-"""The command line: `citewell ask`, `chat`, `serve`, `sync`, `documents`, `evaluate`, `fetch`, `doctor`.
+"""The command line: `citewell ask`, `chat`, `serve`, `sync`, `documents`, `backup`, `restore`, `reembed`, `evaluate`, `fetch`, `doctor`.
 
 Nothing heavy is imported before a command needs it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from rich.console import Console
 
-    from index.errors import CitewellError
     from rag.assistant import Assistant
     from rag.settings import Settings
     from rag.types import Turn
@@ -63,14 +64,21 @@ def _console() -> Console:
 @contextmanager
 def _bar(unit: str) -> Iterator[Any]:
     """A progress bar on standard error with rate and time left: a function of done, total and what is at hand."""
+    from rich.markup import escape
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    amounts = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn()]
+    rate = TextColumn("{task.fields[rate]}")
+    amounts = [DownloadColumn(), TransferSpeedColumn()] if unit == "bytes" else [MofNCompleteColumn(), rate]
     columns = [TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn()]
     console = _console()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total, what: progress.update(task, completed=done, total=total, description=what[-50:])
+        task = progress.add_task("", total=None, rate="")
+
+        def told(done: int, total: int, what: str) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, completed=done, total=total, description=escape(what[-50:]), rate=f"{speed:.1f} {unit}/s" if speed else "")
+
+        yield told
 
 
 def _open(settings: Settings) -> Assistant:
@@ -79,8 +87,16 @@ def _open(settings: Settings) -> Assistant:
 
     with _bar("bytes") as progress:
         assistant = open_assistant(settings, progress=progress)
+    _tell_notices(assistant)
     seed(assistant)
     return assistant
+
+
+def _tell_notices(assistant: Assistant) -> None:
+    """What the user should know about the store, on standard error. What only takes a moment is not told."""
+    assistant.store.wait_for_index(3.0)
+    for notice in assistant.store.notices():
+        print(f"citewell: {notice}", file=sys.stderr)
 
 
 @app.command()
@@ -132,7 +148,9 @@ def _answering(settings: Settings) -> Iterator[Any]:
         address = error.address
 
         def remotely(question: str, history: Sequence[Turn], documents: list[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
-            return _asked_at(address, {"question": question, "history": [asdict(turn) for turn in history], "documents": documents})
+            from rag.remote import events
+
+            return events(address, "/api/ask", {"question": question, "history": [asdict(turn) for turn in history], "documents": documents})
 
         yield remotely
         return
@@ -149,41 +167,6 @@ def _answering(settings: Settings) -> Iterator[Any]:
 
     with assistant:
         yield here
-
-
-def _asked_at(address: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The events of a running server."""
-    import httpx
-
-    from index.errors import CitewellError, InvalidQuestion
-
-    try:
-        wait = httpx.Timeout(300, connect=5)
-        headers = {"Accept": "text/event-stream"}
-        with httpx.stream("POST", f"{address}/api/ask", json=body, headers=headers, timeout=wait, trust_env=False) as response:
-            if response.status_code != 200:
-                told = json.loads(response.read() or b"{}")
-                message = told.get("error") or told.get("detail") or f"the server at {address} answered with status {response.status_code}"
-                raise (InvalidQuestion if response.status_code == 422 else CitewellError)(str(message))
-            name = ""
-            for line in response.iter_lines():
-                if line.startswith("event: "):
-                    name = line.removeprefix("event: ")
-                elif line.startswith("data: "):
-                    data = json.loads(line.removeprefix("data: "))
-                    if name == "error":
-                        raise CitewellError(data["error"])
-                    yield name, data
-            if name != "answer":
-                raise CitewellError(f"The Citewell that owns this store, at {address}, broke off before its answer. Try again.")
-    except (httpx.HTTPError, json.JSONDecodeError) as error:
-        raise _silent(address, error) from error
-
-
-def _silent(address: str, error: Exception) -> CitewellError:
-    from index.errors import CitewellError
-
-    return CitewellError(f"The Citewell that owns this store, at {address}, does not answer ({type(error).__name__}). Stop it and try again.")
 
 
 def _show(events: Iterator[tuple[str, dict[str, Any]]], as_json: bool) -> dict[str, Any]:
@@ -264,6 +247,7 @@ def serve(
     address = f"http://{shown}:{listener.getsockname()[1]}"
 
     with open_assistant(settings, fetch=False) as assistant:
+        _tell_notices(assistant)
         if not assistant.store.documents():
             print("Indexing the seed documents …", flush=True)
         with _bar("files") as progress:
@@ -284,51 +268,158 @@ def serve(
 
 
 @app.command()
-def sync(folder: Path, as_json: Json = False, data_dir: DataDir = None) -> None:
-    """Make the store match a folder: add, replace and remove documents. Exit code 2 when a file was rejected."""
-    from dataclasses import asdict
+def sync(
+    folder: Path,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C, and sync whenever something in the folder changes.")] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make the store match a folder: add, replace and remove documents. A running `citewell serve` on the same store does it, if there is one.
 
-    from rag.assistant import open_assistant
+    Ctrl-C stops it and keeps what is done. Exit code 2 when a file was rejected, 130 when it was stopped.
+    """
+    from rag.watching import changes, interruptible
 
-    with open_assistant(_settings(data_dir, "none")) as assistant, _bar("files") as progress:
-        report = assistant.sync(folder, progress)
-    print(json.dumps(asdict(report), ensure_ascii=False, indent=2) if as_json else report)
-    if report.rejected:
+    with interruptible() as stopped, _syncing(_settings(data_dir, "none"), stopped) as synced:
+
+        def run(quiet: bool) -> dict[str, Any]:
+            report = synced(folder)
+            if not quiet or any(report[fate] for fate in ("added", "changed", "removed")):
+                print(json.dumps(report, ensure_ascii=False, indent=2) if as_json else _told(report), flush=True)
+            return report
+
+        report = run(quiet=False)
+        if watch:
+            if not as_json:
+                print(f"Watching {folder} (Ctrl-C stops it)", flush=True)
+            for _ in changes(folder, stopped):
+                report = run(quiet=True)
+    if report["cancelled"]:
+        raise typer.Exit(130)
+    if report["rejected"]:
         raise typer.Exit(2)
 
 
-@app.command()
-def documents(as_json: Json = False, data_dir: DataDir = None) -> None:
-    """List the documents in the store."""
+def _told(report: dict[str, Any]) -> str:
+    from index.sync import SyncReport
+
+    return str(SyncReport(**report))
+
+
+@contextmanager
+def _syncing(settings: Settings, stopped: Event) -> Iterator[Callable[[Path], dict[str, Any]]]:
+    """A function that syncs a folder and returns the report: in this process, or in the one that owns the store."""
     from dataclasses import asdict
 
     from index.errors import StoreInUse
     from rag.assistant import open_assistant
 
+    def here(folder: Path) -> dict[str, Any]:
+        with _bar("files") as progress:
+            return asdict(assistant.sync(folder, progress, stopped.is_set))
+
+    def remotely(folder: Path) -> dict[str, Any]:
+        from rag.remote import events
+
+        report: dict[str, Any] = {}
+        with _bar("files") as progress:
+            for name, data in events(address, "/api/sync", {"folder": str(folder.expanduser().absolute())}):
+                if name == "progress":
+                    progress(data["done"], data["total"], data["current"])
+                    if stopped.is_set():
+                        httpx.post(f"{address}/api/sync/cancel", timeout=10, trust_env=False)
+                elif name == "report":
+                    report = data
+        return report
+
     try:
-        with open_assistant(_settings(data_dir, "none")) as assistant:
-            listing = [asdict(document) for document in assistant.store.documents()]
+        opened = open_assistant(settings)
     except StoreInUse as error:
         if error.address is None:
             raise
         import httpx
 
-        try:
-            listing = httpx.get(f"{error.address}/api/documents", timeout=10, trust_env=False).raise_for_status().json()
-        except (httpx.HTTPError, json.JSONDecodeError) as failure:
-            raise _silent(error.address, failure) from failure
+        address = error.address
+        yield remotely
+        return
+    with opened as assistant:
+        _tell_notices(assistant)
+        yield here
+
+
+@app.command()
+def documents(as_json: Json = False, data_dir: DataDir = None) -> None:
+    """List the documents in the store, and the files that were rejected with the reasons."""
+    from index.errors import StoreInUse
+    from rag.assistant import open_assistant
+    from rag.library import listing
+
+    try:
+        with open_assistant(_settings(data_dir, "none")) as assistant:
+            _tell_notices(assistant)
+            entries = listing(assistant.store)
+    except StoreInUse as error:
+        if error.address is None:
+            raise
+        from rag import remote
+
+        entries = remote.documents(error.address)
     if as_json:
-        print(json.dumps(listing, ensure_ascii=False, indent=2))
-    elif not listing:
+        print(json.dumps(entries, ensure_ascii=False, indent=2))
+    elif not entries:
         print("There are no documents yet. Add some with `citewell sync FOLDER`.")
     else:
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
-        table = Table("Source", "Title", "Passages", "Characters", "Indexed", box=None)
-        for entry in listing:
-            table.add_row(*(str(entry[key]) for key in ("source", "title", "passages", "size", "indexed_at")))
+        table = Table("Source", "Title", "Type", "Bytes", "Passages", "Status", "When", box=None)
+        for entry in entries:
+            status = f"rejected: {entry['reason']}" if entry["reason"] else "indexed"
+            cells = (entry["source"], entry["title"], entry["type"], entry["bytes"] or "", entry["passages"] or "", status, entry["indexed_at"])
+            table.add_row(*(escape(str(cell)) for cell in cells))
         Console().print(table)
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(help="The file to write, such as citewell-backup.zip.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Write everything that the store knows, and the files that were uploaded, into one file. It can be done while Citewell runs."""
+    from index.backup import backup as write
+
+    settings = _settings(data_dir)
+    write(settings.data_dir, target)
+    print(f"The store in {settings.data_dir} is backed up in {target}. `citewell restore {target}` brings it back.")
+
+
+@app.command()
+def restore(
+    archive: Annotated[Path, typer.Argument(help="A file that `citewell backup` wrote.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Put the store that is there now aside.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Bring back a store from its backup, checked before anything is touched."""
+    from index.backup import restore as bring_back
+
+    settings = _settings(data_dir)
+    bring_back(archive, settings.data_dir, replace)
+    print(f"The store in {settings.data_dir} is as it was when {archive} was written.")
+
+
+@app.command()
+def reembed(data_dir: DataDir = None) -> None:
+    """Make new vectors for all passages, after another embedding model was set. It goes on where it was stopped."""
+    from rag.assistant import open_assistant
+    from rag.watching import interruptible
+
+    with interruptible() as stopped, open_assistant(_settings(data_dir, "none"), reembed=True) as assistant, _bar("passages") as progress:
+        done = assistant.reembed(progress, stopped.is_set)
+    if not done:
+        print("Stopped. What is done is kept; run it again to go on.")
+        raise typer.Exit(130)
+    print("All passages have vectors of the embedding model that is set.")
 
 
 @app.command()

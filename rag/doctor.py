@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from index.embed import SentenceTransformerEmbedder
+from index.embed import open_embedder
 from index.errors import CitewellError, StoreInUse
 from index.store import Store
 from rag import __version__, weights
@@ -69,12 +69,15 @@ def _store(settings: Settings) -> Finding:
     if not (settings.data_dir / "citewell.sqlite3").exists():
         return Finding("store", True, "none yet; the first question or sync makes it")
     try:
-        store = Store(settings.data_dir, SentenceTransformerEmbedder(settings.embedder).identity)
+        store = Store(settings.data_dir, open_embedder(settings.embedder).identity)
     except StoreInUse as error:
         return Finding("store", True, f"in use by another Citewell{f', which answers at {error.address}' if error.address else ''}")
     except (CitewellError, ImportError) as error:
         return Finding("store", False, str(error))
     try:
+        store.wait_for_index(5.0)
+        if notices := store.notices():
+            return Finding("store", False, " ".join(notices))
         rejected = len(store.rejected())
         more = f", {rejected} files rejected" if rejected else ""
         return Finding("store", True, f"{len(store.documents())} documents, {store.passage_count()} passages{more}")
@@ -84,7 +87,7 @@ def _store(settings: Settings) -> Finding:
 
 def _embedder(settings: Settings) -> Finding:
     try:
-        return Finding("embedding model", True, SentenceTransformerEmbedder(settings.embedder).identity)
+        return Finding("embedding model", True, open_embedder(settings.embedder).identity)
     except (CitewellError, ImportError) as error:
         return Finding("embedding model", False, str(error))
 

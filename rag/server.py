@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import queue
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from index.errors import CitewellError, InvalidQuestion
 from rag.assistant import Assistant
+from rag.library import listing
 from rag.types import Answer, Event, Evidence, Token, Turn
 
 log = logging.getLogger(__name__)
@@ -38,11 +45,37 @@ class Asked(BaseModel):
     documents: list[str] | None = None
 
 
+class Folder(BaseModel):
+    """The body of POST /api/sync: a folder on the machine that serves."""
+
+    model_config = ConfigDict(extra="forbid")
+    folder: str
+
+
+class OwnPagesOnly:
+    """Refuses what pages of other sites send.
+
+    Browsers say where a request comes from; a page elsewhere must not start work here, even where it could not read the answer.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+            site = Headers(scope=scope).get("sec-fetch-site", "none")
+            if site not in ("same-origin", "none"):
+                return await JSONResponse({"error": "This is not for pages of other sites."}, 403)(scope, receive, send)
+        await self.app(scope, receive, send)
+
+
 def create_app(assistant: Assistant) -> FastAPI:
     """The app that answers for one assistant, to this machine alone."""
     app = FastAPI(title="Citewell", docs_url=None, redoc_url=None, openapi_url=None)
     # A page elsewhere that points its own name at 127.0.0.1 must not get to read the documents.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+
+    app.add_middleware(OwnPagesOnly)
 
     @app.exception_handler(CitewellError)
     def told(request: Request, error: CitewellError) -> JSONResponse:
@@ -72,12 +105,18 @@ def create_app(assistant: Assistant) -> FastAPI:
         assert isinstance(last, Answer), "a stream ends in its Answer"
         return JSONResponse(last.to_dict())
 
+    @app.post("/api/sync")
+    async def sync(asked: Folder) -> StreamingResponse:
+        return StreamingResponse(_synced(assistant, Path(asked.folder)), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    @app.post("/api/sync/cancel")
+    def cancel() -> dict[str, str]:
+        assistant.library.cancel()
+        return {"status": "stopping"}
+
     @app.get("/api/documents")
     def documents() -> list[dict[str, Any]]:
-        return [
-            {"id": d.id, "source": d.source, "title": d.title, "size": d.size, "passages": d.passages, "indexed_at": d.indexed_at}
-            for d in assistant.store.documents()
-        ]
+        return listing(assistant.store)
 
     @app.get("/api/documents/{document_id}/text")
     def text(document_id: str) -> PlainTextResponse:
@@ -89,6 +128,42 @@ def create_app(assistant: Assistant) -> FastAPI:
     return app
 
 
+async def _synced(assistant: Assistant, folder: Path) -> AsyncIterator[str]:
+    """Progress and the report as server-sent events; a listener who leaves stops the work, and what is done is kept."""
+    left = threading.Event()
+    told: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            report = assistant.sync(
+                folder,
+                lambda done, total, current: told.put(_event("progress", {"done": done, "total": total, "current": current})),
+                left.is_set,
+            )
+            told.put(_event("report", asdict(report)))
+        except CitewellError as error:
+            told.put(_event("error", {"error": str(error)}))
+        except Exception:
+            log.exception("Syncing failed")
+            told.put(_event("error", {"error": "Something went wrong here. The log of the server says what."}))
+        finally:
+            told.put(None)
+
+    threading.Thread(target=work, name="citewell-sync", daemon=True).start()
+    try:
+        while True:
+            try:
+                line = await run_in_threadpool(told.get, True, 0.5)
+            except queue.Empty:
+                yield ": waiting\n\n"  # a listener who left is noticed only when something is sent
+                continue
+            if line is None:
+                return
+            yield line
+    finally:
+        left.set()
+
+
 async def _sent(first: Event, events: Any) -> AsyncIterator[str]:
     """The events as server-sent events; a listener who leaves stops the model."""
     try:
@@ -96,10 +171,10 @@ async def _sent(first: Event, events: Any) -> AsyncIterator[str]:
         async for event in iterate_in_threadpool(events):
             yield _line(event)
     except CitewellError as error:
-        yield f"event: error\ndata: {json.dumps({'error': str(error)})}\n\n"
+        yield _event("error", {"error": str(error)})
     except Exception:
         log.exception("Answering failed")
-        yield f"event: error\ndata: {json.dumps({'error': 'Something went wrong here. The log of the server says what.'})}\n\n"
+        yield _event("error", {"error": "Something went wrong here. The log of the server says what."})
     finally:
         with suppress(ValueError):  # still running in its thread; it is closed when that lets go of it
             events.close()
@@ -108,16 +183,14 @@ async def _sent(first: Event, events: Any) -> AsyncIterator[str]:
 def _line(event: Event) -> str:
     match event:
         case Evidence():
-            name, data = "evidence", {"standalone_question": event.standalone_question, "hits": _hits(event)}
+            name, data = "evidence", {"standalone_question": event.standalone_question, "hits": [asdict(hit) for hit in event.hits]}
         case Token():
             name, data = "token", {"text": event.text}
         case Answer():
             name, data = "answer", event.to_dict()
+    return _event(name, data)
+
+
+def _event(name: str, data: dict[str, Any]) -> str:
     # In ASCII: a line separator of Unicode inside the data would end the line for many readers.
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
-
-
-def _hits(event: Evidence) -> list[dict[str, Any]]:
-    from dataclasses import asdict
-
-    return [asdict(hit) for hit in event.hits]

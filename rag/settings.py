@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     api_key: SecretStr = Field(SecretStr(""), description="the key for that URL; set it in the environment, not in a file")
     model_seconds: float = Field(180.0, gt=0, le=86_400, description="hard deadline for one answer of the model, in seconds")
     embedder: str = Field("all-MiniLM-L6-v2", description="any sentence-transformers model, by name or folder")
+    max_file_mb: float = Field(25.0, gt=0, le=1_000, description="the largest file that is read, in megabytes")
     host: str = Field("127.0.0.1", description="address the page is served on")
     port: int = Field(7860, ge=0, le=65535, description="port the page is served on")
     bench: Path | None = Field(None, description="folder of public question sets, for `citewell evaluate` and `make bench`")
@@ -54,6 +55,11 @@ class Settings(BaseSettings):
             return None if path is None else path.expanduser().absolute()
         except RuntimeError:
             raise ValueError(f"there is no home folder for {path.parts[0]}" if path else "") from None
+
+    @property
+    def max_bytes(self) -> int:
+        """The size of the largest file that is read."""
+        return int(self.max_file_mb * 1_000_000)
 
     @property
     def model_shown(self) -> str:

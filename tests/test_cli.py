@@ -276,10 +276,21 @@ def test_a_running_server_is_asked_instead(run: Run, owned: Assistant, monkeypat
 
 def test_what_needs_the_store_itself_says_who_has_it(run: Run, owned: Assistant, folder: Path) -> None:
     address = json.loads((owned.store.folder / "owner.json").read_text(encoding="utf-8"))["address"]
-    for command in (("sync", str(folder)), ("serve", "--port", "0")):
-        assert f"It answers at {address}" in plain_failure(run(*command, "--data-dir", str(owned.store.folder)))
+    assert f"It answers at {address}" in plain_failure(run("serve", "--port", "0", "--data-dir", str(owned.store.folder)))
     findings = run("doctor", "--data-dir", str(owned.store.folder)).out
     assert f"answers at {address}" in findings
+
+
+def test_a_running_server_syncs_for_the_command_line(run: Run, owned: Assistant, folder: Path) -> None:
+    (folder / "new.txt").write_text("The zebra text.")
+    (folder / "bad.txt").write_bytes(b"\x00")
+    data = ("--data-dir", str(owned.store.folder))
+    result = run("sync", str(folder), *data)
+    assert result.code == 2
+    assert "1 added, 0 changed, 0 removed, 2 unchanged, 1 rejected" in result.out
+    assert "rejected bad.txt: it holds binary data, not text" in result.out
+    assert json.loads(run("sync", str(folder), "--json", *data).out)["unchanged"] == ["apollo.md", "new.txt", "tea.txt"]
+    assert "There is no folder" in plain_failure(run("sync", "/nowhere/at/all", *data))
 
 
 def test_odd_line_ends_in_a_document_survive_the_way(run: Run, owned: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,15 +435,85 @@ def test_documents_are_listed(run: Run, filled: Path, tmp_path: Path) -> None:
     assert "Notes on tea" in out
     listing = json.loads(run("documents", "--json", "--data-dir", str(filled)).out)
     assert [entry["source"] for entry in listing] == ["apollo.md", "tea.txt"]
-    assert set(listing[0]) == {"id", "source", "title", "size", "passages", "indexed_at"}
+    assert set(listing[0]) >= {"id", "source", "title", "type", "bytes", "size", "passages", "status", "reason", "indexed_at"}
     assert "citewell sync FOLDER" in run("documents", "--data-dir", str(tmp_path / "empty")).out
 
 
-def test_a_damaged_store_is_one_plain_line(run: Run, filled: Path) -> None:
+def test_rejected_files_are_listed_with_their_reasons(run: Run, filled: Path, folder: Path) -> None:
+    (folder / "bad[1].txt").write_bytes(b"\x00")
+    run("sync", str(folder), "--data-dir", str(filled))
+    out = run("documents", "--data-dir", str(filled)).out
+    assert "bad[1].txt" in out
+    assert "rejected: it holds binary data, not text" in out
+
+
+def test_ctrl_c_stops_a_sync_and_keeps_what_is_done(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.sync.GROUP_DOCUMENTS", 1)
+    for number in range(30):
+        (folder / f"{number:02}.txt").write_text(f"Text of number {number}.")
+    embed = FakeSentenceTransformer.embed
+
+    def interrupted(self: FakeSentenceTransformer, texts: list[str]) -> Any:
+        if len(self.embedded) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return embed(self, texts)
+
+    monkeypatch.setattr(FakeSentenceTransformer, "embed", interrupted)
+    data = ("--data-dir", str(tmp_path / "data"))
+    result = run("sync", str(folder), "--json", *data)
+    assert result.code == 130
+    report = json.loads(result.out)
+    assert report["cancelled"]
+    assert 0 < len(report["added"]) < 32
+    again = json.loads(run("sync", str(folder), "--json", *data).out)
+    assert sorted(again["unchanged"]) == sorted(report["added"])
+
+
+def test_watching_follows_the_folder_until_it_is_stopped(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.watching.SETTLING_MS", 50)
+
+    def work() -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and "apollo.md" not in (tmp_path / "data" / "seen").read_text():
+            time.sleep(0.01)
+        (folder / "new.txt").write_text("The zebra text.")
+        while time.monotonic() < deadline and "new.txt" not in (tmp_path / "data" / "seen").read_text():
+            time.sleep(0.05)
+        (folder / "tea.txt").unlink()
+        while time.monotonic() < deadline and "removed tea.txt" not in (tmp_path / "data" / "seen").read_text():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "seen").touch()
+    real = Assistant.sync
+
+    def noted(self: Assistant, *arguments: Any) -> Any:
+        report = real(self, *arguments)
+        with (tmp_path / "data" / "seen").open("a") as seen:
+            seen.write(" ".join(report.added) + "".join(f" removed {source}" for source in report.removed))
+        return report
+
+    monkeypatch.setattr(Assistant, "sync", noted)
+    threading.Thread(target=work, daemon=True).start()
+    result = run("sync", str(folder), "--watch", "--data-dir", str(tmp_path / "data"))
+    assert result.code == 0
+    assert "2 added" in result.out
+    assert "1 added, 0 changed, 0 removed, 2 unchanged" in result.out
+    assert "0 added, 0 changed, 1 removed, 2 unchanged" in result.out
+
+
+def test_a_damaged_store_is_put_aside_and_the_loss_is_told(run: Run, filled: Path, folder: Path) -> None:
     (filled / "citewell.sqlite3").write_bytes(b"no database " * 500)
     for name in ("citewell.sqlite3-wal", "citewell.sqlite3-shm"):
         (filled / name).unlink(missing_ok=True)
-    assert "cannot be read" in plain_failure(run("documents", "--data-dir", str(filled)))
+    told = run("documents", "--data-dir", str(filled))
+    assert "sync your folders again" in told.err
+    assert "There are no documents" in told.out
+    assert "2 added" in run("sync", str(folder), "--data-dir", str(filled)).out
+    again = run("documents", "--data-dir", str(filled))
+    assert "sync" not in again.err
+    assert "apollo.md" in again.out
 
 
 def test_a_data_folder_that_is_a_file_is_one_plain_line(run: Run, tmp_path: Path) -> None:
@@ -515,7 +596,7 @@ def test_the_doctor_tells_a_damaged_or_foreign_store(run: Run, filled: Path, mon
         connection.execute("PRAGMA user_version = 99")
     assert "newer Citewell" in wrong(run("doctor", "--data-dir", str(filled)))["store"]
     (filled / "citewell.sqlite3").write_bytes(b"no database " * 500)
-    assert "cannot be read" in wrong(run("doctor", "--data-dir", str(filled)))["store"]
+    assert "sync your folders again" in wrong(run("doctor", "--data-dir", str(filled)))["store"]
 
 
 def test_the_doctor_tells_rejected_files(run: Run, filled: Path, folder: Path) -> None:

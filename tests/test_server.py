@@ -301,3 +301,43 @@ def test_several_are_answered_at_once(assistant: Assistant) -> None:
         for thread in threads:
             thread.join(30)
     assert answers == ["The lander Apollo was built by Grumman. [1]"] * 6
+
+
+# Syncing
+
+
+def synced_events(client: TestClient, folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    found = []
+    name = ""
+    with client.stream("POST", "/api/sync", json={"folder": str(folder)}) as response:
+        assert response.status_code == 200
+        for line in response.iter_lines():
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                found.append((name, json.loads(line.removeprefix("data: "))))
+    return found
+
+
+def test_a_folder_is_synced_with_progress_and_a_report(client: TestClient, folder: Path) -> None:
+    (folder / "new.txt").write_text("The zebra text.")
+    found = synced_events(client, folder)
+    assert found[-1] == (
+        "report",
+        {"added": ["new.txt"], "changed": [], "removed": [], "unchanged": ["apollo.md", "tea.txt"], "rejected": {}, "cancelled": False},
+    )
+    assert ("progress", {"done": 3, "total": 3, "current": ""}) in found
+
+
+def test_a_folder_that_is_not_there_is_told(client: TestClient, folder: Path) -> None:
+    ((name, data),) = synced_events(client, folder / "nowhere")
+    assert name == "error"
+    assert "There is no folder" in data["error"]
+
+
+def test_other_sites_cannot_make_this_one_work(client: TestClient, folder: Path) -> None:
+    for site in ("cross-site", "same-site"):
+        for path in ("/api/sync", "/api/sync/cancel", "/api/ask"):
+            assert client.post(path, json={"folder": str(folder)}, headers={"Sec-Fetch-Site": site}).status_code == 403
+    plain = client.post("/api/sync", content=json.dumps({"folder": str(folder)}), headers={"Content-Type": "text/plain"})
+    assert plain.status_code == 422

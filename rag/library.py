@@ -1,0 +1,284 @@
+"""The documents' side of an assistant: folders that are synced, files that are uploaded or removed, one piece of work after the other."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+import unicodedata
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from index.embed import Embedder
+from index.errors import CitewellError
+from index.store import Store
+from index.sync import REMOVED_BY_HAND, Progress, SyncReport, sync
+
+NAME_BYTES = 200
+"""File systems take names of 255 bytes; some room is left for what is put before them."""
+
+OUTCOMES = 5
+RATE_SECONDS = 30.0
+"""The rate of work is that of the last half minute: the first files of a folder say little of the last."""
+
+UPLOADS = "uploads"
+"""The store knows the uploaded files' folder by this name and not by its path, as it moves with the store."""
+
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*/\\]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is going on: `done` of `total` files, and the rate and time left where they can be told. `total` is 0 before the files are counted."""
+
+    what: str
+    done: int = 0
+    total: int = 0
+    current: str = ""
+    files_per_second: float | None = None
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a piece of work: its report, or the `problem` that ended it."""
+
+    what: str
+    report: SyncReport | None
+    problem: str = ""
+
+
+class Library:
+    """Keeps a store in step with folders and uploads. Its methods may be called from any thread."""
+
+    def __init__(self, store: Store, embedder: Embedder, max_bytes: int) -> None:
+        self.uploads = store.folder / UPLOADS
+        """Where uploaded files are kept; synced like any other folder."""
+        self._store, self._embedder, self._max_bytes = store, embedder, max_bytes
+        self._turn = threading.Lock()
+        self._state = threading.Lock()
+        self._waiting: dict[Path, str] = {}
+        self._worker: threading.Thread | None = None
+        self._work: Work | None = None
+        self._outcomes: deque[Outcome] = deque(maxlen=OUTCOMES)
+        self._unwanted: list[tuple[str, str]] = []
+        self._cancelled = threading.Event()
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Stops what is going on, keeping what is finished, and waits for that."""
+        self._closed.set()
+        with self._state:
+            self._waiting.clear()
+            worker = self._worker
+        if worker is not None and worker is not threading.current_thread():
+            worker.join()
+        with self._turn:  # a sync in somebody else's thread ends too
+            pass
+
+    def sync(self, folder: Path, progress: Progress | None = None, stopped: Callable[[], bool] = lambda: False, what: str = "") -> SyncReport:
+        """Makes the store match a folder, here and now, after whatever else is going on. Raises what index.sync.sync raises."""
+        what = what or f"Syncing {folder}"
+        with self._turn:
+            self._cancelled.clear()
+            self._unwanted.clear()
+            begun = deque([(time.monotonic(), 0)])
+
+            def told(done: int, total: int, current: str) -> None:
+                now = time.monotonic()
+                begun.append((now, done))
+                while now - begun[0][0] > RATE_SECONDS and len(begun) > 2:
+                    begun.popleft()
+                (then, before) = begun[0]
+                rate = (done - before) / (now - then) if done > before and now > then else None
+                self._work = Work(what, done, total, current, rate, (total - done) / rate if rate else None)
+                if progress:
+                    progress(done, total, current)
+
+            self._work = Work(what)
+            try:
+                report = sync(
+                    self._store,
+                    self._embedder,
+                    folder,
+                    told,
+                    lambda: self._cancelled.is_set() or self._closed.is_set() or stopped(),
+                    self._max_bytes,
+                    UPLOADS if folder == self.uploads else "",
+                )
+            except CitewellError as error:
+                self._outcomes.appendleft(Outcome(what, None, str(error)))
+                raise
+            except Exception:
+                self._outcomes.appendleft(Outcome(what, None, "Something went wrong; the log says what. What was finished is kept."))
+                raise
+            finally:
+                self._work = None
+            for root, source in self._unwanted:  # removed while this sync was about to store them
+                self._take_out(root, source)
+            self._outcomes.appendleft(Outcome(what, report))
+            return report
+
+    def folder(self, root: str) -> Path:
+        """Where the files are that the store knows under a root."""
+        return self.uploads if root == UPLOADS else Path(root)
+
+    def add(self, name: str, path: Path) -> str:
+        """Takes over an uploaded file and reads it in the background; returns the source it will have. A file of the same name is replaced.
+
+        Raises CitewellError when it is too large or cannot be copied.
+        """
+        source = safe_name(name)
+        try:
+            size = path.stat().st_size
+            if size > self._max_bytes:
+                raise CitewellError(f"'{source}' is larger than {self._max_bytes / 1_000_000:g} MB, the most that a file may have.")
+            self.uploads.mkdir(parents=True, exist_ok=True)
+            # Under a hidden name first: half a file must not be read, nor take the place of a whole one.
+            scratch = self.uploads / f".{uuid4().hex}"
+            try:
+                shutil.copyfile(path, scratch)
+                os.replace(scratch, self.uploads / source)
+            finally:
+                scratch.unlink(missing_ok=True)
+        except OSError as error:
+            raise CitewellError(f"'{source}' could not be kept in {self.uploads} ({error.strerror}). Check the free disk space.") from error
+        self._queue(self.uploads, "Reading uploaded files")
+        return source
+
+    def remove(self, document_ids: Sequence[str]) -> None:
+        """Makes documents gone at once: an uploaded file is deleted, one of a synced folder stays where it is and is left out from now on.
+
+        Raises KeyError with the first id that is no document; the others are gone.
+        """
+        unknown: list[str] = []
+        for document_id in document_ids:
+            try:
+                root, source, _ = self._store.document_file(document_id)
+            except KeyError:
+                unknown.append(document_id)
+                continue
+            self._unwanted.append((root, source))
+            self._take_out(root, source)
+        if unknown:
+            raise KeyError(unknown[0])
+
+    def _take_out(self, root: str, source: str) -> None:
+        before = self._store.known(root).get(source)
+        if root == UPLOADS:
+            with suppress(OSError):
+                (self.uploads / safe_name(source)).unlink(missing_ok=True)
+            if before is not None and not before.reason:
+                self._store.remove(before.document_id)
+            self._store.forget_rejected(root, [source])
+        elif before is not None and before.reason != REMOVED_BY_HAND:
+            self._store.reject(root, source, REMOVED_BY_HAND, before.fingerprint, before.stamp, before.reader)
+
+    def discard(self, root: str, source: str) -> None:
+        """Lets go of a rejected file: an uploaded one is deleted, one of a folder is no longer tried."""
+        self._take_out(root, source)
+
+    def retry(self, root: str, source: str) -> None:
+        """Reads a rejected file again, in the background."""
+        self._store.forget_rejected(root, [source])
+        self._queue(self.folder(root), f"Reading {source} again")
+
+    def sync_soon(self, folder: Path) -> None:
+        """Makes the store match a folder, in the background."""
+        self._queue(folder, f"Syncing {folder}")
+
+    def cancel(self) -> None:
+        """Stops what is going on and what waits; what is finished is kept."""
+        with self._state:
+            self._waiting.clear()
+        self._cancelled.set()
+
+    def work(self) -> Work | None:
+        """What is going on or about to."""
+        with self._state:
+            return self._work or next((Work(what) for what in self._waiting.values()), None)
+
+    def waiting(self) -> tuple[tuple[str, str], ...]:
+        """Root and source of every uploaded file that has not been read yet."""
+        known = self._store.known(UPLOADS)
+        try:
+            names = sorted(os.listdir(self.uploads))
+        except OSError:
+            return ()
+        return tuple((UPLOADS, name) for name in names if not name.startswith(".") and name not in known)
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What came of the last pieces of work, the latest first."""
+        return tuple(self._outcomes)
+
+    def _queue(self, folder: Path, what: str) -> None:
+        with self._state:
+            if self._closed.is_set():
+                raise CitewellError("Citewell is being closed; add the files again when it is back.")
+            self._waiting[folder] = what
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._run, name="citewell-library", daemon=True)
+                self._worker.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._state:
+                if not self._waiting:
+                    self._worker = None
+                    return
+                folder = next(iter(self._waiting))
+                what = self._waiting.pop(folder)
+                self._work = Work(what)
+            try:
+                self.sync(folder, what=what)
+            except CitewellError as error:
+                log.warning("%s", error)  # the outcome tells the user
+            except Exception:
+                log.exception("%s failed", what)
+
+
+def listing(store: Store) -> list[dict[str, Any]]:
+    """What every door says of the documents and of the files that were rejected (`status`, `reason`), by source. Sizes in bytes and characters."""
+    indexed = [
+        {
+            "id": d.id, "source": d.source, "title": d.title, "type": _type(d.source), "bytes": d.bytes, "size": d.size, "pages": d.pages,
+            "passages": d.passages, "status": "indexed", "reason": "", "indexed_at": d.indexed_at, "folder": Path(d.root).name,
+        }
+        for d in store.documents()
+    ]  # fmt: skip
+    rejected = [
+        {
+            "id": None, "source": r.source, "title": "", "type": _type(r.source), "bytes": 0, "size": 0, "pages": 0,
+            "passages": 0, "status": "rejected", "reason": r.reason, "indexed_at": r.at, "folder": Path(r.root).name,
+        }
+        for r in store.rejections()
+    ]  # fmt: skip
+    return sorted(indexed + rejected, key=lambda entry: (str(entry["source"]), str(entry["folder"])))
+
+
+def _type(source: str) -> str:
+    return Path(source).suffix.lower().removeprefix(".")
+
+
+def safe_name(name: str) -> str:
+    """A file name made from one that somebody sent: no folders, nothing hidden, nothing that a file system refuses."""
+    plain = unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2].encode("utf-8", "backslashreplace").decode())
+    plain = _UNSAFE.sub("_", plain).strip(" .")
+    if _RESERVED.fullmatch(plain):
+        plain = f"_{plain}"
+    stem, dot, suffix = plain.rpartition(".")
+    if not stem or len(suffix) > 10:
+        stem, dot, suffix = plain, "", ""
+    room = NAME_BYTES - len(f"{dot}{suffix}".encode())
+    return (stem.encode()[:room].decode("utf-8", "ignore").strip(" .") or "document") + dot + suffix

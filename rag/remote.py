@@ -1,0 +1,52 @@
+"""What the command line asks of a running server, when that owns the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from index.errors import CitewellError, InvalidQuestion
+
+
+def events(address: str, path: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The events, by name, with which a running server answers a POST; closing the iterator tells it to stop.
+
+    Raises InvalidQuestion and CitewellError as the server does, and CitewellError where it does not answer or breaks off.
+    """
+    try:
+        wait = httpx.Timeout(300, connect=5)
+        headers = {"Accept": "text/event-stream"}
+        with httpx.stream("POST", f"{address}{path}", json=body, headers=headers, timeout=wait, trust_env=False) as response:
+            if response.status_code != 200:
+                told = json.loads(response.read() or b"{}")
+                message = told.get("error") or told.get("detail") or f"the server at {address} answered with status {response.status_code}"
+                raise (InvalidQuestion if response.status_code == 422 else CitewellError)(str(message))
+            name = ""
+            for line in response.iter_lines():
+                if line.startswith("event: "):
+                    name = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    data = json.loads(line.removeprefix("data: "))
+                    if name == "error":
+                        raise CitewellError(data["error"])
+                    yield name, data
+            if name not in ("answer", "report"):
+                raise CitewellError(f"The Citewell that owns this store, at {address}, broke off before its end. Try again.")
+    except (httpx.HTTPError, json.JSONDecodeError) as error:
+        raise _silent(address, error) from error
+
+
+def documents(address: str) -> list[dict[str, Any]]:
+    """The listing of a running server. Raises CitewellError where it does not answer."""
+    try:
+        listing: list[dict[str, Any]] = httpx.get(f"{address}/api/documents", timeout=30, trust_env=False).raise_for_status().json()
+    except (httpx.HTTPError, json.JSONDecodeError) as error:
+        raise _silent(address, error) from error
+    return listing
+
+
+def _silent(address: str, error: Exception) -> CitewellError:
+    return CitewellError(f"The Citewell that owns this store, at {address}, does not answer ({type(error).__name__}). Stop it and try again.")

@@ -1,0 +1,59 @@
+"""Long work at the command line: it stops at Ctrl-C with what is done, and goes on when a folder changes."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+SETTLING_MS = 1_600
+"""Changes that come within this time are taken together: programs save a file in several steps."""
+
+ANYWAY_SECONDS = 300.0
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets; a second Ctrl-C breaks off at once."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def changes(folder: Path, stopped: threading.Event) -> Iterator[None]:
+    """Yields once the folder is watched, then whenever something in it has changed, until `stopped` is set. What is hidden does not count.
+
+    Some file systems (shares, mostly) tell of no change, so it also yields every few minutes.
+    """
+    from watchfiles import Change, watch
+
+    folder = folder.expanduser().resolve()
+
+    def counts(change: Change, path: str) -> bool:
+        try:
+            return not any(part.startswith(".") for part in Path(path).relative_to(folder).parts)
+        except ValueError:
+            return True
+
+    last = -math.inf
+    for found in watch(
+        folder, watch_filter=counts, stop_event=stopped, debounce=SETTLING_MS, rust_timeout=500, yield_on_timeout=True, raise_interrupt=False
+    ):
+        if found or time.monotonic() - last > ANYWAY_SECONDS:
+            yield
+            last = time.monotonic()

@@ -1,0 +1,232 @@
+"""Tests of rag.library: uploads, removals and folders, one piece of work after the other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FakeEmbedder
+from numpy.typing import NDArray
+
+from index.errors import CitewellError
+from index.store import Store
+from index.sync import REMOVED_BY_HAND, SyncReport, root_of
+from rag.library import Library, Outcome, listing, safe_name
+
+
+class SlowEmbedder(FakeEmbedder):
+    """Waits for `go` before each batch, so that a test can look in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+        self.begun = threading.Event()
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.begun.set()
+        assert self.go.wait(30)
+        return super().embed(texts)
+
+
+@pytest.fixture
+def library(store: Store, embedder: FakeEmbedder) -> Iterator[Library]:
+    made = Library(store, embedder, 1_000_000)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def upload(tmp_path: Path) -> Callable[[str], Path]:
+    def made(text: str) -> Path:
+        path = tmp_path / "sent"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return made
+
+
+def settled(library: Library) -> tuple[Outcome, ...]:
+    """The outcomes, once nothing is going on any more."""
+    deadline = time.monotonic() + 30
+    while library.work() is not None or library._worker is not None:
+        assert time.monotonic() < deadline, library.work()
+        time.sleep(0.01)
+    return library.outcomes()
+
+
+def sources(store: Store) -> list[str]:
+    return [document.source for document in store.documents()]
+
+
+def test_an_uploaded_file_is_kept_and_indexed(library: Library, store: Store, upload: Callable[[str], Path]) -> None:
+    assert library.add("notes.txt", upload("The zebra text.")) == "notes.txt"
+    assert settled(library)[0].report == SyncReport(added=("notes.txt",))
+    assert store.text(store.documents()[0].id) == "The zebra text."
+    assert (library.uploads / "notes.txt").read_text() == "The zebra text."
+
+
+def test_a_file_of_the_same_name_takes_the_place_of_the_earlier(library: Library, store: Store, upload: Callable[[str], Path]) -> None:
+    library.add("notes.txt", upload("The zebra text."))
+    settled(library)
+    library.add("notes.txt", upload("The giraffe text."))
+    assert settled(library)[0].report == SyncReport(changed=("notes.txt",))
+    assert store.text(store.documents()[0].id) == "The giraffe text."
+
+
+def test_a_broken_file_is_rejected_with_its_reason_and_can_be_let_go(library: Library, store: Store, upload: Callable[[str], Path]) -> None:
+    library.add("notes.pdf", upload("This is no PDF."))
+    (outcome,) = settled(library)
+    assert outcome.report is not None
+    assert outcome.report.rejected.keys() == {"notes.pdf"}
+    (rejection,) = store.rejections()
+    library.discard(rejection.root, rejection.source)
+    assert store.rejections() == []
+    assert list(library.uploads.iterdir()) == []
+
+
+def test_a_file_too_large_is_refused_and_not_kept(library: Library, upload: Callable[[str], Path]) -> None:
+    with pytest.raises(CitewellError, match="larger than 1 MB"):
+        library.add("big.txt", upload("x" * 1_000_001))
+    assert not library.uploads.exists()
+
+
+def test_removing_an_upload_deletes_its_file(library: Library, store: Store, upload: Callable[[str], Path]) -> None:
+    library.add("notes.txt", upload("The zebra text."))
+    settled(library)
+    library.remove([store.documents()[0].id])
+    assert store.documents() == []
+    assert not (library.uploads / "notes.txt").exists()
+
+
+def test_a_document_removed_from_a_folder_stays_out_until_it_is_retried(library: Library, store: Store, folder: Path) -> None:
+    library.sync(folder)
+    tea = next(document for document in store.documents() if document.source == "tea.txt")
+    library.remove([tea.id])
+    assert sources(store) == ["apollo.md"]
+    assert (folder / "tea.txt").exists()
+    (folder / "tea.txt").write_text("Oolong is brewed at 90 degrees.")
+    assert library.sync(folder).rejected == {"tea.txt": REMOVED_BY_HAND}
+    library.retry(root_of(folder), "tea.txt")
+    assert settled(library)[0].report == SyncReport(added=("tea.txt",), unchanged=("apollo.md",))
+
+
+def test_unknown_ids_are_named_and_the_others_are_gone(library: Library, store: Store, folder: Path) -> None:
+    library.sync(folder)
+    with pytest.raises(KeyError, match="nothing"):
+        library.remove(["nothing", *[document.id for document in store.documents()]])
+    assert store.documents() == []
+
+
+def test_what_is_removed_while_it_is_synced_stays_removed(store: Store, folder: Path) -> None:
+    embedder = SlowEmbedder()
+    embedder.go.set()
+    library = Library(store, embedder, 1_000_000)
+    library.sync(folder)
+    tea = next(document for document in store.documents() if document.source == "tea.txt")
+    (folder / "tea.txt").write_text("Oolong is brewed at 90 degrees.")
+    embedder.go.clear()
+    embedder.begun.clear()
+    library.sync_soon(folder)
+    assert embedder.begun.wait(30)
+    library.remove([tea.id])
+    embedder.go.set()
+    settled(library)
+    library.close()
+    assert sources(store) == ["apollo.md"]
+
+
+def test_work_is_shown_and_can_be_cancelled(store: Store, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.sync.AT_ONCE", 1)
+    embedder = SlowEmbedder()
+    library = Library(store, embedder, 1_000_000)
+    assert library.work() is None
+    library.sync_soon(folder)
+    assert embedder.begun.wait(30)
+    work = library.work()
+    assert work is not None
+    assert (work.what, work.done, work.total) == (f"Syncing {folder}", 0, 2)
+    library.sync_soon(tmp_path)
+    library.cancel()
+    embedder.go.set()
+    (outcome,) = settled(library)
+    assert outcome.report is not None
+    assert outcome.report.cancelled
+    assert store.documents() == []
+    assert library.sync(folder).added == ("apollo.md", "tea.txt")
+    library.close()
+
+
+def test_an_upload_waits_until_it_is_read(store: Store, upload: Callable[[str], Path]) -> None:
+    embedder = SlowEmbedder()
+    library = Library(store, embedder, 1_000_000)
+    assert library.waiting() == ()
+    library.add("notes.txt", upload("The zebra text."))
+    assert embedder.begun.wait(30)
+    assert library.waiting() == (("uploads", "notes.txt"),)
+    embedder.go.set()
+    settled(library)
+    assert library.waiting() == ()
+    library.close()
+
+
+def test_a_folder_that_is_not_there_is_an_outcome(library: Library, tmp_path: Path) -> None:
+    library.sync_soon(tmp_path / "nowhere")
+    (outcome,) = settled(library)
+    assert outcome.report is None
+    assert "There is no folder" in outcome.problem
+
+
+def test_closing_stops_what_is_going_on(store: Store, folder: Path) -> None:
+    embedder = SlowEmbedder()
+    library = Library(store, embedder, 1_000_000)
+    library.sync_soon(folder)
+    assert embedder.begun.wait(30)
+    threading.Timer(0.2, embedder.go.set).start()
+    library.close()
+    assert library.work() is None
+    with pytest.raises(CitewellError, match="being closed"):
+        library.sync_soon(folder)
+
+
+def test_the_listing_tells_documents_and_rejected_files(library: Library, store: Store, folder: Path) -> None:
+    (folder / "empty.md").touch()
+    library.sync(folder)
+    entries = listing(store)
+    assert [(entry["source"], entry["type"], entry["status"], entry["bytes"]) for entry in entries] == [
+        ("apollo.md", "md", "indexed", (folder / "apollo.md").stat().st_size),
+        ("empty.md", "md", "rejected", 0),
+        ("tea.txt", "txt", "indexed", (folder / "tea.txt").stat().st_size),
+    ]
+    assert entries[1]["reason"] == "it holds no text"
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("report.pdf", "report.pdf"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\me\\notes.txt", "notes.txt"),
+        (".hidden.md", "hidden.md"),
+        ("a\x00b\nc.txt", "a_b_c.txt"),
+        ("..", "document"),
+        ("", "document"),
+        ("/", "document"),
+        ("con.txt", "_con.txt"),
+        ("what?.md", "what_.md"),
+        ("e\u0301.txt", "é.txt"),
+        ("no suffix", "no suffix"),
+        ("half\ud800.txt", "half_ud800.txt"),
+    ],
+)
+def test_names_that_are_sent_are_made_safe(sent: str, kept: str) -> None:
+    assert safe_name(sent) == kept
+
+
+def test_long_names_keep_their_suffix() -> None:
+    name = safe_name("日本語" * 200 + ".docx")
+    assert name.endswith(".docx")
+    assert len(name.encode()) <= 200
