@@ -1,10 +1,20 @@
-"""Where a Chromium is, and how it is started so that it asks nothing of the outside."""
+"""A real Chromium that asks nothing of the outside, a page served for it, and a watch over what the page does."""
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from playwright.sync_api import Playwright
+import pytest
+
+if TYPE_CHECKING:
+    from page_fake import FakeAssistant
+    from playwright.sync_api import Playwright
 
 CANDIDATES = ("/usr/bin/chromium", "/usr/bin/chromium-browser")
 ARGUMENTS = [
@@ -20,3 +30,57 @@ ARGUMENTS = [
 def chromium(playwright: Playwright) -> str | None:
     """The path of a Chromium, the system's before playwright's own; None when there is neither."""
     return next((path for path in (*CANDIDATES, playwright.chromium.executable_path) if Path(path).exists()), None)
+
+
+@contextmanager
+def launched() -> Iterator[Any]:
+    """A browser; a test without one is skipped."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    sync_api.expect.set_options(timeout=10_000)  # a machine that does other work besides
+    with sync_api.sync_playwright() as playwright:
+        path = chromium(playwright)
+        if path is None:
+            pytest.skip("needs Chromium: install your system's chromium package, or run `playwright install chromium`")
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def served(assistant: FakeAssistant) -> Iterator[str]:
+    """The address of the whole page, for as long as it is wanted."""
+    import uvicorn
+    from starlette.applications import Starlette
+
+    from ui.app import mount
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(mount(Starlette(), assistant), log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+
+
+@contextmanager
+def watched(browser: Any, address: str, ready: str, **options: Any) -> Iterator[Any]:
+    """The page, opened; afterwards nothing may have been asked of the outside, and the console must be clean."""
+    page = browser.new_page(**{"viewport": {"width": 1280, "height": 800}, **options})
+    page.set_default_timeout(10_000)
+    asked: list[str] = []
+    wrong: list[str] = []
+    page.on("request", lambda sent: asked.append(sent.url))
+    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(address)
+    page.locator(ready).first.wait_for()
+    yield page
+    hacked = page.evaluate("window.hacked")
+    page.close()
+    assert [url for url in asked if not url.startswith((address + "/", "data:"))] == [], asked
+    assert wrong == [], wrong
+    assert hacked is None

@@ -12,7 +12,7 @@ SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 
 
 def shoot(page: Page, address: str, folder: Path, name: str, question: str) -> None:
-    """Empty, mid-answer, answered, with a document open."""
+    """Empty, mid-answer, answered, with a document open, with the documents view open, with a document chosen."""
 
     def save(state: str, whole: bool = False) -> None:
         page.screenshot(path=folder / f"{name}-{state}.png", full_page=whole)
@@ -40,7 +40,25 @@ def shoot(page: Page, address: str, folder: Path, name: str, question: str) -> N
         page.locator("dialog[open] .text").wait_for()
         page.wait_for_timeout(500)
         save("5-document")
+        views = page.locator("dialog[open] .views a")
+        if views.count():
+            views.last.click()
+            page.locator("dialog[open] .picture").wait_for()
+            page.wait_for_timeout(800)
+            save("6-page")
         page.keyboard.press("Escape")
+    page.locator("[data-open-library]").last.click()
+    page.locator(".library .count, .library .nothing").first.wait_for()
+    page.wait_for_timeout(400)
+    save("7-documents")
+    boxes = page.locator(".library [data-choose]")
+    if boxes.count():
+        boxes.first.check()
+        page.wait_for_timeout(400)
+        save("8-chosen")
+        page.locator(".library .chosen-bar .primary").click()
+        page.wait_for_timeout(400)
+        save("9-asking")
 
 
 def main(address: str, folder: str, question: str = "How long does the crossing take, slow and with a notice?") -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+from page_browser import launched, served, watched
 from page_fake import ARCHIVE, CITATIONS, HARBOUR, STARTERS, FakeAssistant, Status
 
 pytestmark = pytest.mark.browser
@@ -19,15 +18,8 @@ expect = sync_api.expect
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from page_browser import ARGUMENTS, chromium
-
-    with sync_api.sync_playwright() as playwright:
-        path = chromium(playwright)
-        if path is None:
-            pytest.skip("needs Chromium: install your system's chromium package, or run `playwright install chromium`")
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -37,42 +29,15 @@ def assistant() -> FakeAssistant:
 
 @pytest.fixture(scope="module")
 def address(assistant: FakeAssistant) -> Iterator[str]:
-    import uvicorn
-    from starlette.applications import Starlette
-
-    from ui.app import mount
-
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(mount(Starlette(), assistant), log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
+    with served(assistant) as address:
+        yield address
 
 
 @pytest.fixture
 def page(browser: Any, address: str, assistant: FakeAssistant, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page, opened; afterwards nothing may have been asked of the outside, and the console must be clean."""
     assistant.asked.clear()
-    page = browser.new_page(**getattr(request, "param", {"viewport": {"width": 1280, "height": 800}}))
-    page.set_default_timeout(10_000)
-    asked: list[str] = []
-    wrong: list[str] = []
-    page.on("request", lambda sent: asked.append(sent.url))
-    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(address)
-    expect(page.locator(".starter").first).to_be_visible()
-    yield page
-    hacked = page.evaluate("window.hacked")
-    page.close()
-    assert [url for url in asked if not url.startswith((address + "/", "data:"))] == []
-    assert wrong == []
-    assert hacked is None
+    with watched(browser, address, ".starter", **getattr(request, "param", {})) as page:
+        yield page
 
 
 def ask(page: Any, question: str) -> None:
@@ -144,6 +109,7 @@ def test_a_chip_opens_the_exact_quote_and_gives_the_focus_back(page: Any) -> Non
 def test_a_chip_opens_in_a_tab_of_its_own(page: Any, address: str) -> None:
     ask(page, "How long does it take?")
     chip = answered(page).locator(".chip").nth(4)
+    page.wait_for_timeout(800)  # Gradio complains in the console when the page is left while it still hears from the server
     page.goto(address + str(chip.get_attribute("href")))
     expect(page.locator("#quote")).to_have_text(CITATIONS[4].quote)
     page.wait_for_function(

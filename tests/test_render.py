@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
-from page_fake import ARCHIVE, FERRY, HARBOUR, HITS, HOSTILE, MINUTES, STARTERS, TEXT, TOWN, FakeStore, cited, hit
+from hypothesis import given
+from hypothesis import strategies as st
+from page_fake import (
+    ARCHIVE,
+    ARTICLE,
+    CLOCK,
+    FERRY,
+    FURNITURE,
+    HARBOUR,
+    HITS,
+    HOSTILE,
+    MINUTES,
+    PAGES,
+    QUAY,
+    REPORT,
+    REPORT_CITATIONS,
+    REPORT_HITS,
+    REPORT_TEXT,
+    STARTERS,
+    TEXT,
+    TOWN,
+    FakeOutcome,
+    FakeReport,
+    FakeStore,
+    FakeWork,
+    cited,
+    hit,
+)
 
-from index.types import Span
+from index.types import Rejection, Span
 from rag.types import Answer, Citation, Evidence, Timings, Token, Usage
-from ui import document, render
-from ui.chat import Conversation, Exchange
+from ui import document, library, render
+from ui.chat import Choice, Conversation, Exchange
 from ui.web import with_head
 
 ATTACK = (
@@ -79,6 +108,13 @@ def test_hostile_text_stays_text() -> None:
     assert "![y](http://outside.example/y.png)" in reader.text
 
 
+def hostile_list() -> str:
+    infos = [replace(info, title=ATTACK, source=f"{ATTACK}{info.source}{ATTACK}", root=ATTACK, indexed_at=ATTACK) for info in FakeStore().documents()]
+    rejections = [Rejection(ATTACK, infos[0].source, ATTACK, ATTACK), Rejection(ATTACK, ATTACK, ATTACK, ATTACK)]
+    known = library.entries(infos, rejections, [(ATTACK, f"waiting{ATTACK}")])
+    return library.listing_html(library.listing(known, library.Wanted()), datetime.now(UTC))
+
+
 def test_every_renderer_escapes() -> None:
     hostile = hit(MINUTES, HOSTILE.strip(), ATTACK)
     exchange = Exchange(ATTACK, standalone_question=ATTACK + "?", hits=(hostile,), draft=ATTACK)
@@ -89,8 +125,20 @@ def test_every_renderer_escapes() -> None:
         render.transcript_html(Conversation((finished, Exchange("q", problem=ATTACK), Exchange("q", stopped=True, draft=ATTACK)))),
         render.documents_html(FakeStore().documents()),
         render.welcome_html([ATTACK]),
-        render.status_html(ATTACK),
-        document.document_html(FakeStore().info(MINUTES), HOSTILE, None),
+        render.status_html(ATTACK, ATTACK),
+        render.choice_html(Choice({ATTACK: ATTACK}, (ATTACK,)), 5),
+        render.question_html(ATTACK, [ATTACK]),
+        hostile_list(),
+        library.work_html(
+            FakeWork(ATTACK, 1, 3, ATTACK, 2.0, 9.0),
+            [
+                FakeOutcome(ATTACK, FakeReport((ATTACK,), (ATTACK,), (ATTACK,), (ATTACK,), {ATTACK: ATTACK}), ATTACK),
+                FakeOutcome(ATTACK, None, ATTACK),
+            ],
+            [ATTACK],
+        ),
+        document.document_html(FakeStore().info(MINUTES), HOSTILE, None, [Span(3, 40)], [0, 20, 60]),
+        document.page_image_html(replace(FakeStore().info(REPORT), title=ATTACK, source=ATTACK + ".pdf"), 1, None, "", ATTACK),
         document.page_html(ATTACK, document.misfit_html(FakeStore().info(MINUTES)), ""),
     ]
     for html in pages:
@@ -153,8 +201,8 @@ def test_a_quote_that_reaches_beyond_its_passage_is_marked_as_far_as_it_goes() -
 
 def test_sources_repeat_the_numbers() -> None:
     html = render.sources_html([Citation(1, FERRY, "Ferry", "f.md", 12, 0, 9, "word " * 60)])
-    assert 'aria-label="Source 1: Ferry"' in html
-    assert "page 12" in html
+    assert 'aria-label="Source 1: Ferry, page 12"' in html
+    assert "p. 12" in html
     assert "…" in html
 
 
@@ -184,9 +232,55 @@ def test_a_running_exchange_says_what_is_going_on() -> None:
 
 def test_documents_and_starters() -> None:
     html = render.documents_html(FakeStore().documents())
-    assert [link["href"] for link in Reader(html).all("a")] == ["/documents/a1f0-ferry", "/documents/b2%2Farchive", "/documents/c3%27minutes%22"]
+    assert [link["href"] for link in Reader(html).all("a")] == [
+        "/documents/a1f0-ferry",
+        "/documents/b2%2Farchive",
+        "/documents/c3%27minutes%22",
+        "/documents/d4-report",
+        "/documents/e5-clock",
+    ]
     assert "There are no documents yet" in render.documents_html([])
     assert [button["data-question"] for button in Reader(render.welcome_html(STARTERS)).all("button")] == list(STARTERS)
+
+
+def test_beside_the_chat_stand_a_few_of_many_documents() -> None:
+    store = FakeStore()
+    store.fill(10_000)
+    html = render.documents_html(store.documents())
+    assert len(Reader(html).all("a")) == render.LATEST
+    assert "Show 10,005 documents" in html
+    assert f"and {10_005 - render.LATEST:,} more" in html
+
+
+def test_a_choice_drops_what_is_gone_and_says_so() -> None:
+    store = FakeStore()
+    choice = Choice({FERRY: "Ferry", TOWN: "Town"}, turn=3)
+    assert choice.documents == (FERRY, TOWN)
+    assert "Asking 2 of 5 documents" in render.choice_html(choice, 5)
+    del store.stored[TOWN]
+    choice = choice.checked(store.info)
+    assert (choice.documents, choice.gone, choice.turn) == ((FERRY,), ("Town",), 3)
+    assert "“Town” is gone" in render.choice_html(choice, 4)
+    assert "all documents again" not in render.choice_html(choice, 4)
+    del store.stored[FERRY]
+    choice = choice.checked(store.info)
+    assert choice.documents is None
+    assert "Questions go to all documents again" in render.choice_html(choice, 3)
+    assert "Asking" not in render.choice_html(choice, 3)
+    assert Choice().documents is None
+
+
+def test_a_question_says_what_it_was_asked_of() -> None:
+    asked = Conversation().asking("Q?", ["One"]).after(Evidence("Q?", ())).failed("No.")
+    assert "Asked of “One” only" in render.transcript_html(asked)
+    assert "Asked of 2 chosen documents" in render.running_html(asked.retrying(["One", "Two"]).running)
+    assert "Asked of" not in render.running_html(asked.asking("Q?").running)
+
+
+def test_evidence_and_sources_say_the_page() -> None:
+    exchange = Exchange("Q?", "Q?", REPORT_HITS, answer=answer("Rebuilt. [1]", citations=REPORT_CITATIONS, evidence=REPORT_HITS))
+    assert "town/report.pdf · p. 2" in render.evidence_html(exchange)
+    assert "p. 2" in render.sources_html(REPORT_CITATIONS)
 
 
 def test_a_conversation_goes_from_question_to_answer() -> None:
@@ -234,6 +328,70 @@ def test_a_mark_longer_than_a_block_stays_in_one() -> None:
 def test_every_character_of_a_text_survives() -> None:
     text = "a\r\nb\r <c> & d\t\u00a0é\U0001f600 'e' \"f\"\n\n\n"
     assert Reader(document.text_html(text, Span(0, 3))).text == text
+
+
+def test_furniture_and_pages_leave_the_text_as_it_is() -> None:
+    html = document.text_html(ARTICLE, Span(5, 40), FURNITURE[CLOCK])
+    assert Reader(html).text == ARTICLE
+    first, last = FURNITURE[CLOCK]
+    assert "".join(re.findall(r'<span class="furniture">([^<]*)</span>', html)) == ARTICLE[: first.end] + ARTICLE[last.start :]
+    start = REPORT_TEXT.index(QUAY)
+    html = document.text_html(REPORT_TEXT, Span(start, start + len(QUAY)), (), PAGES[REPORT])
+    assert Reader(html).text == REPORT_TEXT
+    assert re.findall(r'data-label="([^"]*)"', html) == ["Page 1", "Page 2", "Page 3", "Page 4"]
+    assert html.index('"Page 2"') < html.index(QUAY) < html.index('"Page 3"')
+
+
+SPANS = st.lists(st.integers(0, 60), max_size=8, unique=True).map(
+    lambda bounds: [Span(*pair) for pair in zip(*[iter(sorted(bounds))] * 2, strict=False)]
+)
+
+
+@given(
+    st.text(st.sampled_from("ab <&\n\r\f'\""), min_size=1, max_size=60),
+    SPANS,
+    st.lists(st.integers(0, 60), max_size=6),
+    st.tuples(st.integers(0, 60), st.integers(1, 60)),
+    st.integers(4, 70),
+)
+def test_any_text_is_shown_exactly(text: str, furniture: list[Span], pages: list[int], marked: tuple[int, int], chunk: int) -> None:
+    length = len(text)
+    furniture = [Span(part.start, min(part.end, length)) for part in furniture if part.start < length]
+    pages = sorted(min(page, length) for page in pages)
+    start, end = marked[0], min(marked[0] + marked[1], length)
+    span = Span(start, end) if start < end else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document, "CHUNK", chunk)
+        html = document.text_html(text, span, furniture, pages)
+    assert Reader(html).text == text
+    grey = "".join(re.findall(r'<span class="furniture">([^<]*)</span>', html))
+    assert grey == "".join(render.escape(text[part.start : part.end]) for part in furniture)
+    assert re.findall(r'data-label="Page (\d+)"', html) == [str(number) for number in range(1, len(pages) + 1)]
+    quotes = re.findall(r'<mark id="quote" tabindex="-1">(.*?)</mark>', html, re.DOTALL)
+    assert [Reader(quote).text for quote in quotes] == ([text[start:end]] if span else [])
+
+
+@pytest.mark.parametrize(("offset", "page"), [(0, 1), (9, 1), (10, 2), (19, 2), (20, 4), (500, 4)])
+def test_an_offset_stands_on_a_page(offset: int, page: int) -> None:
+    assert document.page_of(offset, [3, 10, 20, 20]) == page
+
+
+def test_the_views_of_a_document() -> None:
+    info = FakeStore().info(REPORT)
+    assert 'class="views"' not in document.document_html(FakeStore().info(FERRY), HARBOUR, None)
+    html = document.document_html(info, REPORT_TEXT, Span(100, 110), (), PAGES[REPORT])
+    links = [str(link["href"]) for link in Reader(html).all("a")]
+    assert links == ["/documents/d4-report?start=100&end=110#quote", "/documents/d4-report?view=page&page=2&start=100&end=110"]
+    html = document.page_image_html(info, 1, Span(100, 110), "")
+    (image,) = Reader(html).all("img")
+    assert image["src"] == "/documents/d4-report/pages/1.png"
+    assert "Marked" not in str(image["alt"])
+    assert [link.get("aria-label") for link in Reader(html).all("a")][-1] == "Next page"
+    (image,) = Reader(document.page_image_html(info, 2, Span(100, 110), 'the "quay"')).all("img")
+    assert image["src"] == "/documents/d4-report/pages/2.png?start=100&end=110"
+    assert image["alt"] == 'Page 2 of “Annual report of the harbour board”, as a picture. Marked on it: “the "quay"”'
+    assert document.LEGEND in document.document_html(FakeStore().info(CLOCK), ARTICLE, None, FURNITURE[CLOCK])
+    assert "Slide 1" in document.document_html(replace(info, source="a.pptx"), REPORT_TEXT, None, (), PAGES[REPORT])
 
 
 @pytest.mark.parametrize(("start", "end", "expected"), [(None, None, None), ("0", "5", Span(0, 5)), ("3", "10", Span(3, 10))])

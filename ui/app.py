@@ -18,8 +18,8 @@ from starlette.routing import Mount
 from index.errors import CitewellError
 from rag.types import Event, Token, Turn
 from ui import render
-from ui.chat import Assistant, Conversation
-from ui.web import document_view, guarded, head_html
+from ui.chat import Assistant, Choice, Conversation
+from ui.web import document_routes, guarded, head_html, library_routes
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,9 @@ Updates = dict[Any, Any]
 
 
 def mount(app: App, assistant: Assistant) -> App:
-    """Add the document view at /documents/{id} and the chat page at / to `app`; call it after every other route is there."""
-    style = (HERE / "page.css").read_text(encoding="utf-8")
-    script = (HERE / "page.js").read_text(encoding="utf-8")
-    app.add_route("/documents/{document_id:path}", document_view(assistant, style), methods=["GET"])
+    """Add the views at /documents/{id}, the library at /library and the chat page at / to `app`; call it after every other route is there."""
+    style, script = ("\n".join((HERE / f"{name}.{kind}").read_text(encoding="utf-8") for name in ("page", "library")) for kind in ("css", "js"))
+    app.router.routes.extend([*document_routes(assistant, style), *library_routes(assistant)])
     gr.mount_gradio_app(
         app,  # it asks for a FastAPI, and uses nothing that Starlette has not
         chat_page(assistant),
@@ -74,8 +73,11 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
                 welcome = panel("welcome", js_on_load=ASK_ON_CLICK)
                 transcript, running = panel("transcript"), panel("running")
             with gr.Column(elem_id="beside"):
-                evidence, documents = panel("evidence"), panel("documents")
+                evidence = panel("evidence")
+                gr.HTML(render.work_place_html(), elem_id="work", js_on_load=None, apply_default_css=False)
+                documents = panel("documents", js_on_load=LIST_ON_CHANGE)
             with gr.Column(elem_id="composer"):
+                chosen = panel("choice", js_on_load=CHOOSE)
                 with gr.Row(elem_id="ask"):
                     question = gr.Textbox(
                         label="Your question", placeholder="Ask about your documents", lines=1, max_lines=8, autofocus=True, container=False
@@ -86,7 +88,7 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
                     gr.HTML(render.composer_hint_html(), elem_id="hint", js_on_load=None, apply_default_css=False)
                     retry = gr.Button("Retry", elem_id="retry", visible=False)
                     clear = gr.Button("Clear", elem_id="clear", visible=False)
-        conversation = gr.State(Conversation())
+        conversation, choice = gr.State(Conversation()), gr.State(Choice())
         clock = gr.Timer(STATUS_SECONDS)
         places = asyncio.Semaphore(ANSWERS_AT_ONCE)
 
@@ -105,29 +107,45 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
                 clear: gr.update(visible=idle and bool(value.finished)),
             }
 
-        def model_status() -> Updates:
-            now = assistant.model_status()
-            waiting = now.state not in ("ready", "none")
-            return {status: render.status_html(now.message), clock: gr.update(active=waiting)}
+        def state() -> Updates:
+            """How the model and the store stand."""
+            now, notices = assistant.model_status(), assistant.store.notices()
+            waiting = now.state not in ("ready", "none") or bool(notices)
+            return {status: render.status_html(now.message, *notices), clock: gr.update(active=waiting)}
 
-        async def ask(text: str, before: Conversation, event: gr.EventData) -> AsyncIterator[Updates]:
+        def told(now: Choice, total: int | None = None) -> Updates:
+            """Everything that follows from the choice of documents, of which there are `total`."""
+            return {choice: now, chosen: render.choice_html(now, len(assistant.store.documents()) if total is None else total)}
+
+        def choose(before: Choice, event: gr.EventData) -> Updates:
+            ids = [document_id for document_id in event.documents if isinstance(document_id, str)]
+            wanted = Choice({document_id: before.chosen.get(document_id, "A document") for document_id in ids}, (), int(event.turn))
+            return told(wanted.checked(assistant.store.info))
+
+        async def ask(text: str, before: Conversation, wanted: Choice, event: gr.EventData) -> AsyncIterator[Updates]:
             typed: Updates = {}
             trigger = getattr(event.target, "elem_id", None)  # not the component itself: once updated, a session has its own copy
+            of = wanted.checked(assistant.store.info)
+            titles = tuple(of.chosen.values())
             if before.running is not None:
                 now = None
+            elif wanted.chosen and not of.chosen:
+                # All that was chosen is gone: the question stays where it is, and goes to all documents only when it is sent again.
+                yield told(of)
+                return
             elif trigger == "retry":
-                now = before.retrying() if before.finished else None
+                now = before.retrying(titles) if before.finished else None
             elif trigger == "welcome":
-                now = before.asking(str(event.question))
+                now = before.asking(str(event.question), titles)
             else:
-                now, typed = before.asking(text.strip()) if text.strip() else None, {question: ""}
+                now, typed = before.asking(text.strip(), titles) if text.strip() else None, {question: ""}
             if now is None or now.running is None:
                 yield {question: gr.skip()}  # a generator that ends without a value would clear every output
                 return
-            yield {**shown(now), **typed}
+            yield {**shown(now), **typed, **(told(of) if of != wanted else {})}
             problem = UNEXPECTED
             try:
-                async with places, aclosing(events_of(assistant, now.running.question, now.history())) as events:
+                async with places, aclosing(events_of(assistant, now.running.question, now.history(), of.documents)) as events:
                     async for came in events:
                         now = now.after(came)
                         yield {conversation: now, running: render.running_html(now.running)} if isinstance(came, Token) else shown(now)
@@ -138,19 +156,26 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
             if now.running is not None:
                 yield shown(now.failed(problem))
 
-        def listed() -> Updates:
-            return {documents: render.documents_html(assistant.store.documents())}
+        def listed(before: Choice) -> Updates:
+            known = assistant.store.documents()
+            return {documents: render.documents_html(known), **state(), **told(before.checked(assistant.store.info), len(known))}
 
         def opened() -> Updates:
-            return {**shown(Conversation()), **model_status(), **listed()}
+            return {**shown(Conversation()), **listed(Choice())}
 
         parts: list[Any] = [conversation, welcome, transcript, running, evidence, send, stop, retry, clear]
-        page.load(opened, None, [*parts, status, clock, documents], **HIDDEN)
-        clock.tick(model_status, None, [status, clock], queue=False, **HIDDEN)
+        around: list[Any] = [documents, status, clock, choice, chosen]
+        page.load(opened, None, [*parts, *around], **HIDDEN)
+        clock.tick(state, None, [status, clock], queue=False, **HIDDEN)
+        documents.click(listed, choice, around, queue=False, trigger_mode="multiple", **HIDDEN)
+        # The script sends the next change only once this one is answered: see library.js.
+        chosen.click(choose, choice, [choice, chosen], queue=False, trigger_mode="multiple", **HIDDEN)
         triggers = [send.click, question.submit, welcome.click, retry.click]
         # One event for all four, so that none of them starts a second question. Waiting for a place happens in `ask`, where it can be shown.
-        asked = gr.on(triggers, ask, [question, conversation], [*parts, question], trigger_mode="once", concurrency_limit=None, **HIDDEN)
-        asked.then(listed, None, documents, **HIDDEN)
+        asked = gr.on(
+            triggers, ask, [question, conversation, choice], [*parts, question, choice, chosen], trigger_mode="once", concurrency_limit=None, **HIDDEN
+        )
+        asked.then(listed, choice, around, **HIDDEN)
         # A cancelled event counts as failed, once it has ended. A handler of the click itself would run while the answer is still being written.
         stop.click(None, cancels=[asked], api_visibility="private")
         asked.failure(lambda value: shown(value.stopped()), conversation, parts, **HIDDEN)
@@ -168,12 +193,18 @@ ASK_ON_CLICK = """element.addEventListener('click', (event) => {
 });"""
 
 
+LIST_ON_CHANGE = "document.addEventListener('citewell:changed', () => trigger('click', {}));"
+
+CHOOSE = """document.addEventListener('citewell:choose', (event) => trigger('click', event.detail));
+watch('value', () => document.dispatchEvent(new CustomEvent('citewell:chosen')));"""
+
+
 def panel(name: str, **options: Any) -> gr.HTML:
     """An empty place for our own HTML, without Gradio's styles."""
     return gr.HTML("", elem_id=name, apply_default_css=False, **{"js_on_load": None, **options})
 
 
-async def events_of(assistant: Assistant, question: str, history: Sequence[Turn]) -> AsyncGenerator[Event]:
+async def events_of(assistant: Assistant, question: str, history: Sequence[Turn], documents: Sequence[str] | None) -> AsyncGenerator[Event]:
     """The assistant's events, with tokens that came together joined. Closing this closes the assistant's stream at its next event."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
@@ -186,7 +217,7 @@ async def events_of(assistant: Assistant, question: str, history: Sequence[Turn]
 
     def pump() -> None:
         try:
-            stream = assistant.stream(question, history)
+            stream = assistant.stream(question, history, documents)
             for event in stream:
                 if stopped.is_set():
                     break

@@ -1,13 +1,14 @@
-"""What the page asks of an assistant; and the conversation in one browser tab: frozen values, and the steps from one to the next (pure)."""
+"""What the page asks of an assistant; and what one browser tab holds: frozen values, and the steps from one to the next (pure)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from index.types import DocumentInfo, Hit
+from index.types import DocumentInfo, Hit, Rejection, Span
 from rag.types import Answer, Event, Evidence, Token, Turn
 
 
@@ -19,6 +20,101 @@ class Store(Protocol):
     def info(self, document_id: str, /) -> DocumentInfo: ...
 
     def text(self, document_id: str, /) -> str: ...
+
+    def pages(self, document_id: str, /) -> Sequence[int]: ...
+
+    def furniture(self, document_id: str, /) -> Sequence[Span]: ...
+
+    def rejections(self) -> Sequence[Rejection]: ...
+
+    def notices(self) -> Sequence[str]: ...
+
+
+class Work(Protocol):
+    """What the library is doing: `total` is 0 before the files are counted, the rate and the time left are None while they cannot be told."""
+
+    @property
+    def what(self) -> str: ...
+
+    @property
+    def done(self) -> int: ...
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def current(self) -> str: ...
+
+    @property
+    def files_per_second(self) -> float | None: ...
+
+    @property
+    def seconds_left(self) -> float | None: ...
+
+
+class Report(Protocol):
+    """What became of every file, by source; `rejected` tells why."""
+
+    @property
+    def added(self) -> Sequence[str]: ...
+
+    @property
+    def changed(self) -> Sequence[str]: ...
+
+    @property
+    def removed(self) -> Sequence[str]: ...
+
+    @property
+    def unchanged(self) -> Sequence[str]: ...
+
+    @property
+    def rejected(self) -> Mapping[str, str]: ...
+
+    @property
+    def cancelled(self) -> bool: ...
+
+
+class Outcome(Protocol):
+    """How a job ended: by a report, or by a `problem` in a plain sentence where the whole of it failed."""
+
+    @property
+    def what(self) -> str: ...
+
+    @property
+    def report(self) -> Report | None: ...
+
+    @property
+    def problem(self) -> str: ...
+
+
+class Library(Protocol):
+    """What changes the documents. Its work goes on in the background; what cannot work at all is a CitewellError.
+
+    `waiting()` is the root and source of every file that is there and not read yet; `discard` lets go of a rejected upload.
+    """
+
+    def add(self, name: str, path: Path, /) -> str: ...
+
+    def remove(self, document_ids: Sequence[str], /) -> None: ...
+
+    def discard(self, root: str, source: str, /) -> None: ...
+
+    def retry(self, root: str, source: str, /) -> None: ...
+
+    def cancel(self) -> None: ...
+
+    def work(self) -> Work | None: ...
+
+    def waiting(self) -> Sequence[tuple[str, str]]: ...
+
+    def outcomes(self) -> Sequence[Outcome]: ...
+
+
+class Settings(Protocol):
+    """What the page reads of the settings: the largest file that is taken."""
+
+    @property
+    def max_bytes(self) -> int: ...
 
 
 class ModelStatus(Protocol):
@@ -37,7 +133,20 @@ class Assistant(Protocol):
     @property
     def store(self) -> Store: ...
 
-    def stream(self, question: str, /, history: Sequence[Turn] = ()) -> Iterator[Event]: ...
+    @property
+    def library(self) -> Library: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+    def stream(self, question: str, /, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Iterator[Event]: ...
+
+    def page_image(self, document_id: str, page: int, start: int, end: int, /) -> bytes:
+        """A PNG of a page from 1, with the characters [start, end) marked, none where the two are the same.
+
+        An unknown document or page is a KeyError; a file that is gone, or not the one that was indexed, is a CitewellError.
+        """
+        ...
 
     def model_status(self) -> ModelStatus: ...
 
@@ -45,11 +154,38 @@ class Assistant(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """The documents that a tab's questions go to, by id with their titles; all of them while none is chosen.
+
+    `gone` are the titles of those that were dropped because the store has them no longer. `turn` counts the changes that came from the browser.
+    """
+
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    gone: tuple[str, ...] = ()
+    turn: int = 0
+
+    @property
+    def documents(self) -> tuple[str, ...] | None:
+        """What a question is narrowed to."""
+        return tuple(self.chosen) or None
+
+    def checked(self, info: Callable[[str], DocumentInfo]) -> Choice:
+        """The same choice without the documents that `info` raises a KeyError for."""
+        chosen, gone = {}, list(self.gone)
+        for document_id, title in self.chosen.items():
+            try:
+                chosen[document_id] = info(document_id).title
+            except KeyError:
+                gone.append(title)
+        return Choice(chosen, tuple(gone), self.turn)
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """One question and what became of it.
 
-    `hits` is None until the search is done. At most one of `answer`, `problem` and `stopped` is set; none is while the question runs.
-    `key` tells two runs of the same question apart.
+    `documents` are the titles of those it was asked of, empty for all. `hits` is None until the search is done. At most one of `answer`, `problem`
+    and `stopped` is set; none is while the question runs. `key` tells two runs of the same question apart.
     """
 
     question: str
@@ -59,6 +195,7 @@ class Exchange:
     answer: Answer | None = None
     problem: str = ""
     stopped: bool = False
+    documents: tuple[str, ...] = ()
     key: str = field(default_factory=lambda: uuid4().hex)
 
     def after(self, event: Event) -> Exchange:
@@ -84,13 +221,13 @@ class Conversation:
         """The exchange whose evidence stands beside the chat."""
         return self.running or (self.finished[-1] if self.finished else None)
 
-    def asking(self, question: str) -> Conversation:
-        """The same conversation with `question` running."""
-        return replace(self, running=Exchange(question))
+    def asking(self, question: str, documents: Sequence[str] = ()) -> Conversation:
+        """The same conversation with `question` running, asked of the documents with these titles or of all."""
+        return replace(self, running=Exchange(question, documents=tuple(documents)))
 
-    def retrying(self) -> Conversation:
+    def retrying(self, documents: Sequence[str] = ()) -> Conversation:
         """The last question again, in place of its old answer."""
-        return Conversation(self.finished[:-1], Exchange(self.finished[-1].question))
+        return Conversation(self.finished[:-1], Exchange(self.finished[-1].question, documents=tuple(documents)))
 
     def after(self, event: Event) -> Conversation:
         """The conversation once `event` has come in for the running question; an Answer finishes it."""

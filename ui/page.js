@@ -16,7 +16,9 @@
     dialog.addEventListener("close", () => {
       opened += 1;
       dialog.querySelector(".content").replaceChildren();
-      dialog.opener?.focus({ preventScroll: true });
+      // The list that the link stood in may have been drawn anew meanwhile.
+      const opener = dialog.opener?.isConnected ? dialog.opener : document.querySelector(`a[href="${CSS.escape(dialog.opener?.getAttribute("href") ?? "")}"]`);
+      opener?.focus({ preventScroll: true });
     });
     document.body.append(dialog);
     return dialog;
@@ -36,7 +38,7 @@
     try {
       const response = await fetch(address);
       // Only our own view marks its answers as HTML; anything else, such as a proxy's error, is not put into the page.
-      if (response.headers.get("content-type")?.startsWith("text/html") && [200, 400, 404].includes(response.status)) html = await response.text();
+      if (response.headers.get("content-type")?.startsWith("text/html") && [200, 400, 404, 409].includes(response.status)) html = await response.text();
     } catch { /* the message above stands */ }
     if (turn !== opened) return;
     content.innerHTML = html;
@@ -44,7 +46,7 @@
     quote?.scrollIntoView({ block: "center" });
     // Blocks of a long text get their real height only once they are in sight; the second look lands on the final place.
     requestAnimationFrame(() => quote?.scrollIntoView({ block: "center" }));
-    (quote ?? content.querySelector(".text") ?? box.querySelector("button")).focus({ preventScroll: true });
+    (quote ?? content.querySelector(".text, .picture") ?? box.querySelector("button")).focus({ preventScroll: true });
   }
 
   document.addEventListener("click", (event) => {

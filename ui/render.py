@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape as escape_html
@@ -10,12 +11,15 @@ from urllib.parse import quote
 
 from index.types import DocumentInfo, Hit
 from rag.types import Answer, Citation
-from ui.chat import Conversation, Exchange
+from ui.chat import Choice, Conversation, Exchange
 
 INLINE = re.compile(r"(?P<marks>(?:\s*\[[0-9]{1,4}\])+)|\*\*(?P<bold>[^*\n]+)\*\*|`(?P<code>[^`\n]+)`")
 NUMBER = re.compile(r"[0-9]+")
 BULLET = re.compile(r"\s*[-*•]\s+")
 NUMBERED = re.compile(r"\s*([0-9]{1,3})[.)]\s+")
+LATEST = 12
+"""Documents that stand beside the chat; the view has them all."""
+
 UNSUPPORTED = "not supported by the documents"
 SLOW_SEARCH = "This is taking longer than usual. Other questions may be running at the same time."
 SLOW_READING = "The model is reading the evidence. On a laptop this can take half a minute."
@@ -47,7 +51,8 @@ def document_link(document_id: str, start: int | None = None, end: int | None = 
 def chip(citation: Citation) -> str:
     """The number that opens the exact words: a real link, so that it also opens in a new tab. Its brackets are there for copying, not to be seen."""
     address = escape(document_link(citation.document_id, citation.start, citation.end))
-    label = escape(f"Source {citation.number}: {citation.title}")
+    page = f", page {citation.page}" if citation.page is not None else ""
+    label = escape(f"Source {citation.number}: {citation.title}{page}")
     hint = escape(shortened(citation.quote, 200))
     return f'<a class="chip" href="{address}" aria-label="{label}" title="{hint}"><i>[</i>{citation.number}<i>]</i></a>'
 
@@ -125,7 +130,7 @@ def sources_html(citations: Sequence[Citation]) -> str:
         return ""
     items = []
     for citation in citations:
-        page = f' <span class="page">page {citation.page}</span>' if citation.page is not None else ""
+        page = f' <span class="page">p. {citation.page}</span>' if citation.page is not None else ""
         quoted = f"<q>{escape(shortened(citation.quote, 150))}</q>"
         items.append(f'<li>{chip(citation)}<div><span class="title">{escape(citation.title)}</span>{page} {quoted}</div></li>')
     return f'<section class="sources"><h3>Sources</h3><ol>{"".join(items)}</ol></section>'
@@ -151,8 +156,14 @@ def _byline(answer: Answer) -> str:
 # The transcript
 
 
-def question_html(question: str) -> str:
-    return f'<div class="question"><span class="visually-hidden">You asked: </span><p>{escape(question)}</p></div>'
+def question_html(question: str, documents: Sequence[str] = ()) -> str:
+    """A question, with the titles of the documents it was narrowed to."""
+    narrowed = f'<p class="narrowed" title="{escape(shortened(", ".join(documents), 400))}">Asked of {_narrowed(documents)}</p>' if documents else ""
+    return f'<div class="question"><span class="visually-hidden">You asked: </span><p>{escape(question)}</p>{narrowed}</div>'
+
+
+def _narrowed(documents: Sequence[str]) -> str:
+    return f"“{escape(shortened(documents[0], 60))}” only" if len(documents) == 1 else f"{len(documents):,} chosen documents"
 
 
 def exchange_html(exchange: Exchange) -> str:
@@ -163,7 +174,7 @@ def exchange_html(exchange: Exchange) -> str:
         outcome = f'<div class="answer stopped">{answer_html(exchange.draft)}<p class="label">Stopped. Not verified.</p></div>'
     else:
         outcome = f'<div class="answer problem"><p>{escape(exchange.problem)}</p></div>'
-    return f'<article class="exchange">{question_html(exchange.question)}{outcome}</article>'
+    return f'<article class="exchange">{question_html(exchange.question, exchange.documents)}{outcome}</article>'
 
 
 def transcript_html(conversation: Conversation) -> str:
@@ -185,7 +196,7 @@ def running_html(exchange: Exchange | None) -> str:
     phase = "draft" if exchange.draft else "evidence" if exchange.hits is not None else "search"
     draft = f'<div class="draft">{answer_html(exchange.draft)}<p class="label">Draft. Not checked yet.</p></div>' if exchange.draft else ""
     return (
-        f'<article class="exchange running" data-run="{escape(exchange.key)}" data-phase="{phase}">{question_html(exchange.question)}'
+        f'<article class="exchange running" data-run="{escape(exchange.key)}" data-phase="{phase}">{question_html(exchange.question, exchange.documents)}'
         f'<p class="status"><span class="pulse" aria-hidden="true"></span><span role="status">{status}</span>'
         f'<span class="elapsed" aria-hidden="true"></span></p><p class="slow slow-{phase}">{slow}</p>{draft}</article>'
     )
@@ -231,7 +242,8 @@ def passage_html(hit: Hit, citations: Sequence[Citation]) -> str:
     passage = hit.passage
     text = marked_passage_html(hit, citations)
     cited = ' class="passage cited"' if "<mark>" in text else ' class="passage"'
-    place = " · ".join(part for part in (passage.heading, passage.source) if part and part != passage.title)
+    page = f"p. {passage.pages[0][1]}" if passage.pages else ""
+    place = " · ".join(part for part in (passage.heading, passage.source, page) if part and part != passage.title)
     address = escape(document_link(passage.document_id, passage.span.start, passage.span.end))
     return (
         f'<li{cited}><h3><a href="{address}">{escape(passage.title)}</a></h3><p class="source">{escape(place)}</p><div class="text">{text}</div></li>'
@@ -257,18 +269,45 @@ def evidence_html(exchange: Exchange | None) -> str:
 
 
 def documents_html(documents: Sequence[DocumentInfo]) -> str:
-    """What can be asked about; each title opens its document."""
+    """What can be asked about, in short: each title opens its document, and the button opens the view of all."""
+    button = f'<button type="button" class="open-library" data-open-library>{"See all, add or choose" if documents else "Add documents"}</button>'
     if not documents:
-        return '<section class="documents"><h2>Documents</h2><p class="hint">There are no documents yet.</p></section>'
+        return f'<section class="documents" data-total="0"><h2>Documents</h2><p class="hint">There are no documents yet.</p>{button}</section>'
+    latest = sorted(documents, key=lambda document: document.indexed_at, reverse=True)[:LATEST]
     items = "".join(
         f'<li><a href="{escape(document_link(document.id))}">{escape(document.title)}</a>'
         f'<span class="source">{escape(document.source)} · {counted(document.passages, "passage")}</span></li>'
-        for document in documents
+        for document in latest
     )
+    more = f'<p class="hint">and {len(documents) - len(latest):,} more</p>' if len(documents) > len(latest) else ""
     return (
-        f'<section class="documents"><h2>Documents</h2><input type="checkbox" id="show-documents" class="toggle">'
-        f'<label for="show-documents">Show {counted(len(documents), "document")}</label><div class="folded"><ul>{items}</ul></div></section>'
+        f'<section class="documents" data-total="{len(documents)}"><h2>Documents</h2>{button}<input type="checkbox" id="show-documents" class="toggle">'
+        f'<label for="show-documents">Show {counted(len(documents), "document")}</label><div class="folded"><ul>{items}</ul>{more}</div></section>'
     )
+
+
+def work_place_html() -> str:
+    """Where the script shows the library's work while the view of all documents is closed."""
+    return '<div class="strip" data-part="work"></div>'
+
+
+def choice_html(choice: Choice, total: int) -> str:
+    """The documents that questions go to, while they are not all of them; always there for the script, which reads the ids from it."""
+    ids = escape(json.dumps(list(choice.chosen)))
+    gone = "".join(f"<p>“{escape(shortened(title, 80))}” is gone, and was dropped from the documents you chose.</p>" for title in choice.gone[:3])
+    if len(choice.gone) > 3:
+        gone += f"<p>So were {len(choice.gone) - 3:,} more.</p>"
+    if choice.gone and not choice.chosen:
+        gone += "<p>Questions go to all documents again.</p>"
+    said = f'<div class="gone">{gone}</div>' if gone else ""
+    row = ""
+    if choice.chosen:
+        titles = escape(shortened(", ".join(choice.chosen.values()), 400))
+        row = (
+            f'<p class="choice"><button type="button" data-open-library title="{titles}">Asking {len(choice.chosen):,} of {counted(total, "document")}'
+            '</button><span aria-hidden="true">·</span><button type="button" data-choose-none aria-label="Clear: ask all documents">clear</button></p>'
+        )
+    return f'<div role="status" data-chosen="{ids}" data-turn="{choice.turn}">{said}{row}</div>'
 
 
 def masthead_html() -> str:
@@ -283,6 +322,6 @@ def composer_hint_html() -> str:
     return '<p class="hint"><kbd>Enter</kbd> sends, <kbd>Shift</kbd>+<kbd>Enter</kbd> starts a new line</p>'
 
 
-def status_html(message: str) -> str:
-    """A banner about the language model; nothing while it is ready."""
-    return f'<p class="banner" role="note">{escape(message)}</p>' if message else ""
+def status_html(*messages: str) -> str:
+    """A banner for each thing that the user should know of the language model and the store; nothing while all is well."""
+    return "".join(f'<p class="banner" role="note">{escape(message)}</p>' for message in messages if message)

@@ -1,17 +1,29 @@
-"""What of the page needs no Gradio: the document view, the page's head, and the guard around Gradio's own routes."""
+"""What of the page needs no Gradio: the document views, the library, the page's head, and the guard around Gradio's own routes."""
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable, MutableMapping
+import tempfile
+from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ui import document
+from index.errors import CitewellError
+from index.types import DocumentInfo, Span
+from rag.library import UPLOADS
+from ui import document, library
 from ui.chat import Assistant
+
+log = logging.getLogger(__name__)
 
 # Gradio compiles its templates in the browser, hence 'unsafe-eval'; it and its stylesheets are inline. Everything must come from this server.
 PAGE_POLICY = (
@@ -20,7 +32,8 @@ PAGE_POLICY = (
 )
 DOCUMENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 
-# Gradio also answers for uploads, files, a proxy to any public address, and descriptions of its API. The page uses none of them.
+# Gradio also answers for uploads, files, a proxy to any public address, and descriptions of its API. The page uses none of them: files come in by
+# a route of our own below, which takes one at a time, knows the limit before it writes, and leaves nothing behind.
 NEEDED = re.compile(
     r"(GET|HEAD) /((config|theme\.css|favicon\.ico|manifest\.json|pwa_icon|robots\.txt)/?|(assets|static)/.+|"
     r"gradio_api/(app_id|queue/data|heartbeat/.+|startup-events)/?)?|"
@@ -28,27 +41,189 @@ NEEDED = re.compile(
 )
 
 
-def document_view(assistant: Assistant, style: str) -> Callable[[Request], HTMLResponse]:
-    """The route that shows one document: a page of its own, or with `fragment` only the article, for the dialog."""
+Endpoint = Callable[[Request], Response]
+AsyncEndpoint = Callable[[Request], Awaitable[Response]]
 
-    def view(request: Request) -> HTMLResponse:
+SAFE = {"Content-Security-Policy": DOCUMENT_POLICY, "X-Content-Type-Options": "nosniff"}
+
+OURS = "x-citewell"
+"""A header that our script sends along with everything that changes something. A page elsewhere cannot send it: the browser would ask first, and is
+not answered."""
+
+UNEXPECTED = "Something went wrong, and nothing was changed. The log says more."
+
+
+# Documents
+
+
+def document_routes(assistant: Assistant, style: str) -> list[Route]:
+    """Each document's view, by text or by page, and the pictures of its pages."""
+
+    # The view of a page asks for its picture to know whether there is one, and the browser asks again: it is drawn once. A file that has changed
+    # since is no matter, because the picture is of what was indexed.
+    @lru_cache(maxsize=8)
+    def drawn(document_id: str, page: int, start: int, end: int, indexed_at: str) -> bytes:
+        return assistant.page_image(document_id, page, start, end)
+
+    def by_page(info: DocumentInfo, text: str, asked: str, span: Span | None) -> tuple[int, str]:
+        page = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 9 else 0
+        bounds = [0, *assistant.store.pages(info.id)[1:], len(text)]
+        if not (document.has_page_images(info) and 1 <= page < len(bounds)):
+            return 404, document.no_page_html(info)
+        marked = text[max(span.start, bounds[page - 1]) : min(span.end, bounds[page])] if span else ""
+        try:
+            drawn(info.id, page, *((span.start, span.end) if span and marked else (0, 0)), info.indexed_at)
+        except KeyError:
+            return 404, document.no_page_html(info)
+        except CitewellError as error:
+            return 409, document.page_image_html(info, page, span, marked, str(error))
+        return 200, document.page_image_html(info, page, span, marked)
+
+    def view(request: Request) -> Response:
         document_id, query = request.path_params["document_id"], request.query_params
         title, status = "No such document", 404
         try:
             info, text = assistant.store.info(document_id), assistant.store.text(document_id)
+            furniture, pages = assistant.store.furniture(document_id), assistant.store.pages(document_id)
         except KeyError:
             article = document.unknown_html()
         else:
+            title = info.title
             try:
                 span = document.span_of(query.get("start"), query.get("end"), len(text))
-                title, status, article = info.title, 200, document.document_html(info, text, span)
             except document.BadSpan:
-                title, status, article = info.title, 400, document.misfit_html(info)
+                status, article = 400, document.misfit_html(info)
+            else:
+                if query.get("view") == "page":
+                    status, article = by_page(info, text, query.get("page", "1"), span)
+                else:
+                    status, article = 200, document.document_html(info, text, span, furniture, pages)
         content = article if "fragment" in query else document.page_html(title, article, style)
-        headers = {"Content-Security-Policy": DOCUMENT_POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
-        return HTMLResponse(content, status_code=status, headers=headers)
+        return HTMLResponse(content, status_code=status, headers={**SAFE, "Cache-Control": "no-cache"})
 
-    return view
+    def picture(request: Request) -> Response:
+        document_id, page, query = request.path_params["document_id"], request.path_params["page"], request.query_params
+        try:
+            info = assistant.store.info(document_id)
+            span = document.span_of(query.get("start"), query.get("end"), info.size) or Span(0, 0)
+            content = drawn(document_id, page, span.start, span.end, info.indexed_at)
+        except KeyError:
+            return PlainTextResponse("There is no such page.", 404, headers=SAFE)
+        except document.BadSpan:
+            return PlainTextResponse("The link points outside the text of the document.", 400, headers=SAFE)
+        except CitewellError as error:
+            return PlainTextResponse(str(error), 409, headers=SAFE)
+        return Response(content, media_type="image/png", headers={**SAFE, "Cache-Control": "no-cache"})
+
+    return [
+        Route("/documents/{document_id:path}/pages/{page:int}.png", picture, methods=["GET"]),
+        Route("/documents/{document_id:path}", view, methods=["GET"]),
+    ]
+
+
+# The library
+
+
+def library_routes(assistant: Assistant) -> list[Route]:
+    """What the documents view asks for: its parts as HTML, and the five things that it does."""
+
+    def part(html: str) -> Response:
+        return HTMLResponse(html, headers={**SAFE, "Cache-Control": "no-store"})
+
+    def frame(request: Request) -> Response:
+        return part(library.view_html(assistant.settings.max_bytes))
+
+    def listed(request: Request) -> Response:
+        query, store = request.query_params, assistant.store
+        page = query.get("page", "1")
+        wanted = library.Wanted(
+            query.get("words", ""),
+            query.get("kind", ""),
+            query.get("status", ""),
+            query.get("order", ""),
+            int(page) if page.isascii() and page.isdecimal() and len(page) < 9 else 1,
+        )
+        known = library.entries(store.documents(), store.rejections(), assistant.library.waiting())
+        return part(library.listing_html(library.listing(known, wanted), datetime.now(UTC)))
+
+    def working(request: Request) -> Response:
+        return part(library.work_html(assistant.library.work(), assistant.library.outcomes(), assistant.store.notices()))
+
+    async def add(request: Request) -> Response:
+        """Takes the file that is the body. Its name is a name only: the library decides where it lies."""
+        name, limit, began = request.query_params.get("name", ""), assistant.settings.max_bytes, datetime.now(UTC)
+        too_large = JSONResponse({"error": f"it is larger than {library.size_text(limit)}"}, 413)
+        declared = request.headers.get("content-length", "0")
+        if not (declared.isascii() and declared.isdecimal()) or int(declared[:16]) > limit:
+            return too_large
+        with tempfile.TemporaryDirectory(prefix="citewell-upload-") as folder:
+            path, size = Path(folder, "file"), 0
+            with path.open("wb") as file:
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > limit:
+                        return too_large
+                    file.write(chunk)
+            source = await run_in_threadpool(assistant.library.add, name, path)
+        return JSONResponse({"source": source, "replaced": await run_in_threadpool(there_before, source, began)})
+
+    def there_before(source: str, began: datetime) -> bool:
+        files = (info for info in assistant.store.documents() if (info.root, info.source) == (UPLOADS, source))
+        return any(library.time_of(info.indexed_at) < began for info in files)
+
+    async def remove(request: Request) -> Response:
+        asked = await request.json()
+        await run_in_threadpool(assistant.library.remove, [str(document_id) for document_id in asked["documents"]])
+        return JSONResponse({})
+
+    async def discard(request: Request) -> Response:
+        asked = await request.json()
+        await run_in_threadpool(assistant.library.discard, str(asked["root"]), str(asked["source"]))
+        return JSONResponse({})
+
+    async def retry(request: Request) -> Response:
+        asked = await request.json()
+        await run_in_threadpool(assistant.library.retry, str(asked["root"]), str(asked["source"]))
+        return JSONResponse({})
+
+    async def cancel(request: Request) -> Response:
+        await run_in_threadpool(assistant.library.cancel)
+        return JSONResponse({})
+
+    return [
+        Route("/library", frame, methods=["GET"]),
+        Route("/library/list", listed, methods=["GET"]),
+        Route("/library/work", working, methods=["GET"]),
+        Route("/library/files", changing(add), methods=["PUT"]),
+        Route("/library/remove", changing(remove), methods=["POST"]),
+        Route("/library/discard", changing(discard), methods=["POST"]),
+        Route("/library/retry", changing(retry), methods=["POST"]),
+        Route("/library/cancel", changing(cancel), methods=["POST"]),
+    ]
+
+
+def changing(endpoint: AsyncEndpoint) -> AsyncEndpoint:
+    """The endpoint, for our own script alone, with its errors as plain sentences in JSON."""
+
+    async def answered(request: Request) -> Response:
+        if OURS not in request.headers:
+            return JSONResponse({"error": "This address is for Citewell's own page."}, 403)
+        try:
+            return await endpoint(request)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except CitewellError as error:
+            return JSONResponse({"error": str(error)}, 422)
+        except KeyError:
+            return JSONResponse({"error": "It is not there any more."}, 404)
+        except Exception:
+            log.exception("The library could not be changed")
+            return JSONResponse({"error": UNEXPECTED}, 500)
+
+    return answered
+
+
+# The chat page
 
 
 def head_html(title: str, description: str, style: str, script: str) -> str:
