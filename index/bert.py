@@ -1,6 +1,6 @@
 """A BERT sentence encoder (all-MiniLM-L6-v2 and its kin) as an int8 ONNX graph, built from its weights in a fraction of a second.
 
-The linear layers multiply whole numbers, but for the projections to queries, keys and values: these are an eighth of the work and bring half of the
+The linear layers multiply whole numbers, but for the projections to queries, keys and values: these are a quarter of the work and bring half of the
 rounding errors, so they stay in float32 as the rest does. Weights have one scale a column. Activations have one scale a token, taken while it runs, so
 that a text's vector does not depend on what shares its batch, and one large value spoils one token instead of all.
 """
@@ -26,6 +26,8 @@ GRAPH_VERSION = 1
 _WEIGHT_STEPS = 64
 _ACTIVATION_STEPS, _ACTIVATION_ZERO = 127, 128
 _SMALLEST = 1e-20
+_LOWEST_GELU = 0.17
+"""GELU gives nothing below -0.17, so its largest result is found without looking at its negative ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,36 +130,40 @@ def graph(weights: Mapping[str, NDArray[np.float32]], shape: Shape) -> bytes:
     step = constant("activation_scale", np.float32(1 / _ACTIVATION_STEPS))
     zero = constant("activation_zero", np.uint8(_ACTIVATION_ZERO))
     smallest = constant("smallest", np.float32(_SMALLEST))
+    lowest_gelu = constant("lowest_gelu", np.float32(_LOWEST_GELU))
     last_axis = constant("last_axis", np.array([-1], np.int64))
     middle_axis = constant("middle_axis", np.array([1], np.int64))
 
-    def divided_by_largest(name: str, states: str) -> tuple[str, str]:
-        """Each token's states within [-1, 1] as unsigned bytes, and the number that they were divided by."""
-        sizes = node("Abs", [states], f"{name}.sizes", own=False)
+    def divided_by_largest(name: str, states: str, lowest: str = "") -> tuple[str, str]:
+        """Each token's states within [-1, 1] as unsigned bytes, and the number that they were divided by. None of them is below `-lowest`."""
+        sizes = states if lowest else node("Abs", [states], f"{name}.sizes", own=False)
         largest = node("ReduceMax", [sizes, last_axis], f"{name}.largest", own=False, keepdims=1)
-        largest = node("Max", [largest, smallest], f"{name}.divisor", own=False)
+        largest = node("Max", [largest, lowest or smallest], f"{name}.divisor", own=False)
         ratios = node("Div", [states, largest], f"{name}.ratios", own=False)
         return node("QuantizeLinear", [ratios, step, zero], f"{name}.bytes", own=False), largest
 
-    def linear(name: str, states: str) -> str:
+    def linear(name: str, states: str, lowest: str = "") -> str:
         """The states times the layer's matrix, without its bias: the operators after it add that."""
         matrix = weights[f"{name}.weight"]
         scale = np.maximum(np.abs(matrix).max(axis=1), _SMALLEST) / np.float32(_WEIGHT_STEPS)
         whole = np.rint(matrix / scale[:, None]).astype(np.int8)
-        quantized, divisor = divided_by_largest(name, states)
+        quantized, divisor = divided_by_largest(name, states, lowest)
         inputs = [quantized, constant(f"{name}.whole", whole.T), step, constant(f"{name}.scale", scale), zero]
         return node("Mul", [node("MatMulIntegerToFloat", inputs, f"{name}.ratio"), divisor], f"{name}.product", own=False)
 
     def parameter(name: str) -> str:
         return constant(name, weights[name])
 
-    def added_and_normalized(name: str, states: str, residual: str, dense: str) -> str:
-        inputs = [states, residual, parameter(f"{name}.weight"), parameter(f"{name}.bias"), parameter(f"{dense}.bias")]
-        return node("SkipLayerNormalization", inputs, f"{name}.states", epsilon=shape.epsilon)
+    def normalized(name: str, states: str) -> str:
+        inputs = [states, parameter(f"{name}.weight"), parameter(f"{name}.bias")]
+        return node("LayerNormalization", inputs, f"{name}.states", own=False, axis=-1, epsilon=shape.epsilon)
 
-    norm = "embeddings.LayerNorm"
-    inputs = ["token_vectors", parameter(f"{norm}.weight"), parameter(f"{norm}.bias")]
-    states = node("LayerNormalization", inputs, f"{norm}.states", own=False, axis=-1, epsilon=shape.epsilon)
+    def added_and_normalized(name: str, states: str, residual: str, dense: str) -> str:
+        # Two additions and a normalisation are a fifth faster here than ONNX Runtime's one operator for all three.
+        biased = node("Add", [states, parameter(f"{dense}.bias")], f"{name}.biased", own=False)
+        return normalized(name, node("Add", [biased, residual], f"{name}.added", own=False))
+
+    states = normalized("embeddings.LayerNorm", "token_vectors")
     for number in range(shape.layers):
         layer = f"encoder.layer.{number}"
         projections = [f"{layer}.attention.self.{part}" for part in ("query", "key", "value")]
@@ -169,14 +175,14 @@ def graph(weights: Mapping[str, NDArray[np.float32]], shape: Shape) -> bytes:
         states = added_and_normalized(f"{output}.LayerNorm", mixed, states, f"{output}.dense")
         widened = linear(f"{layer}.intermediate.dense", states)
         widened = node("BiasGelu", [widened, parameter(f"{layer}.intermediate.dense.bias")], f"{layer}.activated")
-        narrowed = linear(f"{layer}.output.dense", widened)
+        narrowed = linear(f"{layer}.output.dense", widened, lowest_gelu)
         states = added_and_normalized(f"{layer}.output.LayerNorm", narrowed, states, f"{layer}.output.dense")
 
     counted = node("Cast", ["attention_mask"], "counted", own=False, to=TensorProto.FLOAT)
     rows = node("MatMul", [node("Unsqueeze", [counted, middle_axis], "row", own=False), states], "rows", own=False)
     node("Squeeze", [rows, middle_axis], "sums", own=False)
 
-    dimension = weights[f"{norm}.weight"].shape[0]
+    dimension = weights["embeddings.LayerNorm.weight"].shape[0]
     described = helper.make_graph(
         nodes,
         "sentence encoder",

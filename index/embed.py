@@ -30,7 +30,7 @@ DEFAULT = "all-MiniLM-L6-v2"
 BATCH = 16
 HUB_SECONDS = 10.0
 
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 """A batch of the int8 graph, padding included: fewer leave cores idle, more leave the caches (docs/benchmarks.md)."""
 
 IDENTIFYING = (".safetensors", ".json", ".txt", ".model")

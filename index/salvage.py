@@ -217,7 +217,7 @@ class _Reader:
 
     def both_ways(self, columns: str, table: str, index: str = "") -> set[Any]:
         """Rows of a table read from both ends towards the damage, and again from an index that may be whole."""
-        found = set()
+        found: set[Any] = set()
         for order in ("ASC", "DESC"):
             found.update(self.rows(f"SELECT {columns} FROM {table} ORDER BY number {order}"))
         if index:

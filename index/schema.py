@@ -125,10 +125,10 @@ def insert_document(connection: sqlite3.Connection, entry: Entry, indexed_at: st
         if not connection.execute("SELECT 1 FROM vectors WHERE content_key = ?", (key,)).fetchone():
             raise StoreError(f"A passage of '{document.source}' came without its vector. Nothing was changed; sync the folder again.")
         pages = json.dumps(passage.pages) if passage.pages else ""
-        row = (passage.id, document.id, passage.span.start, passage.span.end, passage.heading, pages, key)
+        fields = (passage.id, document.id, passage.span.start, passage.span.end, passage.heading, pages, key)
         number = connection.execute(
             "INSERT INTO passages (id, document_id, start_at, end_at, heading, pages, content_key, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (*row, checksum(document.source, document.title, passage.text, *row)),
+            (*fields, checksum(document.source, document.title, passage.text, *fields)),
         ).lastrowid
         connection.execute("INSERT INTO words (rowid, context, text) VALUES (?, ?, ?)", (number, f"{document.title} {passage.heading}", passage.text))
         connection.execute("INSERT OR IGNORE INTO pending VALUES (?)", (passage.id,))

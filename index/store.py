@@ -73,7 +73,8 @@ class Store:
     """
 
     def __init__(self, folder: Path, embedder_identity: str, reembed: bool = False) -> None:
-        self.folder = folder
+        # Wherever the process goes, and in the one that probes, the folder is the same.
+        folder = self.folder = folder.absolute()
         self._database = Database(folder / NAME)
         self._index: VectorIndex | None = None
         self._process = os.getpid()
@@ -180,6 +181,10 @@ class Store:
         """Waits until the vector index is ready or has failed, at most so long; returns its state."""
         return self._vectors.wait(seconds)
 
+    def lost(self) -> list[tuple[str, str]]:
+        """Root and source of what damage took and no sync has brought back; an empty source or root where that is not known."""
+        return [(root, source) for root, source in self._database.rows("SELECT root, source FROM lost ORDER BY root, source")]
+
     def notices(self) -> tuple[str, ...]:
         """What a user should know about the store now, in whole sentences."""
         said = []
@@ -197,7 +202,7 @@ class Store:
                 f"The vector index cannot be built ({index.reason}); {meanwhile}. Your documents are safe: check the free disk space, and start Citewell again."
             )
         lost: dict[str, list[str]] = {}
-        for root, source in self._database.rows("SELECT root, source FROM lost ORDER BY root, source"):
+        for root, source in self.lost():
             lost.setdefault(root, []).append(source)
         for root, sources in lost.items():
             count = sum(map(bool, sources))

@@ -286,8 +286,11 @@ def default_assistant() -> Assistant:
 
 
 def seed(assistant: Assistant, progress: Progress | None = None) -> SyncReport | None:
-    """Indexes the seed documents when the store holds nothing else, so that an interrupted start is made good; None when it holds other documents."""
-    if len(assistant.store.documents()) > len(assistant.store.fingerprints(str(SEEDS.resolve()))):
+    """Indexes the seed documents when the store holds nothing else, so that an interrupted start is made good.
+
+    None when it holds other documents, or held some that damage took: those are to be synced again, and no stranger's in their place.
+    """
+    if assistant.store.lost() or len(assistant.store.documents()) > len(assistant.store.fingerprints(str(SEEDS.resolve()))):
         return None
     return assistant.sync(SEEDS, progress)
 

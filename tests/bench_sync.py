@@ -101,6 +101,7 @@ def sync_rival(folder: Path, data: Path) -> dict[str, Any]:
     """One run of the pipeline over the folder: the same figures."""
     import chromadb
     import sentence_transformers  # noqa: F401
+    import transformers
     from llama_index.core import SimpleDirectoryReader
     from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
     from llama_index.core.node_parser import SentenceSplitter
@@ -110,6 +111,7 @@ def sync_rival(folder: Path, data: Path) -> dict[str, Any]:
 
     from index.embed import SentenceTransformerEmbedder
 
+    transformers.utils.logging.disable_progress_bar()
     model = str(SentenceTransformerEmbedder()._folder)
     computed, embed = 0, HuggingFaceEmbedding._get_text_embeddings
 

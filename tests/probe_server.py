@@ -69,7 +69,7 @@ def main(address: str) -> None:
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # The server ends with whoever started it.
-    threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True).start()
+    threading.Thread(target=lambda: (os.read(sys.stdin.fileno(), 1), os._exit(0)), daemon=True).start()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen(8)
@@ -84,6 +84,8 @@ def main(address: str) -> None:
             signal.alarm(60)
             lines = connection.makefile("r")
             folder, truth = Path(lines.readline().rstrip("\n")), Path(lines.readline().rstrip("\n"))
+            if not truth.name:  # whoever asked was killed in the middle of it
+                os._exit(0)
             threading.Thread(target=lambda one=connection: (one.recv(1), os._exit(1)), daemon=True).start()
             answer = examine(folder, truth)
             with suppress(OSError):

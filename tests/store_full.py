@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 
 import probe_server
-from store_writer import check, identifier, opened, put
+from store_writer import check, identifier, indexed, opened, put
 
 from index import vectors
 from index.errors import StoreError
@@ -107,10 +107,12 @@ def fill(place: Path, seed: int) -> str:
     while store.wait_for_index(30) != "ready" and time.monotonic() < deadline:
         change(0, 101)
     check(store, "\n".join(log))
+    assert indexed(store)
     assert store.notices() == (), store.notices()
     store.close()
     store = opened(place)
     check(store, "\n".join(log))
+    assert indexed(store)
     assert store.notices() == (), store.notices()
     store.close()
     return refused.strip() or "nothing"

@@ -62,6 +62,18 @@ def put(store: Store, number: int, version: int = 1) -> None:
     store.put(document, ROOT, passages, keys, vectors)
 
 
+def indexed(store: Store) -> bool:
+    """Whether the vector index holds exactly the passages and vectors of the store."""
+    index = store._index
+    assert index is not None
+    assert index._current is not None
+    ids, held = index._current.everything()
+    stored = dict(store._database.rows("SELECT p.id, v.vector FROM passages p JOIN vectors v USING (content_key)"))
+    return set(ids) == stored.keys() and all(
+        np.allclose(row, np.frombuffer(stored[one], np.float32), atol=1e-5) for one, row in zip(ids, held, strict=True)
+    )
+
+
 def visible(store: Store, number: int, version: int) -> bool:
     """Whether a document's version can be found; asserts that listing, words and vectors agree on all of its passages."""
     passages = {passage.id for passage in parts(number, version)[1]}
@@ -130,6 +142,7 @@ def _work(folder: Path, log_file: Path, seed: int, opening_alone: bool) -> None:
     found = check(store, known)
     assert store.wait_for_index(60) == "ready"
     ready = time.monotonic() - started
+    assert indexed(store), "the vector index holds something else than the store"
     assert check(store, known) == found
     assert not store.notices(), store.notices()
     for number, version in found.items():

@@ -16,7 +16,7 @@ from index.errors import CitewellError, DamagedWeights, InvalidQuestion, Invalid
 from index.store import Store
 from rag import assistant as module
 from rag import weights
-from rag.assistant import NO_MODEL, STARTERS, Assistant, configured_model, open_assistant
+from rag.assistant import NO_MODEL, STARTERS, Assistant, configured_model, open_assistant, seed
 from rag.model import EmbeddedModel, LlamaIndexModel, OpenAIModel
 from rag.settings import SEEDS, Settings
 from rag.types import Answer, Evidence, Turn
@@ -305,3 +305,15 @@ def test_seeding_that_fails_can_be_tried_again(few_seeds: Path, monkeypatch: pyt
 def test_the_starters_seeds_are_there() -> None:
     assert len(list(SEEDS.glob("00*.md"))) == 4
     assert len(set(STARTERS)) == len(STARTERS) == 4
+
+
+def test_a_store_that_damage_emptied_is_not_filled_with_the_seeds(tmp_path: Path, folder: Path, embedder: FakeEmbedder) -> None:
+    with make_assistant(Store(tmp_path / "store", embedder.identity), embedder, None) as assistant:
+        assistant.sync(folder)
+    (tmp_path / "store" / "citewell.sqlite3").write_bytes(b"no database " * 500)
+    with make_assistant(Store(tmp_path / "store", embedder.identity), embedder, None) as assistant:
+        assert seed(assistant) is None
+        assert assistant.store.documents() == []
+        assert any("sync" in notice for notice in assistant.store.notices())
+        assistant.sync(folder)
+        assert not any("sync" in notice for notice in assistant.store.notices())

@@ -207,7 +207,7 @@ def test_whole_numbers_agree_with_sentence_transformers() -> None:
     assert len(texts) >= 300
     cosines = (QuantizedEmbedder().embed(texts) * SentenceTransformerEmbedder().embed(texts)).sum(axis=1)
     assert cosines.min() >= 0.98, texts[int(cosines.argmin())]
-    assert cosines.mean() >= 0.99
+    assert cosines.mean() >= 0.995
 
 
 @pytest.mark.model

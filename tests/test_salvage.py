@@ -13,7 +13,7 @@ from statistics import mean
 
 import pytest
 from probe_server import ask, serving
-from store_writer import PARTS, ROOT, identifier, in_memory, opened, parts, put, vector, visible
+from store_writer import PARTS, ROOT, identifier, in_memory, indexed, opened, parts, put, vector, visible
 
 from index import salvage, vectors
 from index.errors import StoreDamaged, StoreError, StoreTooNew
@@ -171,6 +171,7 @@ def damage_and_mend(seed: int, template: Path, versions: dict[int, int], place: 
         store.reject(ROOT, "broken.pdf", "it is broken")
         store.finish_sync(ROOT)
         assert check(store, versions) == set()
+        assert indexed(store)
         assert not any("lost" in notice or "dropped" in notice for notice in store.notices())
     except AssertionError as error:
         raise AssertionError(f"{done}: {error}") from error

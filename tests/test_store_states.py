@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from probe_server import ask, serving
-from store_writer import PARTS, ROOT, identifier, in_memory, parts, put, vector, visible
+from store_writer import PARTS, ROOT, identifier, in_memory, indexed, parts, put, vector, visible
 
 from index import vectors
 from index.store import Entry, Store
@@ -122,6 +122,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def wait(self) -> None:
         assert self.store.wait_for_index(60) == "ready"
+        assert indexed(self.store)
 
     @rule()
     def close_and_open(self) -> None:
