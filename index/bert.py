@@ -159,7 +159,7 @@ def graph(weights: Mapping[str, NDArray[np.float32]], shape: Shape) -> bytes:
         return node("LayerNormalization", inputs, f"{name}.states", own=False, axis=-1, epsilon=shape.epsilon)
 
     def added_and_normalized(name: str, states: str, residual: str, dense: str) -> str:
-        # Two additions and a normalisation are a fifth faster here than ONNX Runtime's one operator for all three.
+        # ONNX Runtime's one operator for all three is several times slower on a processor: run without its optimiser, which would put that here.
         biased = node("Add", [states, parameter(f"{dense}.bias")], f"{name}.biased", own=False)
         return normalized(name, node("Add", [biased, residual], f"{name}.added", own=False))
 

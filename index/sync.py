@@ -344,6 +344,7 @@ def sync(
     store.touch(root, stamps)
     cancelled = stopped() and len(fates) < len(files)
     if not cancelled:
+        tell("making the index quick to open")
         store.finish_sync(root)
     tell("")
     in_order = [source for source, _ in files]
