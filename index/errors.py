@@ -29,7 +29,11 @@ class InvalidSettings(CitewellError):
 
 
 class UnreadableDocument(CitewellError):
-    """A file cannot be read as a document; the text says why."""
+    """A file cannot be read as a document; the text says why. Where that is not `lasting` the file is tried again at every sync."""
+
+    def __init__(self, message: str, lasting: bool = True) -> None:
+        super().__init__(message)
+        self.lasting = lasting
 
 
 class StoreError(CitewellError):

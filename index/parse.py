@@ -172,7 +172,7 @@ class Parser:
         if "trace" in reply:
             log.warning("A file could not be read:\n%s", reply["trace"])
         if "rejected" in reply:
-            raise UnreadableDocument(reply["rejected"])
+            raise UnreadableDocument(reply["rejected"], reply.get("lasting", True))
         return reply, picture
 
     def _started(self) -> _Child:

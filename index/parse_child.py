@@ -79,7 +79,7 @@ def _answer(request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], by
     try:
         return _WORK[request["do"]](request, content)
     except UnreadableDocument as error:
-        return {"rejected": str(error)}, b""
+        return {"rejected": str(error), "lasting": error.lasting}, b""
     except MemoryError:
         return {"rejected": "reading it takes more memory than a file may"}, b""
     except RecursionError:

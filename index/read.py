@@ -53,11 +53,6 @@ READERS: dict[str, Callable[[bytes], Reading]] = {
 }
 """Suffix to reader: from a file's bytes to its text and what is known of it. Raises UnreadableDocument with a reason that fits behind 'rejected: '."""
 
-READABLE = (
-    "PDF, Word (.docx), PowerPoint (.pptx), Excel (.xlsx, .xls), OpenDocument (.odt, .ods), .csv, .tsv, web pages, .epub, .xml, e-mail (.eml, .msg), "
-    "notebooks (.ipynb), .json, .jsonl, Markdown (.md), .rst, plain text, source code, and with OCR pictures (.png, .jpg, .tiff)"
-)
-
 _ZIPPED = frozenset((".docx", ".odt", ".pptx", ".xlsx", ".xlsm", ".xlsb", ".ods", ".xls", ".epub"))
 _OLE = frozenset((".xls", ".msg", ".docx", ".pptx", ".xlsx", ".xlsm", ".xlsb"))
 _SIGNATURES: tuple[tuple[re.Pattern[bytes], str, frozenset[str]], ...] = tuple(
@@ -101,7 +96,7 @@ def read(content: bytes, source: str, root: str) -> Document:
     reader = READERS.get(suffix)
     if reader is None:
         shown = "".join(filter(str.isprintable, suffix))[:20]
-        raise UnreadableDocument(f"files ending in '{shown}' cannot be read; these can: {READABLE}")
+        raise UnreadableDocument(f"files ending in '{shown}' cannot be read")
     if not content.strip():
         raise UnreadableDocument("it holds no text")
     _check_kind(content, suffix)

@@ -59,7 +59,11 @@ PASSAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A document with all that is stored of it: `keys` are the passages' content keys, one a passage; `stamp` and `reader` are those of Known."""
+    """A document with all that is stored of it: `keys` are the passages' content keys, one a passage; `stamp` and `reader` are those of Known.
+
+    `replaces` is the fingerprint of the version that it was made to take the place of, empty for none: where that has gone or changed meanwhile, the
+    entry is out of date. None takes the place of whatever is there.
+    """
 
     document: Document
     root: str
@@ -67,6 +71,7 @@ class Entry:
     keys: Sequence[bytes]
     stamp: str = ""
     reader: int = 0
+    replaces: str | None = None
 
 
 def now() -> str:

@@ -10,6 +10,7 @@ import atexit
 import json
 import logging
 import os
+import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -225,8 +226,8 @@ class Store:
         """Makes one document visible, in place of the version before it; `vectors` has one row a passage."""
         self.put_many([Entry(document, root, passages, keys)], dict(zip(keys, vectors, strict=True)))
 
-    def put_many(self, entries: Sequence[Entry], vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
-        """Makes documents visible, all at once, each in place of the version before it.
+    def put_many(self, entries: Sequence[Entry], vectors: Mapping[bytes, NDArray[np.float32]]) -> list[Entry]:
+        """Makes documents visible, all at once, each in place of the version before it; returns those that were out of date and stay out.
 
         `vectors` holds, by content key, the unit vectors that the store lacks (see known_keys). Raises StoreError, and changes nothing, when a
         passage's key is in neither.
@@ -236,9 +237,20 @@ class Store:
         indexed_at = now()
         with self._database.transaction() as connection:
             insert_vectors(connection, vectors, self._embedder)
+            late = [entry for entry in entries if self._late(connection, entry)]
             for entry in entries:
-                insert_document(connection, entry, indexed_at)
+                if entry not in late:
+                    insert_document(connection, entry, indexed_at)
         self._vectors.catch_up()
+        return late
+
+    @staticmethod
+    def _late(connection: sqlite3.Connection, entry: Entry) -> bool:
+        """Whether the version that an entry was to replace was removed or replaced while the entry was made."""
+        if entry.replaces is None:
+            return False
+        rows = connection.execute("SELECT fingerprint FROM documents WHERE root = ? AND source = ?", (entry.root, entry.document.source)).fetchall()
+        return (rows[0][0] if rows else "") != entry.replaces
 
     def reject(self, root: str, source: str, reason: str, fingerprint: str = "", stamp: str = "", reader: int = 0) -> None:
         """Remembers why a file is not a document; a version indexed earlier goes, as it is not what the folder holds any more."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -57,7 +59,12 @@ class SyncReport:
         done = f"{len(self.added)} added, {len(self.changed)} changed, {len(self.removed)} removed"
         counts = f"{done}, {len(self.unchanged)} unchanged, {len(self.rejected)} rejected"
         left = ["Cancelled: what is done is kept, the rest was not looked at."] if self.cancelled else []
-        return "\n".join([counts, *left, *(f"  rejected {source}: {reason}" for source, reason in self.rejected.items())])
+        return "\n".join([counts, *left, *(f"  rejected {_printable(source)}: {reason}" for source, reason in self.rejected.items())])
+
+
+def _printable(name: str) -> str:
+    """A name that does nothing to a terminal."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +80,8 @@ class _Seen:
     parsed: tuple[Document, list[Passage]] | None = None
 
 
-class _Unsettled(UnreadableDocument):
-    """The file is being written."""
+class _Passing(UnreadableDocument):
+    """The file is being written, or its disk failed: no reason to drop what was read of it earlier."""
 
 
 def context(document: Document, passage: Passage) -> str:
@@ -93,30 +100,36 @@ def content_key(text: str) -> bytes:
 
 def root_of(folder: Path) -> str:
     """The name under which the store knows a folder: its absolute path, links resolved."""
-    return _readable(str(folder.resolve()))
+    return readable(str(folder.resolve()))
 
 
-def _readable(name: str) -> str:
-    """A path as text that can be stored and shown: bytes that are no UTF-8 are written as \\xff."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def readable(name: str) -> str:
+    """A path as text that can be stored and shown: bytes that are no UTF-8 are written as \\xff, and what looks like that already as \\x5cxff, so that
+    no two paths become one text."""
+    plain = re.sub(r"\\(?=x[0-9a-f]{2})", r"\\x5c", name)
+    try:
+        return plain.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # surrogates that no file system gives
+        return plain.encode("utf-8", "backslashreplace").decode()
 
 
-def _files(folder: Path, unlisted: dict[str, str]) -> Iterator[tuple[str, Path]]:
+def _files(folder: Path, unlisted: dict[str, str], apart: Path) -> Iterator[tuple[str, Path]]:
     """Every file below the folder with its source, and links to folders; hidden files and folders are left out, and links are not followed.
+    The folder `apart`, the store's own, is left out too.
 
     Folders that cannot be listed go into `unlisted` with the reason, the folder itself as '.'.
     """
 
     def note(error: OSError) -> None:
-        unlisted[_readable(Path(error.filename).relative_to(folder).as_posix())] = f"its files cannot be listed ({error.strerror})"
+        unlisted[readable(Path(error.filename).relative_to(folder).as_posix())] = f"its files cannot be listed ({error.strerror})"
 
     for parent, folders, names in os.walk(folder, onerror=note):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) != str(apart))
         names += [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith("."):
-                yield _readable(path.relative_to(folder).as_posix()), path
+                yield readable(path.relative_to(folder).as_posix()), path
 
 
 def _stamp(status: os.stat_result) -> str:
@@ -141,10 +154,11 @@ def load(path: Path, max_bytes: int = MAX_BYTES) -> tuple[bytes, str]:
             after = os.fstat(opened)
     except OSError as error:
         if not os.path.lexists(path) or stat.S_ISREG(os.lstat(path).st_mode):
-            raise UnreadableDocument(f"it cannot be opened ({error.strerror})") from error
+            lasting = error.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP)
+            raise (UnreadableDocument if lasting else _Passing)(f"it cannot be opened ({error.strerror})") from error
         raise UnreadableDocument("it is no ordinary file") from error  # a socket
     if _stamp(before) != _stamp(after) or len(content) != after.st_size:
-        raise _Unsettled("it was being written while it was read; sync again when that is done")
+        raise _Passing("it was being written while it was read; sync again when that is done")
     settled = time.time() - max(after.st_mtime, after.st_ctime) > SETTLED_SECONDS
     return content, _stamp(after) if settled else ""
 
@@ -153,7 +167,7 @@ def _examined(source: str, path: Path, root: str, before: Known | None, parser: 
     """What a file is now. Only a file whose bytes are new is parsed."""
     try:
         content, stamp = load(path, max_bytes)
-    except _Unsettled as error:
+    except _Passing as error:
         return _Seen(source, reason=str(error), passing=True)
     except UnreadableDocument as error:
         return _Seen(source, reason=str(error))
@@ -163,7 +177,7 @@ def _examined(source: str, path: Path, root: str, before: Known | None, parser: 
     try:
         return _Seen(source, stamp, digest, parsed=parser.parse(content, source, root))
     except UnreadableDocument as error:
-        return _Seen(source, stamp, digest, str(error))
+        return _Seen(source, stamp, digest, str(error)) if error.lasting else _Seen(source, reason=str(error))
 
 
 def _as_before(source: str, path: Path, before: Known | None) -> _Seen | None:
@@ -208,12 +222,13 @@ class _Group:
     texts: dict[bytes, str] = field(default_factory=dict)
     characters: int = 0
 
-    def add(self, seen: _Seen, root: str) -> None:
+    def add(self, seen: _Seen, root: str, before: Known | None) -> None:
         assert seen.parsed is not None
         document, passages = seen.parsed
         texts = [context(document, passage) for passage in passages]
         keys = [content_key(text) for text in texts]
-        self.entries.append(Entry(document, root, passages, keys, seen.stamp, VERSION))
+        replaces = before.fingerprint if before is not None and not before.reason else ""
+        self.entries.append(Entry(document, root, passages, keys, seen.stamp, VERSION, replaces))
         self.texts.update(zip(keys, texts, strict=True))
         self.characters += len(document.text)
 
@@ -254,23 +269,32 @@ def sync(
     stopped: Callable[[], bool] = lambda: False,
     max_bytes: int = MAX_BYTES,
     root: str = "",
+    retry: bool = False,
 ) -> SyncReport:
     """Makes the store match the folder. Files that cannot be read are reported, never skipped; other folders' documents stay.
 
     Files are read in child processes while others are embedded. When `stopped` turns true, what is finished is kept and the report says so.
-    `root` is the name under which the store knows the folder, its path unless told otherwise.
-    Raises CitewellError when the folder is not there: an unplugged disk must not empty the store. What lies in a folder below it that cannot be
-    listed stays as it is, and the folder is among the rejected.
+    `root` is the name under which the store knows the folder, its path unless told otherwise. With `retry`, files that were rejected are read again
+    although they have not changed.
+    Raises CitewellError when the folder is not there or cannot be listed, and changes nothing then. What lies in a folder below it that cannot be
+    listed stays as it is, and the folder is among the rejected. A folder that is there and empty empties what came from it.
     """
     folder = Path(os.path.expanduser(folder))
+    shown = readable(str(folder))
     if not folder.is_dir():
-        raise CitewellError(f"There is no folder '{folder}'. Give the folder that holds your documents.")
+        raise CitewellError(f"There is no folder '{shown}'. Give the folder that holds your documents.")
+    own = store.folder.resolve()
+    if folder.resolve() == own:
+        raise CitewellError(f"'{shown}' is where Citewell keeps its own data. Give the folder that holds your documents.")
     root = root or root_of(folder)
     known = store.known(root)
+    if retry:
+        store.forget_rejected(root, [source for source, before in known.items() if before.reason])
+        known = {source: before for source, before in known.items() if not before.reason}
     rejected: dict[str, str] = {}
-    files = list(_files(folder, rejected))
+    files = list(_files(folder, rejected, own))
     if "." in rejected:
-        raise CitewellError(f"The folder '{folder}' cannot be read: {rejected['.']}. Nothing was changed.")
+        raise CitewellError(f"The folder '{shown}' cannot be read: {rejected['.']}. Nothing was changed.")
     unlisted = tuple(f"{source}/" for source in rejected)
     for source, reason in rejected.items():
         store.reject(root, source, reason)
@@ -302,11 +326,13 @@ def sync(
         )
         if vectors is None:
             return False
-        store.put_many(group.entries, vectors)
+        late = {entry.document.source for entry in store.put_many(group.entries, vectors)}
         for entry in group.entries:
             source = entry.document.source
-            before = known.get(source)
-            fates[source] = "changed" if before is not None and not before.reason else "added"
+            if source in late:
+                rejected[source] = fates[source] = "it was removed while it was being read"
+            else:
+                fates[source] = "changed" if entry.replaces else "added"
         group = _Group()
         return True
 
@@ -321,7 +347,7 @@ def sync(
                 source, before = seen.source, known.get(seen.source)
                 tell(source)
                 if seen.parsed:
-                    group.add(seen, root)
+                    group.add(seen, root, before)
                     if group.full and not flush():
                         break
                     continue

@@ -67,12 +67,14 @@ class Assistant:
         if isinstance(self._model, EmbeddedModel):
             self._model.close()
 
-    def sync(self, folder: str | Path, progress: Progress | None = None, stopped: Callable[[], bool] = lambda: False) -> SyncReport:
+    def sync(
+        self, folder: str | Path, progress: Progress | None = None, stopped: Callable[[], bool] = lambda: False, retry: bool = False
+    ) -> SyncReport:
         """Makes the store match a folder; documents of other folders stay. When `stopped` turns true, what is finished is kept.
 
-        Raises CitewellError when the folder is not there.
+        With `retry`, files that were rejected are read again although they have not changed. Raises CitewellError when the folder is not there.
         """
-        return self.library.sync(Path(folder), progress, stopped)
+        return self.library.sync(Path(folder), progress, stopped, retry)
 
     def reembed(self, progress: Callable[[int, int, str], None] | None = None, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Gives all passages vectors of the embedding model that is set; word search answers meanwhile. False when it was stopped: it goes on next time.

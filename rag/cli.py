@@ -1,4 +1,4 @@
-"""The command line: `citewell ask`, `chat`, `serve`, `sync`, `documents`, `backup`, `restore`, `reembed`, `evaluate`, `fetch`, `doctor`.
+"""The command line: `citewell ask`, `chat`, `serve`, `sync`, `forget`, `documents`, `backup`, `restore`, `reembed`, `evaluate`, `fetch`, `doctor`.
 
 Nothing heavy is imported before a command needs it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -200,7 +200,8 @@ def _show(events: Iterator[tuple[str, dict[str, Any]]], as_json: bool) -> dict[s
         text = text.replace(escape(sentence), f"{escape(sentence)} [italic](not supported by the documents)[/italic]")
     out.print(text)
     for citation in answer["citations"]:
-        where = f"{escape(citation['source'])}, characters {citation['start']}–{citation['end']}"
+        page = f", page {citation['page']}" if citation["page"] else ""
+        where = f"{escape(citation['source'])}{page}, characters {citation['start']}–{citation['end']}"
         out.print(f"\n  \\[{citation['number']}] [bold]{escape(citation['title'])}[/bold] ({where})")
         out.print(f"      “{escape(' '.join(citation['quote'].split()))}”")
     for notice in answer["notices"]:
@@ -259,6 +260,7 @@ def serve(
         # By name: the page stands above this package and may import it, not the other way round.
         page = resolve_name("ui.app:mount")(create_app(assistant), assistant)
         assistant.prepare_in_background()
+        assistant.library.resume()
         assistant.store.announce(address)
         print(f"Citewell is ready at {address}  (Ctrl-C stops it)", flush=True)
         server = uvicorn.Server(uvicorn.Config(page, log_level="warning", timeout_graceful_shutdown=3))
@@ -270,7 +272,13 @@ def serve(
 @app.command()
 def sync(
     folder: Path,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C, and sync whenever something in the folder changes.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Go on until Ctrl-C, and sync whenever something in the folder changes. Start `citewell serve` first to ask meanwhile."
+        ),
+    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Read rejected files again although they have not changed.")] = False,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -278,22 +286,33 @@ def sync(
 
     Ctrl-C stops it and keeps what is done. Exit code 2 when a file was rejected, 130 when it was stopped.
     """
+    from index.errors import CitewellError
     from rag.watching import changes, interruptible
 
-    with interruptible() as stopped, _syncing(_settings(data_dir, "none"), stopped) as synced:
+    settings = _settings(data_dir, "none")
+    with interruptible() as stopped, _syncing(settings, stopped) as synced:
 
-        def run(quiet: bool) -> dict[str, Any]:
-            report = synced(folder)
-            if not quiet or any(report[fate] for fate in ("added", "changed", "removed")):
+        def run(retry: bool, before: dict[str, Any] | None) -> dict[str, Any]:
+            report = synced(folder, retry)
+            news = any(report[fate] for fate in ("added", "changed", "removed")) or before is None or report["rejected"] != before["rejected"]
+            if news and not (report["cancelled"] and before is not None):
                 print(json.dumps(report, ensure_ascii=False, indent=2) if as_json else _told(report), flush=True)
             return report
 
-        report = run(quiet=False)
-        if watch:
+        report = run(retry, None)
+        if watch and not stopped.is_set():
             if not as_json:
                 print(f"Watching {folder} (Ctrl-C stops it)", flush=True)
-            for _ in changes(folder, stopped):
-                report = run(quiet=True)
+            trouble = ""
+            for _ in changes(folder, settings.data_dir, stopped):
+                try:
+                    report, trouble = run(False, report), ""
+                except CitewellError as error:
+                    # A disk that is away for a while comes back; what was said once need not be said again.
+                    if str(error) != trouble:
+                        trouble = str(error)
+                        print(f"citewell: {trouble}", file=sys.stderr)
+            return
     if report["cancelled"]:
         raise typer.Exit(130)
     if report["rejected"]:
@@ -307,29 +326,32 @@ def _told(report: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _syncing(settings: Settings, stopped: Event) -> Iterator[Callable[[Path], dict[str, Any]]]:
+def _syncing(settings: Settings, stopped: Event) -> Iterator[Callable[[Path, bool], dict[str, Any]]]:
     """A function that syncs a folder and returns the report: in this process, or in the one that owns the store."""
     from dataclasses import asdict
 
     from index.errors import StoreInUse
+    from index.sync import SyncReport
     from rag.assistant import open_assistant
 
-    def here(folder: Path) -> dict[str, Any]:
+    def here(folder: Path, retry: bool) -> dict[str, Any]:
         with _bar("files") as progress:
-            return asdict(assistant.sync(folder, progress, stopped.is_set))
+            return asdict(assistant.sync(folder, progress, stopped.is_set, retry))
 
-    def remotely(folder: Path) -> dict[str, Any]:
+    def remotely(folder: Path, retry: bool) -> dict[str, Any]:
         from rag.remote import events
 
-        report: dict[str, Any] = {}
-        with _bar("files") as progress:
-            for name, data in events(address, "/api/sync", {"folder": str(folder.expanduser().absolute())}):
+        # What is done when it is stopped, the server knows alone.
+        report = asdict(SyncReport(cancelled=True))
+        body = {"folder": str(folder.expanduser().absolute()), "retry": retry}
+        with _bar("files") as progress, closing(events(address, "/api/sync", body)) as told:
+            for name, data in told:
                 if name == "progress":
                     progress(data["done"], data["total"], data["current"])
-                    if stopped.is_set():
-                        httpx.post(f"{address}/api/sync/cancel", timeout=10, trust_env=False)
                 elif name == "report":
                     report = data
+                if stopped.is_set() and name != "report":
+                    break
         return report
 
     try:
@@ -337,14 +359,30 @@ def _syncing(settings: Settings, stopped: Event) -> Iterator[Callable[[Path], di
     except StoreInUse as error:
         if error.address is None:
             raise
-        import httpx
-
         address = error.address
         yield remotely
         return
     with opened as assistant:
         _tell_notices(assistant)
         yield here
+
+
+@app.command()
+def forget(folder: Path, data_dir: DataDir = None) -> None:
+    """Let go of a synced folder, be it there or not: its documents answer no more, its files stay as they are."""
+    from index.errors import StoreInUse
+    from rag.assistant import open_assistant
+
+    try:
+        with open_assistant(_settings(data_dir, "none")) as assistant:
+            gone = assistant.library.forget(folder.expanduser())
+    except StoreInUse as error:
+        if error.address is None:
+            raise
+        from rag import remote
+
+        gone = remote.forget(error.address, str(folder.expanduser().absolute()))
+    print(f"{gone} documents of {folder} are gone from the store.")
 
 
 @app.command()

@@ -20,10 +20,12 @@ from uuid import uuid4
 from index.embed import Embedder
 from index.errors import CitewellError
 from index.store import Store
-from index.sync import REMOVED_BY_HAND, Progress, SyncReport, sync
+from index.sync import REMOVED_BY_HAND, Progress, SyncReport, readable, root_of, sync
 
 NAME_BYTES = 200
 """File systems take names of 255 bytes; some room is left for what is put before them."""
+
+READING_UPLOADS = "Reading uploaded files"
 
 OUTCOMES = 5
 RATE_SECONDS = 30.0
@@ -72,7 +74,6 @@ class Library:
         self._worker: threading.Thread | None = None
         self._work: Work | None = None
         self._outcomes: deque[Outcome] = deque(maxlen=OUTCOMES)
-        self._unwanted: list[tuple[str, str]] = []
         self._cancelled = threading.Event()
         self._closed = threading.Event()
 
@@ -87,48 +88,49 @@ class Library:
         with self._turn:  # a sync in somebody else's thread ends too
             pass
 
-    def sync(self, folder: Path, progress: Progress | None = None, stopped: Callable[[], bool] = lambda: False, what: str = "") -> SyncReport:
+    def sync(self, folder: Path, progress: Progress | None = None, stopped: Callable[[], bool] = lambda: False, retry: bool = False) -> SyncReport:
         """Makes the store match a folder, here and now, after whatever else is going on. Raises what index.sync.sync raises."""
-        what = what or f"Syncing {folder}"
         with self._turn:
-            self._cancelled.clear()
-            self._unwanted.clear()
-            begun = deque([(time.monotonic(), 0)])
+            with self._state:
+                self._cancelled.clear()
+            return self._synced(folder, f"Syncing {readable(str(folder))}", progress, stopped, retry)
 
-            def told(done: int, total: int, current: str) -> None:
-                now = time.monotonic()
-                begun.append((now, done))
-                while now - begun[0][0] > RATE_SECONDS and len(begun) > 2:
-                    begun.popleft()
-                (then, before) = begun[0]
-                rate = (done - before) / (now - then) if done > before and now > then else None
-                self._work = Work(what, done, total, current, rate, (total - done) / rate if rate else None)
-                if progress:
-                    progress(done, total, current)
+    def _synced(self, folder: Path, what: str, progress: Progress | None, stopped: Callable[[], bool], retry: bool) -> SyncReport:
+        begun = deque([(time.monotonic(), 0)])
 
-            self._work = Work(what)
-            try:
-                report = sync(
-                    self._store,
-                    self._embedder,
-                    folder,
-                    told,
-                    lambda: self._cancelled.is_set() or self._closed.is_set() or stopped(),
-                    self._max_bytes,
-                    UPLOADS if folder == self.uploads else "",
-                )
-            except CitewellError as error:
-                self._outcomes.appendleft(Outcome(what, None, str(error)))
-                raise
-            except Exception:
-                self._outcomes.appendleft(Outcome(what, None, "Something went wrong; the log says what. What was finished is kept."))
-                raise
-            finally:
-                self._work = None
-            for root, source in self._unwanted:  # removed while this sync was about to store them
-                self._take_out(root, source)
-            self._outcomes.appendleft(Outcome(what, report))
-            return report
+        def told(done: int, total: int, current: str) -> None:
+            now = time.monotonic()
+            begun.append((now, done))
+            while now - begun[0][0] > RATE_SECONDS and len(begun) > 2:
+                begun.popleft()
+            (then, before) = begun[0]
+            rate = (done - before) / (now - then) if done > before and now > then else None
+            self._work = Work(what, done, total, current, rate, (total - done) / rate if rate else None)
+            if progress:
+                progress(done, total, current)
+
+        self._work = Work(what)
+        try:
+            report = sync(
+                self._store,
+                self._embedder,
+                folder,
+                told,
+                lambda: self._cancelled.is_set() or self._closed.is_set() or stopped(),
+                self._max_bytes,
+                UPLOADS if folder == self.uploads else "",
+                retry,
+            )
+        except CitewellError as error:
+            self._outcomes.appendleft(Outcome(what, None, str(error)))
+            raise
+        except Exception:
+            self._outcomes.appendleft(Outcome(what, None, "Something went wrong; the log says what. What was finished is kept."))
+            raise
+        finally:
+            self._work = None
+        self._outcomes.appendleft(Outcome(what, report))
+        return report
 
     def folder(self, root: str) -> Path:
         """Where the files are that the store knows under a root."""
@@ -154,8 +156,13 @@ class Library:
                 scratch.unlink(missing_ok=True)
         except OSError as error:
             raise CitewellError(f"'{source}' could not be kept in {self.uploads} ({error.strerror}). Check the free disk space.") from error
-        self._queue(self.uploads, "Reading uploaded files")
+        self._queue(self.uploads, READING_UPLOADS)
         return source
+
+    def resume(self) -> None:
+        """Reads, in the background, what was uploaded before Citewell was stopped."""
+        if self.waiting():
+            self._queue(self.uploads, READING_UPLOADS)
 
     def remove(self, document_ids: Sequence[str]) -> None:
         """Makes documents gone at once: an uploaded file is deleted, one of a synced folder stays where it is and is left out from now on.
@@ -169,40 +176,61 @@ class Library:
             except KeyError:
                 unknown.append(document_id)
                 continue
-            self._unwanted.append((root, source))
-            self._take_out(root, source)
+            if root == UPLOADS:
+                self.discard(root, source)
+                continue
+            before = self._store.known(root).get(source)
+            if before is not None:
+                self._store.reject(root, source, REMOVED_BY_HAND, before.fingerprint, before.stamp, before.reader)
         if unknown:
             raise KeyError(unknown[0])
 
-    def _take_out(self, root: str, source: str) -> None:
-        before = self._store.known(root).get(source)
-        if root == UPLOADS:
-            with suppress(OSError):
-                (self.uploads / safe_name(source)).unlink(missing_ok=True)
-            if before is not None and not before.reason:
-                self._store.remove(before.document_id)
-            self._store.forget_rejected(root, [source])
-        elif before is not None and before.reason != REMOVED_BY_HAND:
-            self._store.reject(root, source, REMOVED_BY_HAND, before.fingerprint, before.stamp, before.reader)
-
     def discard(self, root: str, source: str) -> None:
-        """Lets go of a rejected file: an uploaded one is deleted, one of a folder is no longer tried."""
-        self._take_out(root, source)
+        """Deletes an uploaded file, with its document or the note that it was rejected. Raises KeyError for a file of another folder."""
+        if root != UPLOADS:
+            raise KeyError(source)
+        with suppress(OSError):
+            (self.uploads / safe_name(source)).unlink(missing_ok=True)
+        before = self._store.known(root).get(source)
+        if before is not None and not before.reason:
+            self._store.remove_many([before.document_id])
+        self._store.forget_rejected(root, [source])
+        if self._work is not None:  # which may have read the file already
+            self._queue(self.uploads, READING_UPLOADS)
 
     def retry(self, root: str, source: str) -> None:
-        """Reads a rejected file again, in the background."""
+        """Reads a rejected or waiting file again, in the background. Raises KeyError where there is no such file, CitewellError where its folder is gone."""
+        folder, before = self.folder(root), self._store.known(root).get(source)
+        if (before is None or not before.reason) and (root, source) not in self.waiting():
+            raise KeyError(source)
+        if not folder.is_dir():
+            raise CitewellError(f"The folder '{root}' is not there. Bring it back, or let go of it with `citewell forget`.")
         self._store.forget_rejected(root, [source])
-        self._queue(self.folder(root), f"Reading {source} again")
+        self._queue(folder, f"Reading {source} again")
+
+    def forget(self, folder: Path) -> int:
+        """Lets go of a synced folder, be it there or not: its documents are gone, its files stay. Returns how many documents it had.
+
+        Raises CitewellError where the store knows nothing of the folder.
+        """
+        root = root_of(folder)
+        known = self._store.known(root)
+        if not known:
+            raise CitewellError(f"Nothing of the folder '{root}' is in the store. `citewell documents` lists what is.")
+        documents = [before.document_id for before in known.values() if not before.reason]
+        self._store.remove_many(documents)
+        self._store.forget_rejected(root, list(known))
+        return len(documents)
 
     def sync_soon(self, folder: Path) -> None:
         """Makes the store match a folder, in the background."""
-        self._queue(folder, f"Syncing {folder}")
+        self._queue(folder, f"Syncing {readable(str(folder))}")
 
     def cancel(self) -> None:
         """Stops what is going on and what waits; what is finished is kept."""
         with self._state:
             self._waiting.clear()
-        self._cancelled.set()
+            self._cancelled.set()
 
     def work(self) -> Work | None:
         """What is going on or about to."""
@@ -233,19 +261,21 @@ class Library:
 
     def _run(self) -> None:
         while True:
-            with self._state:
-                if not self._waiting:
-                    self._worker = None
-                    return
-                folder = next(iter(self._waiting))
-                what = self._waiting.pop(folder)
-                self._work = Work(what)
-            try:
-                self.sync(folder, what=what)
-            except CitewellError as error:
-                log.warning("%s", error)  # the outcome tells the user
-            except Exception:
-                log.exception("%s failed", what)
+            with self._turn:
+                with self._state:
+                    if not self._waiting:
+                        self._worker = None
+                        return
+                    folder = next(iter(self._waiting))
+                    what = self._waiting.pop(folder)
+                    self._cancelled.clear()
+                    self._work = Work(what)
+                try:
+                    self._synced(folder, what, None, lambda: False, False)
+                except CitewellError as error:
+                    log.warning("%s", error)  # the outcome tells the user
+                except Exception:
+                    log.exception("%s failed", what)
 
 
 def listing(store: Store) -> list[dict[str, Any]]:

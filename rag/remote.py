@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import httpx
@@ -11,15 +11,16 @@ import httpx
 from index.errors import CitewellError, InvalidQuestion
 
 
-def events(address: str, path: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The events, by name, with which a running server answers a POST; closing the iterator tells it to stop.
+def events(address: str, path: str, body: dict[str, Any]) -> Generator[tuple[str, dict[str, Any]], None, None]:
+    """The events, by name, with which a running server answers a POST, and "waiting" while it has nothing to say; closing the iterator tells it to stop.
 
     Raises InvalidQuestion and CitewellError as the server does, and CitewellError where it does not answer or breaks off.
     """
     try:
+        content = json.dumps(body).encode("ascii")
         wait = httpx.Timeout(300, connect=5)
-        headers = {"Accept": "text/event-stream"}
-        with httpx.stream("POST", f"{address}{path}", json=body, headers=headers, timeout=wait, trust_env=False) as response:
+        headers = {"Accept": "text/event-stream", "Content-Type": "application/json"}
+        with httpx.stream("POST", f"{address}{path}", content=content, headers=headers, timeout=wait, trust_env=False) as response:
             if response.status_code != 200:
                 told = json.loads(response.read() or b"{}")
                 message = told.get("error") or told.get("detail") or f"the server at {address} answered with status {response.status_code}"
@@ -33,6 +34,8 @@ def events(address: str, path: str, body: dict[str, Any]) -> Iterator[tuple[str,
                     if name == "error":
                         raise CitewellError(data["error"])
                     yield name, data
+                elif line.startswith(":"):
+                    yield "waiting", {}
             if name not in ("answer", "report"):
                 raise CitewellError(f"The Citewell that owns this store, at {address}, broke off before its end. Try again.")
     except (httpx.HTTPError, json.JSONDecodeError) as error:
@@ -46,6 +49,18 @@ def documents(address: str) -> list[dict[str, Any]]:
     except (httpx.HTTPError, json.JSONDecodeError) as error:
         raise _silent(address, error) from error
     return listing
+
+
+def forget(address: str, folder: str) -> int:
+    """Has a running server let go of a folder; returns how many documents it had. Raises CitewellError as the server does."""
+    try:
+        response = httpx.post(f"{address}/api/forget", json={"folder": folder}, timeout=60, trust_env=False)
+        told = response.json()
+    except (httpx.HTTPError, json.JSONDecodeError) as error:
+        raise _silent(address, error) from error
+    if response.status_code != 200:
+        raise CitewellError(str(told.get("error") or f"the server at {address} answered with status {response.status_code}"))
+    return int(told["documents"])
 
 
 def _silent(address: str, error: Exception) -> CitewellError:

@@ -50,6 +50,7 @@ class Folder(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     folder: str
+    retry: bool = False
 
 
 class OwnPagesOnly:
@@ -107,12 +108,13 @@ def create_app(assistant: Assistant) -> FastAPI:
 
     @app.post("/api/sync")
     async def sync(asked: Folder) -> StreamingResponse:
-        return StreamingResponse(_synced(assistant, Path(asked.folder)), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return StreamingResponse(
+            _synced(assistant, Path(asked.folder), asked.retry), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
 
-    @app.post("/api/sync/cancel")
-    def cancel() -> dict[str, str]:
-        assistant.library.cancel()
-        return {"status": "stopping"}
+    @app.post("/api/forget")
+    def forget(asked: Folder) -> dict[str, int]:
+        return {"documents": assistant.library.forget(Path(asked.folder))}
 
     @app.get("/api/documents")
     def documents() -> list[dict[str, Any]]:
@@ -128,7 +130,7 @@ def create_app(assistant: Assistant) -> FastAPI:
     return app
 
 
-async def _synced(assistant: Assistant, folder: Path) -> AsyncIterator[str]:
+async def _synced(assistant: Assistant, folder: Path, retry: bool) -> AsyncIterator[str]:
     """Progress and the report as server-sent events; a listener who leaves stops the work, and what is done is kept."""
     left = threading.Event()
     told: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -139,6 +141,7 @@ async def _synced(assistant: Assistant, folder: Path) -> AsyncIterator[str]:
                 folder,
                 lambda done, total, current: told.put(_event("progress", {"done": done, "total": total, "current": current})),
                 left.is_set,
+                retry,
             )
             told.put(_event("report", asdict(report)))
         except CitewellError as error:

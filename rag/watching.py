@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -15,6 +15,7 @@ SETTLING_MS = 1_600
 """Changes that come within this time are taken together: programs save a file in several steps."""
 
 ANYWAY_SECONDS = 300.0
+AWAY_SECONDS = 2.0
 
 
 @contextmanager
@@ -35,25 +36,34 @@ def interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def changes(folder: Path, stopped: threading.Event) -> Iterator[None]:
-    """Yields once the folder is watched, then whenever something in it has changed, until `stopped` is set. What is hidden does not count.
+def changes(folder: Path, apart: Path, stopped: threading.Event) -> Iterator[None]:
+    """Yields once the folder is watched, then whenever something in it has changed, until `stopped` is set.
 
-    Some file systems (shares, mostly) tell of no change, so it also yields every few minutes.
+    What is hidden does not count, nor what changes in the folder `apart`. Some file systems (shares, mostly) tell of no change, so it also yields
+    every few minutes; and a folder that goes away is waited for.
     """
     from watchfiles import Change, watch
 
-    folder = folder.expanduser().resolve()
+    folder, apart = folder.expanduser().resolve(), apart.resolve()
 
     def counts(change: Change, path: str) -> bool:
+        if Path(path).is_relative_to(apart):
+            return False
         try:
             return not any(part.startswith(".") for part in Path(path).relative_to(folder).parts)
         except ValueError:
             return True
 
-    last = -math.inf
-    for found in watch(
-        folder, watch_filter=counts, stop_event=stopped, debounce=SETTLING_MS, rust_timeout=500, yield_on_timeout=True, raise_interrupt=False
-    ):
-        if found or time.monotonic() - last > ANYWAY_SECONDS:
-            yield
-            last = time.monotonic()
+    while not stopped.is_set():
+        last = -math.inf
+        with suppress(OSError):
+            for found in watch(
+                folder, watch_filter=counts, stop_event=stopped, debounce=SETTLING_MS, rust_timeout=500, yield_on_timeout=True, raise_interrupt=False
+            ):
+                if found or time.monotonic() - last > ANYWAY_SECONDS:
+                    yield
+                    last = time.monotonic()
+                if not folder.is_dir():
+                    break
+        while not stopped.wait(AWAY_SECONDS) and not folder.is_dir():
+            pass

@@ -447,6 +447,33 @@ def test_rejected_files_are_listed_with_their_reasons(run: Run, filled: Path, fo
     assert "rejected: it holds binary data, not text" in out
 
 
+def test_a_folder_is_let_go(run: Run, filled: Path, folder: Path) -> None:
+    assert "2 documents" in run("forget", str(folder), "--data-dir", str(filled)).out
+    assert "There are no documents" in run("documents", "--data-dir", str(filled)).out
+    assert "Nothing of the folder" in plain_failure(run("forget", str(folder), "--data-dir", str(filled)))
+
+
+def test_a_store_is_backed_up_and_brought_back(run: Run, filled: Path, folder: Path, tmp_path: Path) -> None:
+    archive, data = str(tmp_path / "backup.zip"), ("--data-dir", str(filled))
+    assert "citewell restore" in run("backup", archive, *data).out
+    run("forget", str(folder), *data)
+    assert "--replace" in plain_failure(run("restore", archive, *data))
+    assert run("restore", archive, "--replace", *data).code == 0
+    assert "apollo.md" in run("documents", *data).out
+    assert "apollo.md" in run("restore", archive, "--data-dir", str(tmp_path / "new")).out + run("documents", "--data-dir", str(tmp_path / "new")).out
+    assert "exists already" in plain_failure(run("backup", archive, *data))
+
+
+def test_another_embedding_model_is_told_and_taken_on_request(run: Run, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CITEWELL_EMBEDDER", "another")
+    data = ("--data-dir", str(filled))
+    assert "citewell reembed" in plain_failure(run("ask", QUESTION, *data))
+    assert "All passages have vectors" in run("reembed", *data).out
+    assert run("ask", QUESTION, *data).code == 0
+    monkeypatch.delenv("CITEWELL_EMBEDDER")
+    assert "citewell reembed" in plain_failure(run("documents", *data))
+
+
 def test_ctrl_c_stops_a_sync_and_keeps_what_is_done(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("index.sync.GROUP_DOCUMENTS", 1)
     for number in range(30):

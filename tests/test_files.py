@@ -13,10 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import FakeEmbedder
 
 from index.errors import UnreadableDocument
 from index.read import read
 from index.split import split
+from index.store import Store
+from index.sync import sync
 from index.types import Document
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -105,6 +108,52 @@ def test_naughty_strings_are_only_names_as_names() -> None:
                 assert (found.source, found.text) == (name, "Some words.")
 
 
+def tree(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+@NEEDED
+def test_naughty_strings_are_names_of_real_files(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    folder = tmp_path / "naughty"
+    folder.mkdir()
+    written = 0
+    for string in naughty_strings():
+        name = string.replace("/", "\N{DIVISION SLASH}").replace("\0", "")
+        name = name.encode("utf-8", "surrogatepass")[:200].decode("utf-8", "ignore") + ".md"
+        try:
+            (folder / name).write_text(f"Some words about {written}.", encoding="utf-8")
+            written += 1
+        except (OSError, ValueError):
+            continue
+    before = tree(tmp_path)
+    report = sync(store, embedder, folder)
+    assert report.rejected == {}
+    visible = sum(not path.name.startswith(".") for path in folder.iterdir())
+    assert len(report.added) == visible > 400
+    assert {document.source for document in store.documents()} == {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    assert {name for name in tree(tmp_path) - before if not name.startswith("store")} == set()
+    assert sync(store, embedder, folder).unchanged == report.added
+
+
+@NEEDED
+def test_every_file_goes_through_a_real_sync(store: Store, embedder: FakeEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Children that find no tesseract: OCR has tests of its own, and takes half a minute for the scans among these.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    folder = tmp_path / "files"
+    shutil.copytree(FILES, folder)
+    before = tree(tmp_path)
+    report = sync(store, embedder, folder)
+    accounted = {*report.added, *report.rejected}
+    assert accounted == {path.relative_to(FILES).as_posix() for path in SAMPLES}
+    assert len(report.added) > 100
+    for document in store.documents():
+        text = store.text(document.id)
+        for passage in store.passages([one for one, _ in store.matching(text[:300], 40, [document.id])]).values():
+            assert text[passage.span.start : passage.span.end] == passage.text
+    assert {name for name in tree(tmp_path) - before if not name.startswith("store")} == set()
+    assert sync(store, embedder, folder).unchanged == report.added
+
+
 def main() -> None:
     """Prints a table of what became of each file."""
     rows = []
@@ -126,5 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

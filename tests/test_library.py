@@ -83,6 +83,8 @@ def test_a_broken_file_is_rejected_with_its_reason_and_can_be_let_go(library: Li
     assert outcome.report is not None
     assert outcome.report.rejected.keys() == {"notes.pdf"}
     (rejection,) = store.rejections()
+    with pytest.raises(KeyError):
+        library.discard("/elsewhere", rejection.source)
     library.discard(rejection.root, rejection.source)
     assert store.rejections() == []
     assert list(library.uploads.iterdir()) == []
@@ -119,6 +121,82 @@ def test_unknown_ids_are_named_and_the_others_are_gone(library: Library, store: 
     with pytest.raises(KeyError, match="nothing"):
         library.remove(["nothing", *[document.id for document in store.documents()]])
     assert store.documents() == []
+
+
+def test_an_upload_that_is_removed_and_sent_again_while_others_are_read_stays(store: Store, folder: Path, upload: Callable[[str], Path]) -> None:
+    embedder = SlowEmbedder()
+    embedder.go.set()
+    library = Library(store, embedder, 1_000_000)
+    library.add("notes.txt", upload("The zebra text."))
+    settled(library)
+    embedder.go.clear()
+    embedder.begun.clear()
+    library.sync_soon(folder)
+    assert embedder.begun.wait(30)
+    library.remove([store.documents()[0].id])
+    library.add("notes.txt", upload("The giraffe text."))
+    embedder.go.set()
+    settled(library)
+    library.close()
+    assert sources(store) == ["apollo.md", "notes.txt", "tea.txt"]
+    assert (library.uploads / "notes.txt").read_text() == "The giraffe text."
+
+
+def test_what_is_removed_while_it_is_synced_stays_removed_though_the_sync_fails(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.sync.GROUP_DOCUMENTS", 1)
+    embedder = SlowEmbedder()
+    embedder.go.set()
+    library = Library(store, embedder, 1_000_000)
+    library.sync(folder)
+    tea = next(document for document in store.documents() if document.source == "tea.txt")
+    (folder / "tea.txt").write_text("Oolong is brewed at 90 degrees.")
+    (folder / "zebra.txt").write_text("The zebra text.")
+    embedder.go.clear()
+    embedder.begun.clear()
+    library.sync_soon(folder)
+    assert embedder.begun.wait(30)
+    library.remove([tea.id])
+    monkeypatch.setattr(embedder, "embed", None)  # whatever comes next fails
+    embedder.go.set()
+    settled(library)
+    library.close()
+    assert sources(store) == ["apollo.md"]
+
+
+def test_what_waited_when_citewell_was_stopped_is_read_when_it_is_back(store: Store, embedder: FakeEmbedder) -> None:
+    library = Library(store, embedder, 1_000_000)
+    library.uploads.mkdir()
+    (library.uploads / "notes.txt").write_text("The zebra text.")
+    assert library.waiting() == (("uploads", "notes.txt"),)
+    library.resume()
+    settled(library)
+    assert sources(store) == ["notes.txt"]
+    library.resume()
+    assert library.work() is None
+    library.close()
+
+
+def test_only_rejected_and_waiting_files_are_read_again(library: Library, store: Store, folder: Path, tmp_path: Path) -> None:
+    (folder / "bad.txt").write_bytes(b"\x00")
+    library.sync(folder)
+    for root, source in (("", "x"), (root_of(tmp_path), "x"), (root_of(folder), "tea.txt"), (root_of(folder), "nothing")):
+        with pytest.raises(KeyError):
+            library.retry(root, source)
+    folder.rename(folder.with_name("away"))
+    with pytest.raises(CitewellError, match="not there"):
+        library.retry(str(folder.resolve()), "bad.txt")
+    assert [rejection.source for rejection in store.rejections()] == ["bad.txt"]
+
+
+def test_a_folder_that_has_gone_can_be_let_go(library: Library, store: Store, folder: Path) -> None:
+    (folder / "bad.txt").write_bytes(b"\x00")
+    library.sync(folder)
+    folder.rename(folder.with_name("away"))
+    assert library.forget(folder) == 2
+    assert store.documents() == []
+    assert store.rejections() == []
+    with pytest.raises(CitewellError, match="Nothing of the folder"):
+        library.forget(folder)
 
 
 def test_what_is_removed_while_it_is_synced_stays_removed(store: Store, folder: Path) -> None:

@@ -83,8 +83,8 @@ def test_what_is_no_text_is_refused_with_its_reason(content: bytes, reason: str)
 
 
 @pytest.mark.parametrize("source", ["a.exe", "archive.tar.gz", "folder.md/file.xyz", "a.md~"])
-def test_unknown_suffixes_are_refused_and_the_known_named(source: str) -> None:
-    with pytest.raises(UnreadableDocument, match=r"cannot be read; these can: .*\.md"):
+def test_unknown_suffixes_are_refused(source: str) -> None:
+    with pytest.raises(UnreadableDocument, match=r"cannot be read$"):
         read(b"text", source, "root")
 
 

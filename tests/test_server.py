@@ -337,7 +337,13 @@ def test_a_folder_that_is_not_there_is_told(client: TestClient, folder: Path) ->
 
 def test_other_sites_cannot_make_this_one_work(client: TestClient, folder: Path) -> None:
     for site in ("cross-site", "same-site"):
-        for path in ("/api/sync", "/api/sync/cancel", "/api/ask"):
+        for path in ("/api/sync", "/api/forget", "/api/ask"):
             assert client.post(path, json={"folder": str(folder)}, headers={"Sec-Fetch-Site": site}).status_code == 403
     plain = client.post("/api/sync", content=json.dumps({"folder": str(folder)}), headers={"Content-Type": "text/plain"})
     assert plain.status_code == 422
+
+
+def test_a_folder_is_let_go(client: TestClient, folder: Path) -> None:
+    assert client.post("/api/forget", json={"folder": str(folder)}).json() == {"documents": 2}
+    assert client.get("/api/documents").json() == []
+    assert "Nothing of the folder" in client.post("/api/forget", json={"folder": str(folder)}).json()["error"]

@@ -7,12 +7,13 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import DOCUMENTS, FakeEmbedder
 
 import index.sync as module
-from index.errors import CitewellError
+from index.errors import CitewellError, UnreadableDocument
 from index.store import Store
 from index.sync import SyncReport, sync
 
@@ -105,9 +106,16 @@ def test_a_document_that_turns_unreadable_no_longer_answers(store: Store, embedd
 
 
 def test_a_file_too_large_is_rejected_unread(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
-    with (folder / "huge.txt").open("wb") as file:
-        file.truncate(module.MAX_BYTES + 1)
-    assert sync(store, embedder, folder).rejected == {"huge.txt": "it is larger than 25 MB"}
+    for name, size in (("gigabyte.txt", 1_000_000_000), ("one-more.txt", module.MAX_BYTES + 1)):
+        with (folder / name).open("wb") as file:
+            file.truncate(size)
+    assert sync(store, embedder, folder).rejected == dict.fromkeys(["gigabyte.txt", "one-more.txt"], "it is larger than 25 MB")
+
+
+def test_the_largest_size_is_a_setting(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    report = sync(store, embedder, folder, max_bytes=(folder / "tea.txt").stat().st_size)
+    assert report.added == ("tea.txt",)
+    assert report.rejected.keys() == {"apollo.md"}
 
 
 # Embedding no more than needed
@@ -285,8 +293,8 @@ def test_a_file_that_vanishes_while_the_folder_is_read_is_rejected(
     sync(store, embedder, folder)
     real = module._files
 
-    def vanishing(listed: Path, unlisted: dict[str, str]) -> Iterator[tuple[str, Path]]:
-        found = list(real(listed, unlisted))
+    def vanishing(*listed: Any) -> Iterator[tuple[str, Path]]:
+        found = list(real(*listed))
         (folder / "tea.txt").unlink()
         yield from found
 
@@ -505,3 +513,79 @@ def test_memory_holds_a_bounded_number_of_files(store: Store, embedder: FakeEmbe
     sync(store, embedder, folder)
     assert loaded == 102
     assert most <= 8 + 4 * 4 + 4
+
+
+# What is not the file's fault, and what is no file of the folder
+
+
+def test_two_names_that_look_alike_are_two_documents(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    try:
+        Path(os.fsdecode(os.fsencode(folder) + b"/a\xff.txt")).write_text("The zebra text.")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (folder / "a\\xff.txt").write_text("The giraffe text.")
+    assert len(sync(store, embedder, folder).added) == 4
+    assert len(store.documents()) == 4
+    assert len(sync(store, embedder, folder).unchanged) == 4
+
+
+def test_the_stores_own_folder_is_no_source(store: Store, embedder: FakeEmbedder, folder: Path, tmp_path: Path) -> None:
+    report = sync(store, embedder, tmp_path)
+    assert report == SyncReport(added=("documents/apollo.md", "documents/tea.txt"))
+    with pytest.raises(CitewellError, match="its own data"):
+        sync(store, embedder, store.folder)
+
+
+def test_a_disk_that_fails_drops_nothing(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync(store, embedder, folder)
+    real = os.open
+
+    def failing(path: Path, *more: int) -> int:
+        if Path(path).name == "tea.txt":
+            raise OSError(5, "Input/output error")
+        return real(path, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", failing)
+        assert sync(store, embedder, folder).rejected == {"tea.txt": "it cannot be opened (Input/output error)"}
+    assert found(store, "boiling") == ["tea.txt"]
+    assert sync(store, embedder, folder).unchanged == ("apollo.md", "tea.txt")
+
+
+def test_a_reason_that_is_not_the_files_own_is_looked_at_again(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(folder, monkeypatch)
+    real = module.Parser.parse
+
+    def needing(self: module.Parser, content: bytes, source: str, root: str) -> Any:
+        if source == "tea.txt":
+            raise UnreadableDocument("it needs OCR", lasting=False)
+        return real(self, content, source, root)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.Parser, "parse", needing)
+        assert sync(store, embedder, folder).rejected == {"tea.txt": "it needs OCR"}
+    assert sync(store, embedder, folder).added == ("tea.txt",)
+
+
+def test_rejected_files_are_read_again_when_that_is_asked_for(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(folder, monkeypatch)
+    real = module.Parser.parse
+
+    def slow(self: module.Parser, content: bytes, source: str, root: str) -> Any:
+        if source == "tea.txt":
+            raise UnreadableDocument("reading it takes longer than 60 seconds")
+        return real(self, content, source, root)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.Parser, "parse", slow)
+        sync(store, embedder, folder)
+    assert sync(store, embedder, folder).rejected.keys() == {"tea.txt"}
+    assert sync(store, embedder, folder, retry=True) == SyncReport(added=("tea.txt",), unchanged=("apollo.md",))
+
+
+def test_a_name_does_nothing_to_a_terminal() -> None:
+    assert "\x1b" not in str(SyncReport(rejected={"red\x1b[31m.xyz": "no"}))

@@ -254,10 +254,10 @@ def row_html(entry: Entry, now: datetime) -> str:
         still = " The version from before still answers." if info else ""
         state += f'<span class="reason">{escape(entry.rejection.reason)}.{still}</span>'
     actions = []
-    if entry.rejection and not entry.waits:
+    if entry.rejection or entry.waits:  # whatever waits may have been forgotten by a cancel
         place = f'data-retry="{escape(entry.source)}" data-root="{escape(entry.root)}"'
         actions.append(f'<button type="button" class="plain" {place} aria-label="Retry {title}">Retry</button>')
-    if info or (uploaded and not entry.waits):
+    if info or uploaded:
         gone = "Its text and passages go at once, and no answer uses it any more. " if info else ""
         fate = "The uploaded file is deleted." if uploaded else "The file itself stays in its folder, and is left out until you retry it."
         asked, explained = f"Remove “{entry.title}”?", gone + fate

@@ -171,19 +171,29 @@ def library_routes(assistant: Assistant) -> list[Route]:
         files = (info for info in assistant.store.documents() if (info.root, info.source) == (UPLOADS, source))
         return any(library.time_of(info.indexed_at) < began for info in files)
 
+    async def fields(request: Request, name: str) -> dict[str, Any]:
+        """The JSON that was sent, which must hold a field of that name."""
+        try:
+            asked = await request.json()
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict) or name not in asked:
+            raise CitewellError("What was sent is not what this address takes.")
+        return asked
+
     async def remove(request: Request) -> Response:
-        asked = await request.json()
-        await run_in_threadpool(assistant.library.remove, [str(document_id) for document_id in asked["documents"]])
+        asked = await fields(request, "documents")
+        await run_in_threadpool(assistant.library.remove, [str(document_id) for document_id in asked["documents"] or ()])
         return JSONResponse({})
 
     async def discard(request: Request) -> Response:
-        asked = await request.json()
-        await run_in_threadpool(assistant.library.discard, str(asked["root"]), str(asked["source"]))
+        asked = await fields(request, "source")
+        await run_in_threadpool(assistant.library.discard, str(asked.get("root")), str(asked["source"]))
         return JSONResponse({})
 
     async def retry(request: Request) -> Response:
-        asked = await request.json()
-        await run_in_threadpool(assistant.library.retry, str(asked["root"]), str(asked["source"]))
+        asked = await fields(request, "source")
+        await run_in_threadpool(assistant.library.retry, str(asked.get("root")), str(asked["source"]))
         return JSONResponse({})
 
     async def cancel(request: Request) -> Response:

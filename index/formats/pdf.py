@@ -568,9 +568,9 @@ def _recognised(content: bytes, title: str | None) -> Reading:
     try:
         import pytesseract
     except ImportError:
-        raise UnreadableDocument(NEEDS_OCR) from None
+        raise UnreadableDocument(NEEDS_OCR, lasting=False) from None
     if not shutil.which("tesseract"):
-        raise UnreadableDocument(NEEDS_OCR)
+        raise UnreadableDocument(NEEDS_OCR, lasting=False)
     # Four threads for each page are slower than one wherever other work goes on.
     os.environ.setdefault("OMP_THREAD_LIMIT", "1")
     until = time.monotonic() + OCR_SECONDS
