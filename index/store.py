@@ -13,8 +13,8 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -251,6 +251,12 @@ class Store:
             return False
         rows = connection.execute("SELECT fingerprint FROM documents WHERE root = ? AND source = ?", (entry.root, entry.document.source)).fetchall()
         return (rows[0][0] if rows else "") != entry.replaces
+
+    @contextmanager
+    def many_changes(self) -> Iterator[None]:
+        """For a sync: the vector index learns what changes inside all at once at the end, where nobody has to ask it before."""
+        with self._vectors.deferring():
+            yield
 
     def reject(self, root: str, source: str, reason: str, fingerprint: str = "", stamp: str = "", reader: int = 0) -> None:
         """Remembers why a file is not a document; a version indexed earlier goes, as it is not what the folder holds any more."""

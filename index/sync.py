@@ -336,42 +336,43 @@ def sync(
         group = _Group()
         return True
 
-    with Parser() as parser, ThreadPoolExecutor(parser.workers, thread_name_prefix="citewell-read") as pool:
+    with store.many_changes():
+        with Parser() as parser, ThreadPoolExecutor(parser.workers, thread_name_prefix="citewell-read") as pool:
 
-        def examine(source: str, path: Path) -> _Seen | Future[_Seen]:
-            before = known.get(source)
-            return _as_before(source, path, before) or pool.submit(_examined, source, path, root, before, parser, max_bytes)
+            def examine(source: str, path: Path) -> _Seen | Future[_Seen]:
+                before = known.get(source)
+                return _as_before(source, path, before) or pool.submit(_examined, source, path, root, before, parser, max_bytes)
 
-        try:
-            for seen in _in_parallel(files, examine, 4 * parser.workers, stopped):
-                source, before = seen.source, known.get(seen.source)
-                tell(source)
-                if seen.parsed:
-                    group.add(seen, root, before)
-                    if group.full and not flush():
-                        break
-                    continue
-                if seen.reason:
-                    rejected[source] = fates[source] = seen.reason
-                    if not (seen.passing and before is not None) and (
-                        before is None or (before.reason, before.fingerprint, before.reader) != (seen.reason, seen.fingerprint, VERSION)
-                    ):
-                        store.reject(root, source, seen.reason, seen.fingerprint, seen.stamp, VERSION)
+            try:
+                for seen in _in_parallel(files, examine, 4 * parser.workers, stopped):
+                    source, before = seen.source, known.get(seen.source)
+                    tell(source)
+                    if seen.parsed:
+                        group.add(seen, root, before)
+                        if group.full and not flush():
+                            break
                         continue
-                else:
-                    fates[source] = "unchanged"
-                if before is not None and seen.stamp != before.stamp:
-                    stamps[source] = seen.stamp
-            if group.entries and not stopped():
-                flush()
-        finally:
-            parser.close()  # nothing waits for files that nobody wants any more
-            pool.shutdown(cancel_futures=True)
-    store.touch(root, stamps)
-    cancelled = stopped() and len(fates) < len(files)
-    if not cancelled:
-        tell("making the index quick to open")
-        store.finish_sync(root)
+                    if seen.reason:
+                        rejected[source] = fates[source] = seen.reason
+                        if not (seen.passing and before is not None) and (
+                            before is None or (before.reason, before.fingerprint, before.reader) != (seen.reason, seen.fingerprint, VERSION)
+                        ):
+                            store.reject(root, source, seen.reason, seen.fingerprint, seen.stamp, VERSION)
+                            continue
+                    else:
+                        fates[source] = "unchanged"
+                    if before is not None and seen.stamp != before.stamp:
+                        stamps[source] = seen.stamp
+                if group.entries and not stopped():
+                    flush()
+            finally:
+                parser.close()  # nothing waits for files that nobody wants any more
+                pool.shutdown(cancel_futures=True)
+        store.touch(root, stamps)
+        cancelled = stopped() and len(fates) < len(files)
+        if not cancelled:
+            tell("making the index quick to open")
+            store.finish_sync(root)
     tell("")
     in_order = [source for source, _ in files]
     return SyncReport(

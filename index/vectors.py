@@ -204,6 +204,7 @@ class VectorIndex:
         self._threads: list[threading.Thread] = []
         self._failed_at = 0.0
         self._known: _Known | None = None
+        self._deferring = False
         if withheld:
             self.state = "rebuilding"
         else:
@@ -391,7 +392,7 @@ class VectorIndex:
     def catch_up(self) -> None:
         """Tells Chroma everything in `pending` when it is ready; otherwise whoever makes it ready does."""
         with self._database.writing:
-            if self._closing.is_set():
+            if self._closing.is_set() or (self._deferring and self._passages() <= COMPARED):
                 return
             if self.state == "ready" and self._current is not None:
                 try:
@@ -403,6 +404,16 @@ class VectorIndex:
                     log.warning("%s", error)
             elif self.state == "failed":
                 self._retry()
+
+    @contextmanager
+    def deferring(self) -> Iterator[None]:
+        """Tells Chroma nothing until the end, or until passages are too many to be compared one by one: told once, they are told more quickly."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+            self.catch_up()
 
     def _tell(self, collection: _Collection) -> None:
         """Doing it twice is harmless, so a kill in the middle is too."""

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -609,3 +609,27 @@ def test_reembedding_stops_when_asked_and_begins_anew_for_a_third_model(place: P
     assert store.wait_for_index(30) == "ready"
     assert finds_itself(store, 2)
     store.close()
+
+
+def test_many_changes_are_told_once_and_found_all_the_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    real = vectors._Collection.add
+
+    def counted(self: Any, ids: Sequence[str], rows: Sequence[bytes]) -> None:
+        told.append(len(ids))
+        real(self, ids, rows)
+
+    monkeypatch.setattr(vectors._Collection, "add", counted)
+    with closing(Store(tmp_path, "writer@1")) as store:
+        assert store.wait_for_index(30) == "ready"
+        with store.many_changes():
+            for number in range(5):
+                put(store, number)
+                assert visible(store, number, 1)
+            store.remove(identifier(0))
+            assert not any(told)
+        assert sum(told) == 4 * PARTS
+        assert store._index is not None
+        assert store._index._current is not None
+        assert store._index._current.count() == 4 * PARTS
+        assert all(visible(store, number, 1) for number in range(1, 5))
