@@ -101,7 +101,7 @@ def test_every_file_is_listed_once_with_what_became_of_it() -> None:
     assert "it is damaged. The version from before still answers." in html
     assert html.index("queued.txt") < html.index("town/report.pdf") < html.index("harbour-light.md"), "waiting first, then by date"
     assert html.count("data-remove=") == 5
-    assert html.count("data-discard=") == 1, "a rejected upload can be removed, too"
+    assert html.count("data-discard=") == 2, "an upload that was rejected or waits can be removed, too"
     assert 'data-discard="new.pdf" data-root="uploads"' in html
     assert 'data-retry="town/report.pdf"' in html
     assert html.count("data-choose=") == 5
@@ -212,7 +212,7 @@ def test_too_large_a_file_is_refused_before_and_while_it_comes(client: TestClien
 
 
 def test_problems_come_back_as_sentences(client: TestClient, fake: FakeAssistant, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert client.post("/library/retry", json={"root": "x"}, headers=OURS).status_code == 404
+    assert client.post("/library/retry", json={"root": "x"}, headers=OURS).status_code == 422
     monkeypatch.setattr(fake.library, "cancel", lambda: 1 / 0)
     response = client.post("/library/cancel", headers=OURS)
     assert response.status_code == 500

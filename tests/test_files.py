@@ -19,7 +19,7 @@ from index.errors import UnreadableDocument
 from index.read import read
 from index.split import split
 from index.store import Store
-from index.sync import sync
+from index.sync import readable, sync
 from index.types import Document
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -130,7 +130,7 @@ def test_naughty_strings_are_names_of_real_files(store: Store, embedder: FakeEmb
     assert report.rejected == {}
     visible = sum(not path.name.startswith(".") for path in folder.iterdir())
     assert len(report.added) == visible > 400
-    assert {document.source for document in store.documents()} == {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    assert {document.source for document in store.documents()} == {readable(path.name) for path in folder.iterdir() if not path.name.startswith(".")}
     assert {name for name in tree(tmp_path) - before if not name.startswith("store")} == set()
     assert sync(store, embedder, folder).unchanged == report.added
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from page_fake import (
     ARCHIVE,
@@ -347,6 +347,7 @@ SPANS = st.lists(st.integers(0, 60), max_size=8, unique=True).map(
 )
 
 
+@settings(deadline=None)
 @given(
     st.text(st.sampled_from("ab <&\n\r\f'\""), min_size=1, max_size=60),
     SPANS,
