@@ -302,9 +302,6 @@ def sync(
     present = {source for source, _ in files} | set(rejected)
     gone = [source for source in sorted(known) if source not in present and not source.startswith(unlisted)]
     removed = [source for source in gone if not known[source].reason]
-    store.remove_many([known[source].document_id for source in removed])
-    store.forget_rejected(root, set(gone) - set(removed))
-
     fates: dict[str, str] = {}
     stamps: dict[str, str] = {}
     group = _Group()
@@ -337,6 +334,8 @@ def sync(
         return True
 
     with store.many_changes():
+        store.remove_many([known[source].document_id for source in removed])
+        store.forget_rejected(root, set(gone) - set(removed))
         with Parser() as parser, ThreadPoolExecutor(parser.workers, thread_name_prefix="citewell-read") as pool:
 
             def examine(source: str, path: Path) -> _Seen | Future[_Seen]:

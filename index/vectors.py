@@ -375,11 +375,12 @@ class VectorIndex:
             raise
 
     def tidy(self) -> None:
-        """Builds an index anew to which much was added since it was built, so that it opens quickly; the present one answers meanwhile."""
+        """Builds an index anew to which much was added since it was built, or is about to be; the present one answers meanwhile."""
         if self.state != "ready" or self.withheld:
             return
         written, passages = int(self._database.meta("written") or 0), self._passages()
-        if passages - written > max(UNWRITTEN, written // 4):
+        ((pending,),) = self._database.rows("SELECT count(*) FROM pending")
+        if max(passages - written, pending) > max(UNWRITTEN, written // 4):
             try:
                 self._build()
             except (IndexBroken, StoreError) as error:
@@ -392,7 +393,7 @@ class VectorIndex:
     def catch_up(self) -> None:
         """Tells Chroma everything in `pending` when it is ready; otherwise whoever makes it ready does."""
         with self._database.writing:
-            if self._closing.is_set() or (self._deferring and self._passages() <= COMPARED):
+            if self._closing.is_set() or self._deferring:
                 return
             if self.state == "ready" and self._current is not None:
                 try:
@@ -407,7 +408,7 @@ class VectorIndex:
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
-        """Tells Chroma nothing until the end, or until passages are too many to be compared one by one: told once, they are told more quickly."""
+        """Tells Chroma nothing until the end: what it does not know is compared one by one, and where much is new a new index is quicker than telling."""
         self._deferring = True
         try:
             yield
@@ -471,14 +472,14 @@ class VectorIndex:
         if passages <= COMPARED:
             return self._compare(vector, limit, document_ids)
         if document_ids is None:
-            return self._asked(vector, limit)
+            return self._with_pending(vector, limit)
         chosen = (json.dumps(list(document_ids)),)
         within = "p.document_id IN (SELECT value FROM json_each(?))"
         ((count,),) = self._database.rows(f"SELECT count(*) FROM passages p WHERE {within}", chosen)
         # Many chosen are a good part of all: enough of them are among somewhat more of the nearest.
         wanted = limit * 4
         while count > COMPARED_OF_CHOSEN and wanted <= max(MOST_ASKED, limit * 4):
-            found = self._asked(vector, min(wanted, passages), within, chosen)
+            found = self._with_pending(vector, min(wanted, passages), within, chosen)
             if len(found) >= limit or self.state != "ready":
                 return found[:limit]
             wanted *= 4
@@ -503,6 +504,15 @@ class VectorIndex:
             scores = np.where([document in chosen for document in known.documents], scores, -np.inf)
         best = np.argsort(-scores, kind="stable")[:limit]
         return [(known.ids[place], float(scores[place])) for place in best if scores[place] > -np.inf]
+
+    def _with_pending(self, vector: NDArray[np.float32], limit: int, within: str = "1", values: Sequence[Any] = ()) -> list[tuple[str, float]]:
+        """What Chroma finds, and what it has not been told of yet, compared one by one."""
+        if not self._database.rows("SELECT 1 FROM pending LIMIT 1"):
+            return self._asked(vector, limit, within, values)
+        # Some of what it finds may be gone already, so more is asked for.
+        found = dict(self._asked(vector, limit * 4, within, values))
+        found.update(self._scan(vector, limit, f"p.id IN (SELECT passage_id FROM pending) AND {within}", values))
+        return sorted(found.items(), key=lambda pair: -pair[1])[:limit]
 
     def _asked(self, vector: NDArray[np.float32], limit: int, within: str = "1", values: Sequence[Any] = ()) -> list[tuple[str, float]]:
         """What Chroma finds; where it cannot be asked now, after some waiting, or nothing."""

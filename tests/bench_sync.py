@@ -1,8 +1,8 @@
 """How fast a folder is kept in sync, beside LlamaIndex's IngestionPipeline: a Markdown table of times, embeddings computed and peak memory.
 
-usage: python tests/bench_sync.py [--files 10000] [--rival-files 1000]
+usage: python tests/bench_sync.py [--files 10000] [--rival-files 1000] [--words 30 120]
 
-Small text files (60 to 400 words, from a fixed seed, of the seeds' sentences and those of the public question sets in CITEWELL_BENCH or
+Small text files (30 to 120 words unless told otherwise, from a fixed seed, of the seeds' sentences and those of the public question sets in CITEWELL_BENCH or
 ../shared/bench) are synced for the first time, again unchanged, with one in a hundred edited, and all renamed. Citewell and the pipeline take turns,
 step by step, on --rival-files of them; then Citewell does --files alone, because the pipeline would take hours: compare rates. Every step is a process
 of its own. Its clock starts after the imports, which would flatter us, and takes in opening what is stored and loading the embedding model.
@@ -46,13 +46,13 @@ def sentence_pool() -> list[str]:
     return [text[span.start : span.end] for text in texts for span in sentences(text) if 30 <= span.end - span.start <= 400]
 
 
-def make_files(folder: Path, count: int, pool: list[str]) -> None:
+def make_files(folder: Path, count: int, pool: list[str], sizes: tuple[int, int]) -> None:
     """Writes `count` files, dated an hour ago, as those of a folder that nobody works in."""
     draw = random.Random(3)
     for number in range(count):
-        wanted, words, text = draw.randint(60, 400), 0, [f"# Note {number}\n"]
+        wanted, words, text = draw.randint(*sizes), 0, [f"# Note {number}\n"]
         while words < wanted:
-            paragraph = " ".join(draw.choice(pool) for _ in range(draw.randint(2, 6)))
+            paragraph = " ".join(draw.choice(pool) for _ in range(draw.randint(1, 4)))
             words += len(paragraph.split())
             text.append(paragraph + "\n")
         write(folder / f"{number % 100:02d}" / f"note-{number}.txt", "\n".join(text))
@@ -171,12 +171,12 @@ def characters(folder: Path) -> int:
     return sum(len(path.read_text(encoding="utf-8")) for path in folder.rglob("*.txt"))
 
 
-def steps(count: int, who: list[str], pool: list[str]) -> list[dict[str, Any]]:
+def steps(count: int, who: list[str], pool: list[str], sizes: tuple[int, int]) -> list[dict[str, Any]]:
     """The four steps on `count` files, by each in turn: a row for each step and each of `who`."""
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "files")
-        make_files(folder, count, pool)
+        make_files(folder, count, pool, sizes)
         changes: dict[str, Callable[[], None]] = {
             "first sync": lambda: None,
             "unchanged": lambda: None,
@@ -245,6 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000, help="files that Citewell syncs alone")
     parser.add_argument("--rival-files", type=int, default=1_000, help="files that both sync by turns")
+    parser.add_argument("--words", type=int, nargs=2, default=(30, 120), help="the fewest and the most words of a file")
     parser.add_argument("--child", nargs=3, metavar=("WHO", "FOLDER", "DATA"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.child:
@@ -252,9 +253,9 @@ def main() -> None:
         child(who, Path(folder), Path(data))
         return
     pool = sentence_pool()
-    rows = steps(chosen.rival_files, ["citewell", "pipeline"], pool)
+    rows = steps(chosen.rival_files, ["citewell", "pipeline"], pool, tuple(chosen.words))
     if chosen.files > chosen.rival_files:
-        rows += steps(chosen.files, ["citewell"], pool)
+        rows += steps(chosen.files, ["citewell"], pool, tuple(chosen.words))
     print(f"{date.today()}  {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, embedder {rows[0]['embedder']}\n")
     print(table(rows))
     print()

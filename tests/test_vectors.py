@@ -611,7 +611,9 @@ def test_reembedding_stops_when_asked_and_begins_anew_for_a_third_model(place: P
     store.close()
 
 
-def test_many_changes_are_told_once_and_found_all_the_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compared", [0, 20_000])
+def test_many_changes_are_told_at_the_end_and_found_all_the_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared: int) -> None:
+    monkeypatch.setattr(vectors, "COMPARED", compared)
     told: list[int] = []
     real = vectors._Collection.add
 
@@ -619,17 +621,45 @@ def test_many_changes_are_told_once_and_found_all_the_while(tmp_path: Path, monk
         told.append(len(ids))
         real(self, ids, rows)
 
-    monkeypatch.setattr(vectors._Collection, "add", counted)
     with closing(Store(tmp_path, "writer@1")) as store:
         assert store.wait_for_index(30) == "ready"
+        for number in range(5):
+            put(store, number)
+        monkeypatch.setattr(vectors._Collection, "add", counted)
         with store.many_changes():
-            for number in range(5):
-                put(store, number)
-                assert visible(store, number, 1)
+            put(store, 1, 2)
             store.remove(identifier(0))
+            put(store, 5)
             assert not any(told)
-        assert sum(told) == 4 * PARTS
+            assert visible(store, 1, 2)
+            assert visible(store, 5, 1)
+            assert not visible(store, 0, 1)
+            assert not visible(store, 1, 1)
+        assert sum(told) == 2 * PARTS
         assert store._index is not None
         assert store._index._current is not None
-        assert store._index._current.count() == 4 * PARTS
-        assert all(visible(store, number, 1) for number in range(1, 5))
+        assert store._index._current.count() == 5 * PARTS
+        assert visible(store, 1, 2)
+        assert visible(store, 5, 1)
+        assert not visible(store, 0, 1)
+        assert store._database.rows("SELECT * FROM pending") == []
+
+
+def test_where_nearly_all_is_new_a_new_index_is_built_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "COMPARED", 0)
+    monkeypatch.setattr(vectors, "UNWRITTEN", 5)
+    with closing(Store(tmp_path, "writer@1")) as store:
+        assert store.wait_for_index(30) == "ready"
+        for number in range(4):
+            put(store, number)
+        store.finish_sync("/root")
+        before = store._database.meta("chroma")
+        with store.many_changes():
+            store.remove_many([identifier(number) for number in range(4)])
+            for number in range(10, 14):
+                put(store, number)
+            store.finish_sync("/root")
+        assert store._database.meta("chroma") != before
+        assert all(visible(store, number, 1) for number in range(10, 14))
+        assert not any(visible(store, number, 1) for number in range(4))
+        assert store._database.rows("SELECT * FROM pending") == []
