@@ -227,7 +227,8 @@ def test_ctrl_c_gives_the_store_back(run: Run, filled: Path, monkeypatch: pytest
 
 
 def test_a_real_ctrl_c_leaves_no_traceback(tmp_path: Path) -> None:
-    program = "import time, rag.cli, rag.settings\ndef wait(*a):\n print('waiting', flush=True)\n time.sleep(30)\nrag.cli._settings = wait\nimport sys\nsys.argv = ['citewell', 'documents']\nrag.cli.main()\n"
+    # What is started in the background by a shell ignores Ctrl-C, and so does what that starts.
+    program = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nimport time, rag.cli, rag.settings\ndef wait(*a):\n print('waiting', flush=True)\n time.sleep(30)\nrag.cli._settings = wait\nimport sys\nsys.argv = ['citewell', 'documents']\nrag.cli.main()\n"
     root = Path(cli.__file__).parent.parent
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root, env={**os.environ}
