@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,13 +131,11 @@ def test_the_page_answers_and_opens_the_quote(server: str, tmp_path: Path) -> No
         assert not outside
         browser.close()
 
-    # Another process on the same store is sent to the server, and `ask` goes there by itself.
+    # Another process on the same store has the server do it.
     environment = {**os.environ, "CITEWELL_DATA_DIR": str(tmp_path / "data")}
-    began = time.monotonic()
-    refused = subprocess.run([*CITEWELL, "sync", str(SEEDS)], env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert refused.returncode == 1
-    assert server in refused.stderr
-    assert time.monotonic() - began < 30
+    synced = subprocess.run([*CITEWELL, "sync", str(SEEDS)], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert synced.returncode == 0
+    assert "4 unchanged" in synced.stdout
     answer: dict[str, Any] = json.loads(
         subprocess.run(
             [*CITEWELL, "ask", "--json", "Who made Kling 3.0?"], env=environment, capture_output=True, text=True, cwd=tmp_path, check=True
