@@ -31,7 +31,7 @@ BATCH = 16
 HUB_SECONDS = 10.0
 
 BATCH_TOKENS = 512
-"""A batch of the int8 graph, padding included: fewer leave cores idle, more leave the caches (docs/benchmarks.md)."""
+"""A batch of the int8 graph, padding included: fewer leave cores idle, more leave the caches."""
 
 IDENTIFYING = (".safetensors", ".json", ".txt", ".model")
 """Suffixes of a model folder's files that decide what its vectors are: weights, tokenizer, pooling and configuration."""

@@ -46,7 +46,7 @@ class Asked(BaseModel):
 
 
 class Folder(BaseModel):
-    """The body of POST /api/sync: a folder on the machine that serves."""
+    """The body of POST /api/sync and /api/forget: a folder on the machine that serves. `retry` is for sync alone."""
 
     model_config = ConfigDict(extra="forbid")
     folder: str

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from probe_server import ask, serving
+from store_writer import in_memory
 
+from index import vectors
 from index.store import Store
 from index.words import content_stems
 from rag.assistant import Assistant
@@ -137,3 +140,18 @@ def no_real_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the doors open embeds with the fake."""
     for module in ("rag.assistant", "rag.doctor"):
         monkeypatch.setattr(f"{module}.open_embedder", FakeSentenceTransformer)
+
+
+@pytest.fixture(scope="module")
+def fast_probes() -> Iterator[None]:
+    """Probes of the vector index are made by one server for all, not by a new process each."""
+    with serving() as address, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(vectors, "probe", ask(address))
+        yield
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Where a store can be made, in memory."""
+    with in_memory() as folder:
+        yield folder / "data"

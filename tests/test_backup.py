@@ -8,17 +8,15 @@ import random
 import shutil
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from probe_server import ask, serving
-from store_writer import ROOT, in_memory, opened, parts, put, visible
+from store_writer import ROOT, opened, parts, put, visible
 
 from index import backup as module
-from index import vectors
 from index.backup import backup, restore
 from index.errors import StoreDamaged, StoreError, StoreInUse, StoreTooNew
 from index.store import Store
@@ -26,17 +24,7 @@ from index.store import Store
 FILE = "citewell.sqlite3"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast_probes() -> Iterator[None]:
-    with serving() as address, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(vectors, "probe", ask(address))
-        yield
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with in_memory() as folder:
-        yield folder / "data"
+pytestmark = pytest.mark.usefixtures("fast_probes")
 
 
 def filled(place: Path, count: int = 4) -> Store:

@@ -12,10 +12,9 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
-from probe_server import ask, serving
 from store_writer import PARTS, ROOT, identifier, in_memory, indexed, opened, parts, put, vector, visible
 
-from index import salvage, vectors
+from index import salvage
 from index.errors import StoreDamaged, StoreError, StoreTooNew
 from index.seal import break_seal, check_seal, write_seal
 from index.store import Store
@@ -25,17 +24,7 @@ IDENTITY = "writer@1"
 FILE = "citewell.sqlite3"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast_probes() -> Iterator[None]:
-    with serving() as address, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(vectors, "probe", ask(address))
-        yield
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with in_memory() as folder:
-        yield folder / "data"
+pytestmark = pytest.mark.usefixtures("fast_probes")
 
 
 def filled(place: Path, count: int = 3) -> Path:

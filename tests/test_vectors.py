@@ -18,8 +18,7 @@ from typing import Any
 import chromadb
 import numpy as np
 import pytest
-from probe_server import ask, serving
-from store_writer import DIMENSION, PARTS, identifier, in_memory, indexed, opened, parts, put, vector, visible
+from store_writer import DIMENSION, PARTS, identifier, indexed, opened, parts, put, vector, visible
 
 from index import vectors
 from index.errors import StoreError
@@ -30,17 +29,7 @@ IDENTITY = "writer@1"
 real_probe = vectors.probe
 
 
-@pytest.fixture(scope="module", autouse=True)
-def fast_probes() -> Iterator[None]:
-    with serving() as address, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(vectors, "probe", ask(address))
-        yield
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with in_memory() as folder:
-        yield folder / "data"
+pytestmark = pytest.mark.usefixtures("fast_probes")
 
 
 @pytest.fixture
