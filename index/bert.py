@@ -1,7 +1,7 @@
 """A BERT sentence encoder (all-MiniLM-L6-v2 and its kin) as an int8 ONNX graph, built from its weights in a fraction of a second.
 
-The linear layers multiply whole numbers, but for the projections to queries, keys and values: these are a quarter of the work and bring half of the
-rounding errors, so they stay in float32 as the rest does. Weights have one scale a column. Activations have one scale a token, taken while it runs, so
+The linear layers multiply whole numbers, but for the projections to queries, keys and values in the later layers: there these bring half of the rounding
+errors, so they stay in float32 as the rest does. Weights have one scale a column. Activations have one scale a token, taken while it runs, so
 that a text's vector does not depend on what shares its batch, and one large value spoils one token instead of all.
 """
 
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Part of the identity of the vectors: grows whenever the graph gives others."""
 
 # Without VNNI, AVX2 adds two products of an unsigned and a signed byte in 16 bits, cut off without a word: 2 x 255 x 64 still fits, on any processor.
 _WEIGHT_STEPS = 64
 _ACTIVATION_STEPS, _ACTIVATION_ZERO = 127, 128
 _SMALLEST = 1e-20
+_WHOLE_PROJECTIONS = 0.5
+"""The share of the layers, the first ones, whose projections to queries, keys and values multiply whole numbers too: in the others it costs more."""
+
 _LOWEST_GELU = 0.17
 """GELU gives nothing below -0.17, so its largest result is found without looking at its negative ones."""
 
@@ -142,14 +145,16 @@ def graph(weights: Mapping[str, NDArray[np.float32]], shape: Shape) -> bytes:
         ratios = node("Div", [states, largest], f"{name}.ratios", own=False)
         return node("QuantizeLinear", [ratios, step, zero], f"{name}.bytes", own=False), largest
 
-    def linear(name: str, states: str, lowest: str = "") -> str:
-        """The states times the layer's matrix, without its bias: the operators after it add that."""
+    def whole(name: str, quantized: str, divisor: str) -> str:
+        """Quantized states times the layer's matrix, without its bias: the operators after it add that."""
         matrix = weights[f"{name}.weight"]
         scale = np.maximum(np.abs(matrix).max(axis=1), _SMALLEST) / np.float32(_WEIGHT_STEPS)
-        whole = np.rint(matrix / scale[:, None]).astype(np.int8)
-        quantized, divisor = divided_by_largest(name, states, lowest)
-        inputs = [quantized, constant(f"{name}.whole", whole.T), step, constant(f"{name}.scale", scale), zero]
+        steps = np.rint(matrix / scale[:, None]).astype(np.int8)
+        inputs = [quantized, constant(f"{name}.whole", steps.T), step, constant(f"{name}.scale", scale), zero]
         return node("Mul", [node("MatMulIntegerToFloat", inputs, f"{name}.ratio"), divisor], f"{name}.product", own=False)
+
+    def linear(name: str, states: str, lowest: str = "") -> str:
+        return whole(name, *divided_by_largest(name, states, lowest))
 
     def parameter(name: str) -> str:
         return constant(name, weights[name])
@@ -167,9 +172,14 @@ def graph(weights: Mapping[str, NDArray[np.float32]], shape: Shape) -> bytes:
     for number in range(shape.layers):
         layer = f"encoder.layer.{number}"
         projections = [f"{layer}.attention.self.{part}" for part in ("query", "key", "value")]
-        matrix = constant(f"{layer}.projection", np.concatenate([weights[f"{projection}.weight"] for projection in projections]).T)
         biases = constant(f"{layer}.biases", np.concatenate([weights[f"{projection}.bias"] for projection in projections]))
-        attended = node("Attention", [states, matrix, biases, "attention_mask"], f"{layer}.attended", num_heads=shape.heads)
+        if number < shape.layers * _WHOLE_PROJECTIONS:
+            quantized = divided_by_largest(f"{layer}.attention.self", states)
+            projected = [whole(projection, *quantized) for projection in projections]
+            attended = node("MultiHeadAttention", [*projected, biases, "attention_mask"], f"{layer}.attended", num_heads=shape.heads)
+        else:
+            matrix = constant(f"{layer}.projection", np.concatenate([weights[f"{projection}.weight"] for projection in projections]).T)
+            attended = node("Attention", [states, matrix, biases, "attention_mask"], f"{layer}.attended", num_heads=shape.heads)
         output = f"{layer}.attention.output"
         mixed = linear(f"{output}.dense", attended)
         states = added_and_normalized(f"{output}.LayerNorm", mixed, states, f"{output}.dense")

@@ -11,6 +11,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from importlib.resources import files
@@ -31,7 +32,7 @@ BATCH = 16
 HUB_SECONDS = 10.0
 
 BATCH_TOKENS = 512
-"""A batch of the int8 graph, padding included: fewer leave cores idle, more leave the caches."""
+"""A batch of the int8 graph, padding included: fewer make calls dear, more leave the caches."""
 
 IDENTIFYING = (".safetensors", ".json", ".txt", ".model")
 """Suffixes of a model folder's files that decide what its vectors are: weights, tokenizer, pooling and configuration."""
@@ -157,9 +158,8 @@ class QuantizedEmbedder:
             from tokenizers import Tokenizer
 
             options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = _cores()
-            # Threads that spin while they wait take the cores from the language model.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            # As many batches at a time as there are cores, each on one: no thread waits for another within a batch.
+            options.intra_op_num_threads = 1
             # Left to itself, it joins additions and normalisations into an operator that is slower on a processor, by a seventh of all.
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.log_severity_level = 3
@@ -172,13 +172,15 @@ class QuantizedEmbedder:
                 raise ModelUnavailable(f"The embedding model '{self.name}' cannot be loaded: {error}") from error
             self._tokenizer.enable_truncation(shape.tokens)
             self._tokenizer.no_padding()
+            self._workers = ThreadPoolExecutor(_cores(), thread_name_prefix="citewell-embed")
             self._ready = True
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         self.load()
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch_fast([_encodable(text) for text in texts])]
         vectors = np.empty((len(texts), self._session.get_outputs()[0].shape[1]), dtype=np.float32)
-        for chosen in batches([len(ids) for ids in tokens]):
+
+        def fill(chosen: list[int]) -> None:
             ids = np.zeros((len(chosen), len(tokens[chosen[0]])), dtype=np.int64)
             mask = np.zeros(ids.shape, dtype=np.int32)
             for row, text in enumerate(chosen):
@@ -187,6 +189,12 @@ class QuantizedEmbedder:
             fed = {"token_vectors": bert.token_vectors(self._weights, ids), "attention_mask": mask}
             sums = self._session.run(None, fed)[0]
             vectors[chosen] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+
+        grouped = list(batches([len(ids) for ids in tokens]))
+        if len(grouped) == 1:
+            fill(grouped[0])
+        else:
+            list(self._workers.map(fill, grouped))
         return vectors
 
 

@@ -35,6 +35,9 @@ AT_ONCE = 64
 GROUP_PASSAGES, GROUP_DOCUMENTS, GROUP_CHARACTERS = 128, 64, 4_000_000
 """Documents are embedded and stored in groups, closed when one of these is passed: one sorted batch, one transaction, bounded memory."""
 
+AHEAD_FILES, AHEAD_BYTES = 64, 8_000_000
+"""Files are read ahead while others are embedded, until one of these is passed: they wait in memory."""
+
 SETTLED_SECONDS = 2.0
 """A file that changed within this time may change again under the same time stamp (FAT counts in two seconds), so its stamp is not trusted."""
 
@@ -194,10 +197,17 @@ def _as_before(source: str, path: Path, before: Known | None) -> _Seen | None:
 
 
 def _in_parallel(
-    files: Iterable[tuple[str, Path]], examine: Callable[[str, Path], _Seen | Future[_Seen]], at_once: int, stopped: Callable[[], bool]
+    files: Iterable[tuple[str, Path]], examine: Callable[[str, Path], _Seen | Future[_Seen]], at_least: int, stopped: Callable[[], bool]
 ) -> Iterator[_Seen]:
-    """What `examine` finds, as it is found; never more than `at_once` files are in memory."""
-    running: set[Future[_Seen]] = set()
+    """What `examine` finds, as it is found. `at_least` so many files are at hand at a time, and more while they are small."""
+    running: dict[Future[_Seen], int] = {}
+
+    def found() -> Iterator[_Seen]:
+        done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+        for future in done:
+            del running[future]
+            yield future.result()
+
     for source, path in files:
         if stopped():
             break
@@ -205,13 +215,18 @@ def _in_parallel(
         if isinstance(seen, _Seen):
             yield seen
             continue
-        running.add(seen)
-        while len(running) >= at_once and not stopped():
-            done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+        running[seen] = _size(path)
+        while len(running) >= at_least and (len(running) >= AHEAD_FILES or sum(running.values()) >= AHEAD_BYTES) and not stopped():
+            yield from found()
     while running and not stopped():
-        done, running = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-        yield from (future.result() for future in done)
+        yield from found()
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return 0
 
 
 @dataclass(slots=True)
