@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from rag.model import Finished, LanguageModel, ModelStatus
 from rag.prompt import Message
 from rag.settings import Settings
 from rag.types import Usage
+
+BENCH = Path(os.environ.get("CITEWELL_BENCH") or Path(__file__).resolve().parent.parent.parent / "shared" / "bench")
+"""The public question sets; what needs them skips where they are not. Looked up now, as tests run without our own variables."""
 
 DOCUMENTS = {
     "apollo.md": "# The Apollo lander\n\nThe lander Apollo was built by Grumman. It weighed 15 tonnes.\n\n## Landing\n\nApollo landed on 20 July 1969. Nobody was hurt.\n",

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import FakeEmbedder
+from conftest import BENCH, FakeEmbedder
 
 from index.errors import UnreadableDocument
 from index.read import read
@@ -22,8 +21,7 @@ from index.store import Store
 from index.sync import readable, sync
 from index.types import Document
 
-ROOT = Path(__file__).resolve().parent.parent
-FILES = Path(os.environ.get("CITEWELL_BENCH") or ROOT.parent / "shared" / "bench") / "files"
+FILES = BENCH / "files"
 NEEDED = pytest.mark.skipif(not FILES.is_dir(), reason="no sample files: set CITEWELL_BENCH to the folder of public sets")
 SAMPLES = sorted(path for path in FILES.rglob("*") if path.is_file()) if FILES.is_dir() else []
 SECONDS = 60

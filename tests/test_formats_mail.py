@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from email.message import EmailMessage
-from pathlib import Path
 
 import pytest
+from conftest import BENCH
 
 from index.errors import UnreadableDocument
 from index.formats.archive import OLE
@@ -103,10 +103,7 @@ def test_crafted_messages_are_read_or_refused(content: bytes) -> None:
 
 
 def test_an_outlook_message_is_read_alike() -> None:
-    import os
-
-    folder = Path(os.environ.get("CITEWELL_BENCH") or Path(__file__).resolve().parent.parent.parent / "shared" / "bench") / "files"
-    samples = sorted(folder.rglob("*.msg"))
+    samples = sorted((BENCH / "files").rglob("*.msg"))
     if not samples:
         pytest.skip("no sample files: set CITEWELL_BENCH to the folder of public sets")
     reading = msg(samples[0].read_bytes())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from conftest import BENCH
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.pdfencrypt import StandardEncryption
@@ -428,9 +429,7 @@ def test_sample_files_lose_no_word(sample_pdfs: list[Path]) -> None:
 
 @pytest.fixture
 def sample_pdfs() -> list[Path]:
-    import os
-
-    folder = Path(os.environ.get("CITEWELL_BENCH") or Path(__file__).resolve().parent.parent.parent / "shared" / "bench") / "files" / "pypdf_samples"
+    folder = BENCH / "files" / "pypdf_samples"
     if not folder.is_dir():
         pytest.skip("no sample files: set CITEWELL_BENCH to the folder of public sets")
     return [path for path in sorted(folder.rglob("*.pdf")) if "password" not in path.name and "unreadable" not in path.name]

@@ -134,7 +134,12 @@ class Machine(RuleBasedStateMachine):
         """What a kill leaves are the files as they are at that moment."""
         left = self.place.with_name("left")
         with self.store._database.writing:  # one moment for all files of the store; the index may change while it is copied, and is checked
-            shutil.copytree(self.place, left, copy_function=_copy)
+            while True:
+                try:
+                    shutil.copytree(self.place, left, copy_function=_copy)
+                    break
+                except shutil.Error:  # a folder of the index went while it was copied, which no moment of a kill would show
+                    shutil.rmtree(left)
         self.store.close()
         shutil.rmtree(self.place)
         left.rename(self.place)

@@ -495,7 +495,10 @@ def test_stopping_in_the_middle_of_a_long_document_loses_no_embedding(
     assert len(embedder.embedded) == len(set(embedder.embedded))
 
 
-def test_memory_holds_a_bounded_number_of_files(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "value"), [("AHEAD_FILES", 12), ("AHEAD_BYTES", 200)])
+def test_memory_holds_a_bounded_number_of_files(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
     for number in range(100):
         (folder / f"{number:02}.txt").write_text(f"Text of number {number}.")
     loaded = 0
@@ -510,6 +513,7 @@ def test_memory_holds_a_bounded_number_of_files(store: Store, embedder: FakeEmbe
 
     monkeypatch.setattr(module, "load", load)
     monkeypatch.setattr(module, "GROUP_DOCUMENTS", 8)
+    monkeypatch.setattr(module, limit, value)
     sync(store, embedder, folder)
     assert loaded == 102
     assert most <= 8 + 4 * 4 + 4
