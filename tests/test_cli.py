@@ -493,8 +493,10 @@ def test_ctrl_c_stops_a_sync_and_keeps_what_is_done(run: Run, folder: Path, tmp_
     report = json.loads(result.out)
     assert report["cancelled"]
     assert 0 < len(report["added"]) < 32
+    monkeypatch.setattr(FakeSentenceTransformer, "embed", embed)
     again = json.loads(run("sync", str(folder), "--json", *data).out)
     assert sorted(again["unchanged"]) == sorted(report["added"])
+    assert len(again["added"]) == 32 - len(report["added"])
 
 
 def test_watching_follows_the_folder_until_it_is_stopped(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
