@@ -1,23 +1,23 @@
 """From a draft to an answer whose every sentence is verified. Pure: no model, no store.
 
 Each sentence of the draft is aligned with windows of one to three neighbouring sentences of the evidence. A window supports a sentence when it holds
-the sentence's words, every number and every name in it, and does not say the opposite. The model's own marks are dropped: small models forget or invent them.
+the sentence's words, every number and every name in it, and does not say otherwise: who did it, what is counted, compared or denied stands where the sentence puts it. The model's own marks are dropped: small models forget or invent them.
 This module alone builds a Citation.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
-from index.split import paragraphs, sentences
+from index.split import sentences
 from index.types import Hit, Passage, Span
-from index.words import WORD, content_stems, stem
-from rag.facts import HYPHEN, clauses, denies, later_names, name_runs, names, numbers, opposes, own_subject, plain_opening, quantities, sets_the_scene
+from index.words import WORD, content_stems
+from rag.facts import alike, held_numbers, later_names, name_runs, names, negations, numbers, one_name, plain_opening, quantities, sets_the_scene
+from rag.roles import Setting, denied, displaced, joined, setting
 from rag.types import Citation
+from rag.windows import Evidence, Window, gather
 
 SUPPORT_FRESH = 0.6
 SUPPORT = 0.5
@@ -26,26 +26,18 @@ SUPPORT = 0.5
 OWN = 0.4
 """The least part of a sentence's words that a window must hold itself before names told elsewhere count for it."""
 
-WINDOW = 3
-"""The longest run of neighbouring sentences that may be quoted for one sentence."""
-
-TOPIC_CHARACTERS = 100_000
-"""How far into a document its topics are looked for."""
-
-PARAGRAPH_CHARACTERS = 1_500
-"""How far back from a passage the beginning of its first paragraph is looked for."""
-
 NAMED_TITLE = 15
 """Characters; a shorter title in a sentence may be anything but the document's name."""
+
+DISPLACED = 0.32
+DENIED = 0.6
+"""How much better, from 0 to 1, something else may fit a place than what the sentence puts there, and a denial on one side alone, before the evidence
+says otherwise. Fitted on half of ClapNQ's questions."""
 
 SPANS = 4
 """The most spans that one sentence may need together: a list can draw on several places."""
 
 MARK = re.compile(r"[ \t]*\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
-_LIST = re.compile(
-    r"\b[A-Z][\w.’'-]*(?: [A-Z\d][\w.’'-]*)*(?:, (?:and |or )?[A-Z][\w.’'-]*(?: [A-Z\d][\w.’'-]*)*| (?:and|or|vs\.?) [A-Z][\w.’'-]*(?: [A-Z\d][\w.’'-]*)*)+"
-)
-_FULL_NAME = re.compile(r"\b[A-Z]\w+(?: [A-Z]\w+){1,3}\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +58,8 @@ class Verified:
 class Claim:
     """What a sentence of the draft says, as it is compared.
 
-    `fresh` are the stems that the question did not hold. `subject` is the name that comes first; `bound` pairs each number with the name before it.
+    `fresh` are the stems that the question did not hold. `subject` is the name that comes first; `bound` pairs each number with the name before it,
+    `written` the numbers told by one expression with its stems: `12 March` is borne out by `2024-03-12`, in other words.
     """
 
     text: str
@@ -76,52 +69,24 @@ class Claim:
     names: frozenset[str]
     subject: frozenset[str]
     bound: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Neighbouring sentences of one paragraph of one document, and what they hold. `context` are the names
-    told before them in the paragraph or above it, `title` the stems of the document's title,
-    `lines` the stems of each sentence, `subjects` the name that each opens with."""
-
-    hit: int
-    document_id: str
-    span: Span
-    text: str
-    stems: frozenset[str]
-    numbers: frozenset[str]
-    names: frozenset[str]
-    context: frozenset[str]
-    title: frozenset[str]
-    lines: tuple[frozenset[str], ...]
-    subjects: tuple[frozenset[str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """All windows of the passages; the names of several words that they tell (`Jordan Schneider`), each as (stems, last stem).
-
-    By document id, `topics` are the names that the document is about, so that its sentences may leave them out, and `siblings` the names that it lists
-    side by side: a sentence that tells one of them and not the other is not about the other.
-    """
-
-    windows: tuple[Window, ...]
-    full_names: tuple[tuple[frozenset[str], str], ...]
-    topics: Mapping[str, frozenset[str]]
-    siblings: Mapping[str, Mapping[str, frozenset[str]]]
+    written: tuple[tuple[frozenset[str], frozenset[str]], ...]
+    setting: Setting
 
 
 def claim(sentence: str, question: str, known: frozenset[str], told: frozenset[str]) -> Claim:
     """What a sentence says. `known` are names that evidence or question tell elsewhere than at a sentence's start, `told` all their stems."""
-    stems = frozenset(content_stems(sentence))
+    stems = frozenset(stem for stem in content_stems(sentence) if not negations(stem))  # `hasn't` is told by `has not`
     found = names(sentence)
+    expressions: dict[tuple[int, int], set[str]] = {}
+    for start, end, quantity in quantities(sentence):
+        expressions.setdefault((start, end), set()).add(quantity)
     opening = plain_opening(sentence)
     # `Improving …` is no name; but a first word that nobody told, where a subject stands, may be one that the model made up.
     if opening is not None and opening not in known and (opening in told or sets_the_scene(sentence)):
         found -= {opening}
-    runs = [(at, [name for name in run if name in found]) for at, run in name_runs(sentence)]
+    runs = [(at, [name for name in run if name in found]) for at, _, run in name_runs(sentence)]
     runs = [(at, run) for at, run in runs if run]
-    before = [(quantity, [run[-1] for start, run in runs if start < at][-1:]) for at, quantity in quantities(sentence)]
+    before = [(quantity, [run[-1] for start, run in runs if start < at][-1:]) for at, _, quantity in quantities(sentence)]
     return Claim(
         sentence,
         stems,
@@ -130,102 +95,17 @@ def claim(sentence: str, question: str, known: frozenset[str], told: frozenset[s
         frozenset(found),
         frozenset(runs[0][1]) if runs else frozenset(),
         tuple((quantity, nearest[0]) for quantity, nearest in before if nearest),
+        tuple((frozenset(told), frozenset(content_stems(sentence[start:end])) & stems) for (start, end), told in expressions.items()),
+        setting((sentence,), known),
     )
 
 
-def gather(hits: Sequence[Hit], texts: Mapping[str, str]) -> Evidence:
-    """All windows of the hits' passages. `texts` holds the stored text of every hit's document, by document id."""
-    found: list[Window] = []
-    told: dict[frozenset[str], str] = {}
-    for number, hit in enumerate(hits):
-        passage = hit.passage
-        above = names(f"{passage.title} {passage.heading}")
-        titled = frozenset(content_stems(passage.title))
-        for match in _FULL_NAME.finditer(passage.text):
-            pieces = [stem(word) for word in WORD.findall(match.group())]
-            if not match.group().split()[-1].isupper():
-                told[frozenset(pieces)] = pieces[-1]
-        whole = texts[passage.document_id]
-        for paragraph in paragraphs(passage.text):
-            # A paragraph can have begun in the passage before.
-            opening = max(whole.rfind("\n", 0, passage.span.start + paragraph[0].start), passage.span.start - PARAGRAPH_CHARACTERS) + 1
-            lines = tuple(frozenset(content_stems(passage.text[line.start : line.end])) for line in paragraph)
-            subjects = tuple(own_subject(passage.text[line.start : line.end]) for line in paragraph)
-            for first in range(len(paragraph)):
-                before = names(whole[opening : passage.span.start + paragraph[first].start])
-                for last in range(first, min(first + WINDOW, len(paragraph))):
-                    span = Span(passage.span.start + paragraph[first].start, passage.span.start + paragraph[last].end)
-                    text = whole[span.start : span.end]
-                    held = lines[first : last + 1]
-                    stems = frozenset().union(*held)
-                    found.append(
-                        Window(
-                            number,
-                            passage.document_id,
-                            span,
-                            text,
-                            stems,
-                            numbers(text),
-                            names(text),
-                            before | above,
-                            titled,
-                            held,
-                            subjects[first : last + 1],
-                        )
-                    )
-    heads = {hit.passage.document_id: texts[hit.passage.document_id][:TOPIC_CHARACTERS] for hit in hits}
-    topics = {document_id: _topics(head) for document_id, head in heads.items()}
-    return Evidence(tuple(found), tuple(told.items()), topics, {document_id: _siblings(head) for document_id, head in heads.items()})
-
-
-@lru_cache(maxsize=256)
-def _siblings(text: str) -> Mapping[str, frozenset[str]]:
-    """Names that a text lists side by side (`Alibaba, ByteDance and Kuaishou`), each with all that it stands beside somewhere."""
-    found: dict[str, set[str]] = {}
-    for listed in _LIST.finditer(text):
-        row = {run[-1] for _, run in name_runs(listed.group())}
-        for name in row:
-            found.setdefault(name, set()).update(row - {name})
-    return {name: frozenset(others) for name, others in found.items()}
-
-
-@lru_cache(maxsize=256)
-def _topics(text: str) -> frozenset[str]:
-    """The names that a text tells nearly as often as any: what it is about."""
-    counts = Counter(stem(piece) for word in WORD.findall(text) for piece in HYPHEN.split(word) if names(piece))
-    most = max(counts.values(), default=0)
-    return frozenset(name for name, count in counts.items() if count >= max(4, 0.3 * most))
-
-
-@lru_cache(maxsize=100_000)
-def _alike(first: str, second: str) -> bool:
-    """Whether two stems are of one family: `invest` and `investor`, `generat` and `generator`."""
-    if first == second:
-        return True
-    shorter, longer = sorted((first, second), key=len)
-    return len(shorter) >= 5 and len(longer) - len(shorter) <= 3 and longer.startswith(shorter)
-
-
-def _one_name(first: str, second: str) -> bool:
-    """Whether two names are one, as country and people are: `China` and `Chinese`, `America` and `American`."""
-    shorter, longer = sorted((first, second), key=len)
-    return _alike(first, second) or (len(shorter) >= 5 and len(longer) - len(shorter) <= 3 and longer.startswith(shorter[:-1]))
-
-
 def _held_names(wanted: frozenset[str], there: frozenset[str]) -> frozenset[str]:
-    return frozenset(name for name in wanted if name in there or any(_one_name(name, other) for other in there))
+    return frozenset(name for name in wanted if name in there or any(one_name(name, other) for other in there))
 
 
 def _held(wanted: frozenset[str], there: frozenset[str]) -> frozenset[str]:
-    return frozenset(word for word in wanted if word in there or any(_alike(word, other) for other in there))
-
-
-def _contradicts(sentence: Claim, window: Window) -> bool:
-    """Whether one of the two denies or turns round what the other says, judged by the window's clause that is nearest to the sentence."""
-    nearest = max(clauses(window.text), key=lambda clause: len(_held(sentence.stems, frozenset(content_stems(clause)))), default=window.text)
-    if opposes(sentence.text, nearest):
-        return True
-    return not denies(window.text) if denies(sentence.text) else denies(nearest)
+    return frozenset(word for word in wanted if word in there or any(alike(word, other) for other in there))
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,35 +152,66 @@ def _cover(sentence: Claim, window: Window, evidence: Evidence) -> Cover:
         inferred -= sentence.subject  # the sentence that says most of it is plainly about somebody else
     siblings = evidence.siblings.get(window.document_id, {})
     inferred = frozenset(name for name in inferred if not siblings.get(name, frozenset()) & window.names)
-    return Cover(own | titled | (inferred & sentence.stems), sentence.numbers & window.numbers, names_held, inferred)
+    counted = held_numbers(sentence.numbers, window.numbers)
+    own |= frozenset().union(*(stems for told, stems in sentence.written if told <= counted))
+    return Cover(own | titled | (inferred & sentence.stems), counted, names_held, inferred)
 
 
-def support(sentence: Claim, evidence: Evidence) -> list[Window]:
+def support(sentence: Claim, evidence: Evidence) -> tuple[list[Window], float]:
     """The fewest, smallest windows that together bear the sentence out, and one of each other document that does so alone; empty when nothing does.
 
-    Greedy: the window that adds most comes first. Length costs a little; ties go to the better hit.
+    With them how well it is borne out, from 0 to 1: at least 0.5 exactly where there are windows.
     """
-    covers = [(window, _cover(sentence, window, evidence)) for window in evidence.windows if not _contradicts(sentence, window)]
-    chosen: list[Window] = []
+    whole = Cover(sentence.stems, sentence.numbers, sentence.names).worth(sentence)
+    found = [
+        (window, _cover(sentence, window, evidence), _contradiction(sentence, window.setting, window.setting, evidence))
+        for window in evidence.windows
+    ]
+    nearest = max((cover.worth(sentence) * (1 - min(1.0, otherwise / 4)) for _, cover, otherwise in found), default=0.0)
+    refused = 0.49 * min(1.0, nearest / whole) if whole else 0.0
+    agreeing = [(window, cover) for window, cover, otherwise in found if otherwise <= 1]
+    parts = _chosen(sentence, agreeing)
+    if not parts or not _hangs_together(sentence, parts):
+        return [], refused
+    windows = [window for window, _ in parts]
+    # Pieces can be found that agree, while the sentence which says most plainly what this is about says otherwise.
+    doubt = _contradiction(sentence, joined([window.setting for window in windows]), evidence.whole, evidence)
+    if doubt > 1:
+        return [], refused
+    total = Cover()
+    for _, cover in parts:
+        total = total.joined(cover)
+    sure = min(1.0, total.worth(sentence) / whole) * (1 - doubt / 2)
+    return windows + _others(sentence, agreeing, {window.document_id for window in windows}), 0.5 + sure / 2
+
+
+def _contradiction(sentence: Claim, source: Setting, rivals: Setting, evidence: Evidence) -> float:
+    """How plainly the rivals say otherwise than the sentence, the source borne in mind; above 1 they contradict it."""
+    return max(
+        displaced(sentence.setting, source.places, evidence.whole.places, rivals.certain) / DISPLACED,
+        denied(sentence.setting, source, rivals.gaps) / DENIED,
+    )
+
+
+def _chosen(sentence: Claim, covers: Sequence[tuple[Window, Cover]]) -> list[tuple[Window, Cover]]:
+    """The windows that cover the sentence together, none where that takes too many. Greedy: the window that adds most comes first.
+
+    Length costs a little; ties go to the better hit.
+    """
     parts: list[tuple[Window, Cover]] = []
     total = Cover()
-    while len(chosen) < SPANS and not total.suffices(sentence):
+    while not total.suffices(sentence):
         ranked = [
             (total.joined(cover).worth(sentence) - total.worth(sentence) - 0.004 * len(window.text), -window.hit, window, cover)
             for window, cover in covers
-            if cover.stems and (not chosen or _earns(total, cover, sentence))
+            if cover.stems and (not parts or _earns(total, cover, sentence))
         ]
-        if not ranked:
+        gain, _, window, cover = max(ranked, key=lambda entry: entry[:2], default=(0.0, 0, None, Cover()))
+        if gain <= 0 or window is None or len(parts) == SPANS:
             return []
-        gain, _, window, cover = max(ranked, key=lambda entry: entry[:2])
-        if gain <= 0:
-            return []
-        chosen.append(window)
         parts.append((window, cover))
         total = total.joined(cover)
-    if not total.suffices(sentence) or not _hangs_together(sentence, parts):
-        return []
-    return chosen + _others(sentence, covers, {window.document_id for window in chosen})
+    return parts
 
 
 def _hangs_together(sentence: Claim, parts: Sequence[tuple[Window, Cover]]) -> bool:
@@ -356,16 +267,38 @@ def _others(sentence: Claim, covers: Sequence[tuple[Window, Cover]], cited: set[
     return list(best.values())[: max(0, SPANS - 1)]
 
 
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What sentences are verified against: the evidence, the names that it or the question tell, all their stems, and the documents' titles."""
+
+    question: str
+    evidence: Evidence
+    known: frozenset[str]
+    told: frozenset[str]
+    titles: Mapping[str, str]
+
+
+def grounds(question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> Grounds:
+    """What sentences that answer the question are verified against. `texts` holds the stored text of every hit's document."""
+    evidence = gather(hits, texts)
+    known = names(question) | frozenset().union(*(later_names(window.text) for window in evidence.windows))
+    told = frozenset(content_stems(question)).union(*(window.stems | window.title for window in evidence.windows))
+    titles = {hit.passage.document_id: hit.passage.title for hit in hits if len(hit.passage.title) >= NAMED_TITLE}
+    return Grounds(question, evidence, known, told, titles)
+
+
+def supported(sentence: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> float:
+    """How well the hits' passages bear a sentence out, from 0 to 1: at least 0.5 exactly where cite() would cite it."""
+    return _borne_out(without_marks(sentence).strip(), grounds(question, hits, texts))[1]
+
+
 def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> Verified:
     """Verifies every sentence of a draft against the hits' passages.
 
     `texts` holds the stored text of every hit's document. In the result each supported sentence ends in its marks, numbered by first use;
     the others stay as they are and are listed in `unsupported`.
     """
-    evidence = gather(hits, texts)
-    known = names(question) | frozenset().union(*(later_names(window.text) for window in evidence.windows))
-    told = frozenset(content_stems(question)).union(*(window.stems | window.title for window in evidence.windows))
-    titles = {hit.passage.document_id: hit.passage.title for hit in hits if len(hit.passage.title) >= NAMED_TITLE}
+    against = grounds(question, hits, texts)
     pieces: list[str] = []
     citations: dict[tuple[str, Span], Citation] = {}
     unsupported: list[str] = []
@@ -380,7 +313,7 @@ def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str
         if not WORD.search(plain):
             pieces.append(plain)
             continue
-        found = _borne_out(plain, question, known, told, evidence, titles)
+        found, _ = _borne_out(plain, against)
         leads = bool(found) if leads is None else leads
         for window in found:
             key = (window.document_id, window.span)
@@ -393,25 +326,26 @@ def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str
     return Verified("".join(pieces).strip(), tuple(citations.values()), tuple(unsupported), bool(leads), " ".join(borne_out))
 
 
-def _borne_out(
-    sentence: str, question: str, known: frozenset[str], told: frozenset[str], evidence: Evidence, titles: Mapping[str, str]
-) -> list[Window]:
-    """The windows that bear a sentence out. Where it names documents by their titles, each of those must do so, and no other is asked."""
-    named = {document_id: title for document_id, title in titles.items() if title in sentence}
+def _borne_out(sentence: str, against: Grounds) -> tuple[list[Window], float]:
+    """The windows that bear a sentence out, and how well. Where it names documents by their titles, each of those must do so, and no other is asked."""
+    evidence = against.evidence
+    named = {document_id: title for document_id, title in against.titles.items() if title in sentence}
     without = sentence
     for title in sorted(named.values(), key=len, reverse=True):
         without = without.replace(title, " ")
     if not named or not content_stems(without):
-        return support(claim(sentence, question, known, told), evidence)
-    said = claim(without, question, known, told)
+        return support(claim(sentence, against.question, against.known, against.told), evidence)
+    said = claim(without, against.question, against.known, against.told)
     found: list[Window] = []
+    score = 1.0
     for document_id in named:
         inside = replace(evidence, windows=tuple(window for window in evidence.windows if window.document_id == document_id))
-        windows = support(said, inside)
+        windows, sure = support(said, inside)
         if not windows:
-            return []
+            return [], sure
         found += windows
-    return found
+        score = min(score, sure)
+    return found, score
 
 
 def quote(hits: Sequence[Hit], texts: Mapping[str, str], spans: Sequence[tuple[int, Span]]) -> Verified:

@@ -6,122 +6,210 @@ English only, like the stems that it is compared with: in other languages words 
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from functools import lru_cache
 
 from index.words import FUNCTION_WORDS, WORD, stem
 
 HYPHEN = re.compile(r"[-‐‑–/]")
 
-_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
-_SPELLED = {word: str(value) for value, word in enumerate(_UNITS.split())}
-_SPELLED |= {
-    word: str(value) for value, word in zip(range(30, 100, 10), ["thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], strict=True)
-}
-del _SPELLED["one"]  # far more often a pronoun than a count
+_ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()  # noqa: SIM905
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905
+_SPELLED = {word: value for value, word in enumerate(_ONES)} | {word: 10 * value for value, word in enumerate(_TENS, 2)}
+_SPELLED |= {f"{ten}{one}": _SPELLED[ten] + _SPELLED[one] for ten in _TENS for one in _ONES[1:10]}
+_SPELLED |= {"third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12}
+_SPELLED |= {f"{word}th": _SPELLED[word] for word in ("four", "six", "seven", "ten", "eleven", *_ONES[13:])}
 
-_SCALES = {"k": "thousand", "m": "million", "mn": "million", "bn": "billion", "b": "billion", "tn": "trillion"}
-_SCALE_WORDS = ("hundred", "thousand", "million", "billion", "trillion")
+_SCALES = {"k": 3, "m": 6, "mn": 6, "bn": 9, "b": 9, "tn": 12, "hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _MEASURES = {
-    form: unit
-    for unit in (
-        "second",
-        "minute",
-        "hour",
-        "day",
-        "week",
-        "month",
-        "year",
-        "decade",
-        "century",
-        "degree",
-        "kilometre",
-        "metre",
-        "mile",
-        "kilogram",
-        "tonne",
-    )
-    for form in (unit, f"{unit}s", unit.replace("metre", "meter"), f"{unit.replace('metre', 'meter')}s")
-} | {"centuries": "century", "percent": "%", "per cent": "%", "%": "%"}
+    form: forms[0]
+    for row in (  # noqa: SIM905
+        "second s sec secs|minute min mins|hour hr hrs|day|week|month|year yr yrs|decade|century centuries|degree|kilometre kilometer km|metre meter"
+        "|centimetre centimeter cm|millimetre millimeter mm|mile|foot feet ft|inch inches|yard|acre|hectare|kilogram kilo kg|gram|tonne ton"
+        "|litre liter|ounce|mph|kmh|megawatt mw|kilowatt kw|dollar usd|euro eur|pound gbp|yen|yuan|% percent pct"
+    ).split("|")
+    for forms in [row.split()]
+    for written in forms
+    for form in (written, f"{written}s")
+    if form != "s"
+} | {"per cent": "%"}
+_CURRENCIES = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen"}
 _NUMBER = re.compile(
-    rf"(?<![\w.])(?P<sign>(?<![\w.\-–−][\-−])(?<![\w)])[-−])?[$€£¥]?(?:(?P<digits>\d(?:[\d,]*\d)?(?:\.\d+)*)|(?P<word>{'|'.join(_SPELLED)})\b)"
-    rf"(?:(?P<short>k|m|mn|bn|b|tn)\b|[\s-]?(?P<scale>{'|'.join(_SCALE_WORDS)})s?\b)?"
-    rf"(?:[\s-]?(?P<measure>{'|'.join(sorted(map(re.escape, _MEASURES), key=len, reverse=True))})(?!\w))?",
+    r"(?<![\w.])(?P<sign>(?<![\w.\-–−][\-−])(?<![\w)])[-−])?(?P<currency>[$€£¥]\s?)?"
+    rf"(?:(?P<digits>\d(?:[\d,]*\d)?(?:\.\d+)*)|(?P<word>(?:{'|'.join(_TENS)})\s?[\s-]\s?(?:{'|'.join(_ONES[1:10])})|{'|'.join(sorted(_SPELLED, key=len, reverse=True))})\b"
+    r"|(?P<one>an?)(?=[\s-](?:hundred|thousand|million|billion|trillion)\b))"
+    r"(?:(?P<short>k|m|mn|bn|b|tn)\b|[\s-]?(?P<scale>hundred|thousand|million|billion|trillion)s?\b)?"
+    rf"(?:\s?-?\s?(?P<measure>{'|'.join(sorted(map(re.escape, _MEASURES), key=len, reverse=True))})(?!\w))?",
     re.IGNORECASE | re.ASCII,
 )
+_MONTHS = "january february march april may june july august september october november december".split()  # noqa: SIM905
+_MONTH = rf"(?P<month>{'|'.join(f'{month.capitalize()}|{month[:3].capitalize()}' for month in _MONTHS)}|Sept)\b\.?"
+_DATES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"\b(?P<year>\d{4})-(?P<number>\d{2})-(?P<day>\d{2})\b",
+        rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?{_MONTH}(?:\s?,?\s(?P<year>\d{{4}})\b)?",
+        rf"\b{_MONTH}\s(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?!\d)(?:\s?,\s?(?P<year>\d{{4}})\b)?",
+        rf"\b{_MONTH}\s?,?\s(?P<year>\d{{4}})\b",
+        rf"\b(?P<month>{'|'.join(month.capitalize() for month in _MONTHS)})\b",
+    )
+)
+_NO_NAME = re.compile(r"\d+(?:st|nd|rd|th|s)|\w*n['’]t", re.IGNORECASE)
 _NEGATION = re.compile(
     r"\b(?:not(?!\s+(?:just|only|merely|simply|so much))|never|no(?!\s+doubt)|none|nobody|nothing|neither|nor|without|cannot"
-    r"|\w+n['’]t(?!\s+(?:just|only|merely|simply))|lacks?|lacked|fail(?:s|ed)? to|unable|refus(?:e|es|ed) to)\b",
+    r"|\w*n['’]t(?!\s+(?:just|only|merely|simply))|lacks?|lacked|fail(?:s|ed)? to|unable|refus(?:e|es|ed) to)\b",
     re.IGNORECASE,
 )
-_CLAUSE = re.compile(r"[,;:—–()]|\b(?:but|while|whereas|although|though|instead)\b", re.IGNORECASE)
 
-_OPPOSITES = tuple(
-    (re.compile(rf"\b(?:{one})\b", re.IGNORECASE), re.compile(rf"\b(?:{other})\b", re.IGNORECASE))
-    for one, other in (
+_DIRECTIONS = tuple(
+    tuple(re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for words in row)
+    for row in (
         (
             r"ris(?:e|es|en|ing)|rose|increas\w+|grow(?:s|n|ing|th)?|grew|gain\w*|soar\w*|climb\w*|rocket\w*|surg\w+",
             r"fall(?:s|en|ing)?|fell|drop\w*|declin\w+|decreas\w+|shr[aiu]nk\w*|plung\w+|slump\w*|sank|sink\w*",
         ),
-        (r"above|over|more than|at least|exceed\w*|upwards of", r"below|under|less than|fewer than|at most|no more than"),
-        (r"before|prior to|ahead of", r"after|following|since"),
-        (r"higher|larger|bigger|longer|greater|faster|stronger|better|older", r"lower|smaller|shorter|slower|weaker|worse|younger"),
         (
-            r"highest|largest|biggest|longest|greatest|fastest|strongest|best|oldest|most",
-            r"lowest|smallest|shortest|slowest|weakest|worst|youngest|least",
+            r"above|over|more than|at least|exceed\w*|upwards of|no (?:fewer|less) than|minimum of",
+            r"below|under|(?<!no )(?:less|fewer) than|at most|no more than|up to|maximum of",
         ),
-        (r"first", r"last|second|third"),
+        (r"more(?! than)", r"less(?! than)|fewer(?! than)"),
+        (r"before|prior to|ahead of|earlier|until", r"after|following|since|later"),
+        (r"higher|larger|bigger|longer|greater|faster|stronger|better|older", r"lower|smaller|shorter|lesser|slower|weaker|worse|younger"),
+        (
+            r"highest|largest|biggest|longest|greatest|fastest|strongest|best|oldest|most|maxim\w+",
+            r"lowest|smallest|shortest|slowest|weakest|worst|youngest|least|minim\w+",
+        ),
+        (r"first", r"last|final", r"second", r"third"),
+        (r"early", r"late"),
+        (r"north(?:ern)?", r"south(?:ern)?", r"east(?:ern)?", r"west(?:ern)?"),
+        (r"upper|inside|internal", r"lower|outside|external"),
         (r"buy|buys|bought|acquir\w+", r"sell|sells|sold"),
         (r"confirm\w*|admit\w*|accept\w*|approv\w+", r"den(?:y|ies|ied)|reject\w*|refus\w+"),
-        (r"won|wins?|beat|beats", r"lost|loses?"),
-        (r"open(?:s|ed)?", r"clos(?:e|es|ed)"),
+        (r"won|wins?|beat|beats|defeats|gain\w*", r"lost|loses?"),
+        (r"open(?:s|ed)?|begins?|began|start(?:s|ed)?", r"clos(?:e|es|ed)|ends?|ended"),
     )
 )
+"""Rows of words that exclude each other: one of a row in the place of another turns a claim round."""
 
 
-def quantities(text: str) -> list[tuple[int, str]]:
-    """The quantities in a text with the offsets at which they begin, in order, written one way.
+def alike(first: str, second: str) -> bool:
+    """Whether two stems are of one family: `invest` and `investor`, `generat` and `generator`."""
+    if first == second:
+        return True
+    shorter, longer = (first, second) if len(first) <= len(second) else (second, first)
+    return len(shorter) >= 5 and len(longer) - len(shorter) <= 3 and longer.startswith(shorter)
 
-    `fifteen seconds` and `15-second` are `15 second`, `$1.2B` is `1.2 billion`, thousands marks go.
+
+def one_name(first: str, second: str) -> bool:
+    """Whether two names are one, as country and people are: `China` and `Chinese`, `America` and `American`."""
+    shorter, longer = (first, second) if len(first) <= len(second) else (second, first)
+    return first == second or (len(shorter) >= 5 and len(longer) - len(shorter) <= 3 and longer.startswith(shorter[:-1]))
+
+
+def _dates(text: str) -> list[tuple[int, int, tuple[str, ...]]]:
+    """Where dates stand and what they state: the year, the month, the day of the month. A month that stands alone is one."""
+    found: list[tuple[int, int, tuple[str, ...]]] = []
+    for pattern in _DATES:
+        for match in pattern.finditer(text):
+            parts = match.groupdict()
+            month = (
+                int(parts["number"])
+                if parts.get("number")
+                else next(n for n, name in enumerate(_MONTHS, 1) if name.startswith(match["month"].lower()[:3]))
+            )
+            if not 1 <= month <= 12 or any(match.start() < end and start < match.end() for start, end, _ in found):
+                continue
+            stated = [f"month {month}"]
+            if parts.get("day"):
+                stated.append(f"day {month}-{int(parts['day'])}")
+            if parts.get("year"):
+                stated.append(parts["year"])
+            found.append((*match.span(), tuple(stated)))
+    return sorted(found)
+
+
+def _value(match: re.Match[str]) -> str:
+    """A number's value in digits, scale worked in: `1.2 billion` and `1,200 million` are one. Versions (`1.2.3`) stay as they are."""
+    if match["word"]:
+        word = re.sub(r"[\s-]", "", match["word"].lower())
+        value = str(_SPELLED[word])
+    else:
+        value = "1" if match["one"] else match["digits"].replace(",", "")
+    scale = _SCALES.get((match["short"] or match["scale"] or "").lower(), 0)
+    if value.count(".") <= 1:
+        value = f"{Decimal(value).scaleb(scale):f}"
+        value = value.rstrip("0").rstrip(".") if "." in value else value
+    return ("-" if match["sign"] else "") + value
+
+
+@lru_cache(maxsize=4096)
+def quantities(text: str) -> tuple[tuple[int, int, str], ...]:
+    """The quantities and dates in a text with where they begin and end, in order, written one way.
+
+    `fifteen seconds` and `15-second` are `15 second`, `$1.2B` is `1200000000 dollar`; `12 March 2024` is three: `month 3`, `day 3-12`, `2024`.
     """
-    found = []
+    dates = _dates(text)
+    found = [(start, end, part) for start, end, stated in dates for part in stated]
     for match in _NUMBER.finditer(text):
-        value = (match["digits"] or _SPELLED[match["word"].lower()]).replace(",", "")
-        scale = _SCALES.get((match["short"] or "").lower(), (match["scale"] or "").lower())
-        measure = _MEASURES.get((match["measure"] or "").lower(), "")
-        found.append((match.start(), " ".join(part for part in (("-" if match["sign"] else "") + value, scale, measure) if part)))
-    return found
+        if any(start < match.end() and match.start() < end for start, end, _ in dates):
+            continue
+        if (match["word"] or "").lower() == "one" and not match["scale"]:
+            continue  # far more often a pronoun than a count
+        measure = _MEASURES.get((match["measure"] or "").lower()) or _CURRENCIES.get((match["currency"] or "").strip(), "")
+        found.append((match.start(), match.end(), f"{_value(match)} {measure}".strip()))
+    return tuple(sorted(found))
 
 
 def numbers(text: str) -> frozenset[str]:
     """The quantities in a text."""
-    return frozenset(quantity for _, quantity in quantities(text))
+    return frozenset(quantity for _, _, quantity in quantities(text))
 
 
-def name_runs(text: str) -> list[tuple[int, tuple[str, ...]]]:
-    """The names in a text with the offsets at which they begin, in order: `Jordan Schneider` is one run of two stems.
+def held_numbers(wanted: frozenset[str], there: frozenset[str]) -> frozenset[str]:
+    """The quantities that others bear out. A measure can be left out of the claim, but for %, and stand with a neighbour in the source: `30 to 40 seconds`."""
+    measures = {measure for value, _, measure in (quantity.partition(" ") for quantity in there)}
+    bare = {value for value, _, measure in (quantity.partition(" ") for quantity in there) if measure != "%"}
 
-    A word looks like a name when it has a capital, or a digit among letters; function words are left out.
+    def held(quantity: str) -> bool:
+        value, _, measure = quantity.partition(" ")
+        if quantity in there or (not measure and value in bare):
+            return True
+        return value in there and (measure in measures or measure in _CURRENCIES.values())
+
+    return frozenset(quantity for quantity in wanted if held(quantity))
+
+
+@lru_cache(maxsize=4096)
+def name_runs(text: str) -> tuple[tuple[int, int, tuple[str, ...]], ...]:
+    """The names in a text with where they begin and end, in order: `Jordan Schneider` is one run of two stems.
+
+    A word looks like a name when it has a capital, or a digit among letters; function words and dates are left out.
     """
-    found: list[tuple[int, tuple[str, ...]]] = []
+    dated = [(start, end) for start, end, _ in _dates(text)]
+    mixed = not text.isupper()  # where not all is in capitals, `US` is no pronoun
+    found: list[tuple[int, int, tuple[str, ...]]] = []
     until = -1
     for word in WORD.finditer(text):
         stems = tuple(
             stem(piece)
             for piece in HYPHEN.split(word.group())
-            if re.search(r"[A-Z]|[a-z]\d|\d[a-z]", piece) and re.sub(r"['’].*", "", piece.lower()) not in FUNCTION_WORDS
+            if re.search(r"[A-Z]|[a-z]\d|\d[a-z]", piece)
+            and (re.sub(r"['’].*", "", piece.lower()) not in FUNCTION_WORDS or (mixed and len(piece) > 1 and piece.isupper()))
         )
+        if any(start < word.end() and word.start() < end for start, end in dated) or _NO_NAME.fullmatch(word.group()):
+            stems = ()
         if stems and text[until : word.start()] == " ":
-            found[-1] = (found[-1][0], found[-1][1] + stems)
+            found[-1] = (found[-1][0], word.end(), found[-1][2] + stems)
         elif stems:
-            found.append((word.start(), stems))
+            found.append((word.start(), word.end(), stems))
         # A possessive ends a run: Google's Gemini are two names.
         until = word.end() if stems and not re.search(r"['’]s?$", word.group()) else -1
-    return found
+    return tuple(found)
 
 
 def names(text: str) -> frozenset[str]:
     """Stems of the words that look like names."""
-    return frozenset(name for _, run in name_runs(text) for name in run)
+    return frozenset(name for _, _, run in name_runs(text) for name in run)
 
 
 def later_names(text: str) -> frozenset[str]:
@@ -156,26 +244,20 @@ _REPORTING = re.compile(
 def own_subject(sentence: str) -> frozenset[str]:
     """The name that a sentence opens with, within its first three words, who says it left aside: `Voss says that Merlin sails` is about Merlin."""
     told = _REPORTING.sub("", sentence)
-    for at, run in name_runs(told):
+    for at, _, run in name_runs(told):
         return frozenset(run) if len(told[:at].split()) <= 2 else frozenset()
     return frozenset()
 
 
-def denies(text: str) -> bool:
-    """Whether a text denies something. `not only` and its kin deny nothing."""
-    return bool(_NEGATION.search(text))
+def negations(text: str) -> list[tuple[int, int]]:
+    """Where a text denies something. `not only` and its kin deny nothing."""
+    return [match.span() for match in _NEGATION.finditer(text)]
 
 
-@lru_cache(maxsize=4096)
-def clauses(text: str) -> tuple[str, ...]:
-    """A text's clauses, roughly: what stands between commas, dashes, brackets and contrasting words."""
-    return tuple(clause for clause in _CLAUSE.split(text) if clause.strip())
-
-
-def opposes(sentence: str, other: str) -> bool:
-    """Whether one says `rose` where the other says `fell`, and the like: a direction of the sentence is turned round in the other text."""
-    for one, counterpart in _OPPOSITES:
-        up, down = bool(one.search(sentence)), bool(counterpart.search(sentence))
-        if up != down and (counterpart if up else one).search(other) and not (one if up else counterpart).search(other):
-            return True
-    return False
+def directions(text: str) -> list[tuple[int, int, tuple[int, int]]]:
+    """Where a text compares or tells a direction, each with its row and its place in the row: `rose` and `fell` share a row."""
+    found: list[tuple[int, int, tuple[int, int]]] = []
+    for row, columns in enumerate(_DIRECTIONS):
+        for column, words in enumerate(columns):
+            found += [(*match.span(), (row, column)) for match in words.finditer(text)]
+    return sorted(found)

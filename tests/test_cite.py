@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from index.split import sentences, split
 from index.types import Document, Hit, Span
-from rag.cite import MARK, Verified, cite, quote
+from rag.cite import MARK, Verified, cite, quote, supported
 
 HARBOUR = """# Harbour notes
 
@@ -399,3 +399,65 @@ def test_a_document_named_by_its_title_must_say_so_itself() -> None:
     )
     assert verified("The log of the ferry Kestrel reports that Kestrel lost her anchor.", hits=hits, texts=texts).unsupported == ()
     assert verified("The log of the ferry Merlin reports that Kestrel lost her anchor.", hits=hits, texts=texts).unsupported
+
+
+# How well a sentence is borne out
+
+RACE = "Races of the bay\n\nThe ferry Kestrel beat Merlin by 12 minutes on 4 May 2014. Merlin has not won since, and more than 1.2 million people watched.\n"
+BORNE_OUT = (
+    "On 4 May 2014 the ferry Kestrel beat Merlin by 12 minutes.",
+    "On May 4, 2014, Merlin was beaten by the ferry Kestrel by twelve minutes.",
+    "The ferry Kestrel beat Merlin by 12 minutes on 2014-05-04.",
+    "Kestrel beat Merlin in May 2014.",
+    "Merlin hasn't won since, and more than 1,200,000 people watched.",
+)
+FALSE = (
+    "On 4 May 2014 the ferry Merlin beat Kestrel by 12 minutes.",
+    "On 5 May 2014 the ferry Kestrel beat Merlin by 12 minutes.",
+    "On 4 June 2014 the ferry Kestrel beat Merlin by 12 minutes.",
+    "On 4 May 2014 the ferry Kestrel beat Merlin by 4 minutes.",
+    "On 4 May 2014 the ferry Kestrel beat Merlin by 12 hours.",
+    "On 4 May 2014 the ferry Kestrel never beat Merlin by 12 minutes.",
+    "Merlin has won since, and more than 1.2 million people watched.",
+    "Merlin has not won since, and fewer than 1.2 million people watched.",
+    "Merlin has not won since, and more than 1.2 billion people watched.",
+)
+
+
+def test_paraphrases_are_accepted_and_corruptions_are_not() -> None:
+    hits, texts = hits_of(RACE)
+    for sentence in BORNE_OUT:
+        assert verified(sentence, hits=hits, texts=texts).unsupported == (), sentence
+    for sentence in FALSE:
+        assert verified(sentence, hits=hits, texts=texts).unsupported == (sentence,)
+
+
+@pytest.mark.parametrize("sentence", [*BORNE_OUT, *FALSE, *OWN, "", "...", "Okafor invented the submarine."])
+def test_the_score_agrees_with_the_citation(sentence: str) -> None:
+    hits, texts = hits_of(RACE, HARBOUR)
+    score = supported(sentence, "What happened?", hits, texts)
+    assert 0 <= score <= 1
+    if len(sentences(sentence)) == 1:
+        assert (score >= 0.5) == bool(cite(sentence, "What happened?", hits, texts).citations)
+
+
+def test_the_score_falls_as_less_is_borne_out() -> None:
+    hits, texts = hits_of(RACE)
+    scores = [
+        supported(sentence, "What happened?", hits, texts)
+        for sentence in (
+            "The ferry Kestrel beat Merlin by 12 minutes on 4 May 2014.",
+            "The ferry Kestrel beat Merlin narrowly by 12 minutes.",
+            "The ferry Kestrel beat Merlin by 3 minutes.",
+            "Bicycles are cheap.",
+        )
+    ]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[1] >= 0.5 > scores[2]
+
+
+def test_of_two_documents_that_disagree_each_bears_out_its_own_side() -> None:
+    hits, texts = hits_of("The log of the bay\n\nKestrel beat Merlin in May.", "The tale of the bay\n\nMerlin beat Kestrel in May.")
+    for sentence, document in (("Kestrel beat Merlin in May.", "d0"), ("Merlin beat Kestrel in May.", "d1")):
+        made = verified(sentence, hits=hits, texts=texts)
+        assert {citation.document_id for citation in made.citations} == {document}
