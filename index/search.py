@@ -1,42 +1,113 @@
-"""Finds passages by meaning and by words, and fuses the two rankings into one."""
+"""Finds passages by meaning and by words, and fuses the two; looks a second time for what the first passages name and leave open."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from index.embed import Embedder
+from index.hops import onward
 from index.store import Store
-from index.types import Hit
+from index.types import Hit, Passage
 
-POOL = 40
-"""How many passages each of the two rankings contributes."""
+POOL = 100
+"""How many passages meaning and words contribute each."""
 
-RANK_OFFSET = 10
-"""Reciprocal rank fusion's constant: smaller trusts the top ranks more. Cormack et al. (2009) use 60 for pools of a thousand."""
+MEANING = 0.6
+"""The share of the cosine in a passage's score, the rest is BM25's; each is divided by its best. Fitted on a half of the public sets: docs/benchmarks.md."""
 
+FIRST_LOOK = 2
+"""So many documents keep their places before what the second look found."""
 
-def fuse(rankings: Sequence[Sequence[str]], weights: Sequence[float]) -> list[tuple[str, float]]:
-    """Weighted reciprocal rank fusion: ids with their scores, best first; ties keep the first ranking's order."""
-    scores: dict[str, float] = {}
-    for ranking, weight in zip(rankings, weights, strict=True):
-        for rank, identifier in enumerate(ranking):
-            scores[identifier] = scores.get(identifier, 0.0) + weight / (RANK_OFFSET + rank + 1)
-    return sorted(scores.items(), key=lambda pair: -pair[1])
+SECOND_LOOK_FROM, SECOND_LOOK_POOL, SECOND_LOOK = 3, 40, 2.0
+"""From how many documents the second look sets out, how many passages each of its questions brings, and what their nearness counts."""
 
 
-def search(store: Store, embedder: Embedder, question: str, limit: int = 5, documents: Sequence[str] | None = None) -> list[Hit]:
-    """The best passages for a question, best first. `documents` narrows to ids or sources.
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is looked for, and what it counts beside the others."""
+
+    text: str
+    weight: float = 1.0
+
+
+def fuse(meaning: Mapping[str, float], words: Mapping[str, float], share: float = MEANING) -> dict[str, float]:
+    """Scores by id from cosines and BM25, each divided by its best; a passage that only words found counts as near as the farthest that meaning found."""
+    nearest, most = max(meaning.values(), default=0.0), max(words.values(), default=0.0)
+    farthest = max(0.0, min(meaning.values(), default=0.0))
+    found = {}
+    for identifier in [*meaning, *(identifier for identifier in words if identifier not in meaning)]:
+        near = meaning.get(identifier, farthest) / nearest if nearest > 0 else 0.0
+        said = words.get(identifier, 0.0) / most if most > 0 else 0.0
+        found[identifier] = share * near + (1 - share) * said
+    return found
+
+
+def search(store: Store, embedder: Embedder, question: str | Sequence[Query], limit: int = 5, documents: Sequence[str] | None = None) -> list[Hit]:
+    """The best passages for a question, or for several queries that say it, best first. `documents` narrows to ids or sources.
 
     Raises KeyError with the first name that is no document.
     """
     chosen = None if documents is None else _resolve(store, documents)
-    by_words = store.matching(question, POOL, chosen)
-    by_meaning = store.nearest(embedder.embed([question])[0], POOL, chosen)
-    # Rounded: the last digits depend on how many passages were compared in one go.
-    similarity = {identifier: round(cosine, 6) for identifier, cosine in by_meaning}
-    ranked = fuse([[identifier for identifier, _ in by_meaning], [identifier for identifier, _ in by_words]], [1.0, 1.0])[:limit]
-    passages = store.passages([identifier for identifier, _ in ranked])
-    return [Hit(passages[identifier], score, similarity.get(identifier)) for identifier, score in ranked if identifier in passages]
+    queries = [Query(question)] if isinstance(question, str) else list(question)
+    vectors = embedder.embed([query.text for query in queries])
+    scores: dict[str, float] = {}
+    similarity: dict[str, float] = {}
+    for query, vector in zip(queries, vectors, strict=True):
+        # Rounded: the last digits depend on how many passages were compared in one go.
+        meaning = {identifier: round(cosine, 6) for identifier, cosine in store.nearest(vector, max(POOL, limit), chosen)}
+        words = dict(store.matching(query.text, max(POOL, limit), chosen))
+        for identifier, score in fuse(meaning, words).items():
+            scores[identifier] = scores.get(identifier, 0.0) + query.weight * score
+        similarity = similarity or meaning
+    ranked = sorted(scores, key=lambda identifier: -scores[identifier])
+    passages = store.passages(ranked[: max(limit, POOL)])
+    ranked = [identifier for identifier in ranked if identifier in passages]
+    if limit > FIRST_LOOK and ranked:
+        ranked, scores, passages = _looked_again(store, embedder, queries[0].text, ranked, scores, passages, chosen)
+    return [Hit(passages[identifier], scores[identifier], similarity.get(identifier)) for identifier in ranked[:limit]]
+
+
+def _looked_again(
+    store: Store,
+    embedder: Embedder,
+    question: str,
+    ranked: Sequence[str],
+    scores: Mapping[str, float],
+    passages: Mapping[str, Passage],
+    chosen: Sequence[str] | None,
+) -> tuple[list[str], dict[str, float], dict[str, Passage]]:
+    """The ranking with what the best passages lead to: `Who wrote the song that Hello Love is on?` finds the song first, then its writer."""
+    best: dict[str, str] = {}
+    for identifier in ranked:
+        best.setdefault(passages[identifier].document_id, identifier)
+        if len(best) == SECOND_LOOK_FROM:
+            break
+    steps = [(identifier, text) for identifier in best.values() for text in onward(question, passages[identifier])]
+    if not steps:
+        return list(ranked), dict(scores), dict(passages)
+    gains: dict[str, float] = {}
+    gained: dict[str, set[str]] = {}
+    found = [store.nearest(vector, SECOND_LOOK_POOL, chosen) for vector in embedder.embed([text for _, text in steps])]
+    everything = dict(passages)
+    everything.update(store.passages([identifier for near in found for identifier, _ in near if identifier not in passages]))
+    top = scores[ranked[0]]
+    for (origin, _), near in zip(steps, found, strict=True):
+        for identifier, cosine in near:
+            passage = everything.get(identifier)
+            if passage is not None and passage.document_id != passages[origin].document_id:
+                gain = SECOND_LOOK * max(0.0, round(cosine, 6)) * scores[origin]
+                gains[identifier] = max(gains.get(identifier, 0.0), gain)
+                gained.setdefault(identifier, set()).add(origin)
+    first = list(best.values())[:FIRST_LOOK]
+    rest = {identifier: scores.get(identifier, 0.0) + gains.get(identifier, 0.0) for identifier in {**scores, **gains} if identifier in everything}
+    # Scores order the hits, so those that the second look lifted stay below those that it left in front.
+    ceiling = max((score for identifier, score in rest.items() if identifier not in first), default=1.0)
+    floor = scores[first[-1]]
+    lifted = {identifier: floor * score / max(ceiling, floor, top) for identifier, score in rest.items() if identifier not in first}
+    final = {**lifted, **{identifier: scores[identifier] for identifier in first}}
+    order = first + sorted(lifted, key=lambda identifier: (-lifted[identifier], identifier))
+    return order, final, everything
 
 
 def _resolve(store: Store, names: Sequence[str]) -> list[str]:

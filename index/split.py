@@ -15,8 +15,9 @@ from pathlib import PurePosixPath
 from index.types import Document, Passage, Span
 from index.words import FUNCTION_WORDS
 
-PASSAGE_CHARACTERS = 450
-"""A passage is closed before it grows past this, measured over sentences: see docs/benchmarks.md."""
+PASSAGE_BYTES = 1_000
+"""A passage is closed before it grows past this in UTF-8, measured over sentences: see docs/benchmarks.md. Bytes, as the embedding model takes some 250
+tokens, and a letter of another script costs as many as it has bytes."""
 
 SENTENCE_CHARACTERS = 600
 """A sentence longer than this (tables, code, text without full stops) is cut at white space."""
@@ -214,8 +215,30 @@ def _is_furniture(span: Span, furniture: Sequence[Span]) -> bool:
     return after > 0 and furniture[after - 1].end > span.start
 
 
-def split(document: Document, size: int = PASSAGE_CHARACTERS) -> list[Passage]:
-    """The document's passages in order: whole sentences, at most `size` characters where sentences allow, never across a heading or furniture."""
+def _bytes(text: str, start: int, end: int) -> int:
+    return end - start if text.isascii() else len(text[start:end].encode("utf-8", "surrogatepass"))
+
+
+def pieces(passage: Passage, size: int) -> list[Passage]:
+    """A passage cut into runs of whole sentences of at most `size` characters where sentences allow; a heading begins a run."""
+    runs: list[list[Span]] = []
+    after_heading = False
+    for block in blocks(passage.text):
+        for sentence in _cut(passage.text, block.span):
+            if not runs or sentence.end - runs[-1][0].start > size or (block.level and not after_heading):
+                runs.append([])
+            runs[-1].append(sentence)
+        after_heading = bool(block.level)
+    found = []
+    for run in runs:
+        text = passage.text[run[0].start : run[-1].end]
+        span = Span(passage.span.start + run[0].start, passage.span.start + run[-1].end)
+        found.append(replace(passage, id=passage_id(passage.document_id, span, text), span=span, text=text))
+    return found
+
+
+def split(document: Document, size: int = PASSAGE_BYTES) -> list[Passage]:
+    """The document's passages in order: whole sentences, at most `size` bytes where sentences allow, never across a heading or furniture."""
     text = document.text
     trail: list[tuple[int, str]] = []
     found: list[Passage] = []
@@ -245,7 +268,7 @@ def split(document: Document, size: int = PASSAGE_CHARACTERS) -> list[Passage]:
             if _is_furniture(sentence, document.furniture):
                 close()
                 continue
-            if held and sentence.end - held[0].start > size:
+            if held and _bytes(text, held[0].start, sentence.end) > size:
                 close()
             held.append(sentence)
         after_heading = bool(block.level)

@@ -57,3 +57,8 @@ def content_words(text: str) -> list[str]:
 def content_stems(text: str) -> list[str]:
     """Stems of the words that carry meaning, in order, repeats kept."""
     return [stem(word) for word in content_words(text)]
+
+
+def numeric(text: str) -> frozenset[str]:
+    """The words of a text that hold a digit, as written."""
+    return frozenset(word for word in WORD.findall(text) if any(letter.isdigit() for letter in word))

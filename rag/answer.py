@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from index.errors import ModelUnavailable
 from index.types import Hit
-from rag import decide, extract, prompt
+from rag import decide, excerpts, extract, followup, prompt
 from rag.cite import Verified, cite, quote, without_marks
 from rag.model import Finished, LanguageModel, reply
 from rag.types import Answer, Citation, Event, Evidence, Timings, Token, Turn, Usage
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PASSAGES = 6
 PASSAGES_FOR_ALL = 9
-"""How many passages the model reads: prompt tokens are the cost that users feel. Questions for a list read more."""
+"""How many passages are looked at, and how many excerpts of them the model reads: prompt tokens are the cost that users feel. Questions for a list get more."""
 
 DRAFT_TOKENS = 160
 DRAFT_TOKENS_FOR_ALL = 260
@@ -57,6 +57,7 @@ class Outcome:
     citations: tuple[Citation, ...] = ()
     unsupported: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    asks_back: bool = False
 
 
 def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Iterator[Event]:
@@ -67,15 +68,20 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
     course = Course(time.monotonic())
     asked = prompt.checked(question)
     model, notice = assistant.answering_model()
-    standalone = _standalone(asked, history, model, course)
-    hits = _evidence(standalone, assistant, documents)
+    standalone, queries = _understood(asked, history, model, course)
+    limit = PASSAGES_FOR_ALL if prompt.asks_for_all(standalone) else PASSAGES
+    found = tuple(assistant.find(queries, limit, documents))
     evidence_ms = course.elapsed_ms()
-    yield Evidence(standalone, hits)
+    yield Evidence(standalone, found)
+    hits = _excerpts(standalone, found, limit, assistant)
     texts = _texts(assistant, hits)
     hits = tuple(hit for hit in hits if texts.get(hit.passage.document_id, "")[hit.passage.span.start : hit.passage.span.end] == hit.passage.text)
+    asked_back = followup.ask_back(asked, history, found)
     name = "none"
     if not hits:
         outcome = _refusal(assistant, hits, documents)
+    elif asked_back:
+        outcome = Outcome(asked_back, True, asks_back=True)
     elif model is None:
         outcome = _by_quoting(standalone, hits, texts, assistant, documents, notice)
     else:
@@ -89,31 +95,35 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
         notices = (*notices, WORDS_ALONE)
     timings = Timings(round(evidence_ms, 1), course.first_token_ms, round(course.elapsed_ms(), 1))
     yield Answer(
-        asked, standalone, outcome.text, outcome.abstained, outcome.citations, outcome.unsupported, hits, name, timings, course.usage, notices
+        asked, standalone, outcome.text, outcome.abstained, outcome.citations, outcome.unsupported, hits, name, timings, course.usage, notices,
+        outcome.asks_back,
     )  # fmt: skip
 
 
-def _standalone(question: str, history: Sequence[Turn], model: LanguageModel | None, course: Course) -> str:
-    """The question as it can be understood without the conversation. The model is asked only where its words alone do not settle it."""
-    if not history or not prompt.leans_on_history(question):
-        return question
-    quick = prompt.resolved(question, history)
-    if quick or model is None:
-        return quick or prompt.with_subject(question, history)
+def _understood(question: str, history: Sequence[Turn], model: LanguageModel | None, course: Course) -> tuple[str, followup.Queries]:
+    """The question as it can be understood without the conversation, and what to search for.
+
+    The model is asked only where the words alone do not settle it.
+    """
+    if not history or not followup.leans_on_history(question) or followup.resolved(question, history) or model is None:
+        return followup.standalone(question, history), followup.searched(question, history)
     try:
-        text, usage = reply(model, prompt.rewrite_messages(question, history), REWRITE_TOKENS)
+        text, usage = reply(model, followup.rewrite_messages(question, history), REWRITE_TOKENS)
     except ModelUnavailable:
-        return prompt.with_subject(question, history)
+        return followup.standalone(question, history), followup.searched(question, history)
     course.add(usage)
-    return prompt.rewritten(text, question, history)
+    rewritten = followup.rewritten(text, question, history)
+    return rewritten, followup.queries(rewritten, history)
 
 
-def _evidence(question: str, assistant: Assistant, documents: Sequence[str] | None) -> tuple[Hit, ...]:
-    hits = assistant.search(question, limit=PASSAGES_FOR_ALL if prompt.asks_for_all(question) else PASSAGES, documents=documents)
-    if hits and prompt.asks_about_document(question):
-        known = {hit.passage.id for hit in hits}
-        hits += [Hit(passage, 0.0) for passage in assistant.store.edges(hits[0].passage.document_id) if passage.id not in known]
-    return prompt.fitting(question, hits)
+def _excerpts(question: str, hits: Sequence[Hit], limit: int, assistant: Assistant) -> tuple[Hit, ...]:
+    """What the model reads of the passages, best first."""
+    best = excerpts.chosen(question, hits, limit, assistant.embedder.embed)
+    if best and prompt.asks_about_document(question):
+        known = {hit.passage.id for hit in best}
+        edges = excerpts.edges(assistant.store.edges(hits[0].passage.document_id))
+        best += [hit for hit in edges if hit.passage.id not in known]
+    return prompt.fitting(question, best)
 
 
 def _texts(assistant: Assistant, hits: Sequence[Hit]) -> dict[str, str]:

@@ -13,11 +13,11 @@ from index.embed import Embedder, open_embedder
 from index.errors import CitewellError, DamagedWeights, InvalidSettings, ModelUnavailable, UnreadableDocument
 from index.parse import Parser
 from index.read import fingerprint
-from index.search import search
+from index.search import Query, search
 from index.store import Store
 from index.sync import Progress, SyncReport, context, load
 from index.types import Hit
-from rag import answer, prompt, weights
+from rag import answer, followup, prompt, weights
 from rag.library import Library
 from rag.model import EmbeddedModel, LanguageModel, LlamaIndexModel, ModelStatus, OpenAIModel
 from rag.settings import SEEDS, Settings
@@ -113,10 +113,11 @@ class Assistant:
 
     def search(self, question: str, history: Sequence[Turn] = (), limit: int = 5, documents: Sequence[str] | None = None) -> list[Hit]:
         """The best passages for a question, best first, without a language model; `documents` narrows to ids or sources (KeyError if unknown)."""
-        asked = prompt.checked(question)
-        if history and prompt.leans_on_history(asked):
-            asked = prompt.resolved(asked, history) or prompt.with_subject(asked, history)
-        return search(self.store, self.embedder, asked, limit, documents)
+        return self.find(followup.searched(prompt.checked(question), history), limit, documents)
+
+    def find(self, queries: followup.Queries, limit: int = 5, documents: Sequence[str] | None = None) -> list[Hit]:
+        """The best passages for several texts that say one question, each with its weight."""
+        return search(self.store, self.embedder, [Query(text, weight) for text, weight in queries], limit, documents)
 
     def stream(self, question: str, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Iterator[Event]:
         """Evidence first, then tokens, then the verified Answer: see rag.answer.stream."""

@@ -70,7 +70,7 @@ class Token:
 class Answer:
     """Last event of a stream. Every sentence of `text` ends in marks like [1] that `citations` resolves, or is listed in `unsupported`.
 
-    `notices` are plain sentences about how the answer came to be (no model, model broke off), for every door to show.
+    With `asks_back`, the text asks what the question means, because neither it nor the conversation tells. `notices` are plain sentences about how the answer came to be (no model, model broke off), for every door to show.
     """
 
     question: str
@@ -84,6 +84,7 @@ class Answer:
     timings: Timings
     usage: Usage
     notices: tuple[str, ...] = ()
+    asks_back: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of every door: nested dicts and lists of plain values."""

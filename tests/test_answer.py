@@ -12,7 +12,7 @@ from conftest import DOCUMENTS, FakeEmbedder, FakeModel, make_assistant
 from index.errors import InvalidQuestion, ModelUnavailable
 from index.store import Store
 from rag.assistant import Assistant
-from rag.evaluate import bare_sentences
+from rag.evaluation.measures import bare_sentences
 from rag.model import Finished, LanguageModel
 from rag.prompt import Message
 from rag.types import Answer, Citation, Event, Evidence, Token, Turn, Usage
@@ -95,7 +95,8 @@ def test_events_come_in_order_and_the_answer_is_cited(assistant: Assistant) -> N
         Citation(1, answer.citations[0].document_id, "The Apollo lander", "apollo.md", None, 21, 60, "The lander Apollo was built by Grumman."),
     )
     assert "".join(event.text for event in events if isinstance(event, Token)).strip() == "The lander Apollo was built by Grumman."
-    assert (evidence.hits, evidence.standalone_question) == (answer.evidence, QUESTION)
+    assert evidence.standalone_question == QUESTION
+    assert {hit.passage.id for hit in answer.evidence} == {hit.passage.id for hit in evidence.hits}
     assert (answer.question, answer.standalone_question, answer.model, answer.abstained, answer.notices) == (QUESTION, QUESTION, "fake", False, ())
 
 

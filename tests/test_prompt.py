@@ -1,4 +1,4 @@
-"""Tests of rag.prompt: which questions can be asked, what follow-ups stand for, and what the model reads."""
+"""Tests of rag.prompt: which questions can be asked, and what the model reads."""
 
 from __future__ import annotations
 
@@ -9,16 +9,10 @@ from hypothesis import strategies as st
 from index.errors import InvalidQuestion
 from index.types import Hit, Passage, Span
 from rag import prompt
-from rag.types import Turn
 
 
 def make_hit(text: str, title: str = "Minutes", heading: str = "", number: int = 0) -> Hit:
     return Hit(Passage(f"p{number}", f"d{number}", "minutes.md", title, heading, Span(0, len(text)), text), 1.0)
-
-
-def said(*texts: str) -> list[Turn]:
-    """A conversation, the user first."""
-    return [Turn("assistant" if number % 2 else "user", text) for number, text in enumerate(texts)]
 
 
 # checked
@@ -72,109 +66,7 @@ def test_checked_text_is_printable_stable_and_encodable(question: str) -> None:
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in plain)
 
 
-# Follow-ups
-
-
-@pytest.mark.parametrize(
-    "question",
-    [
-        "And who built it?",
-        "What about its price?",
-        "Why?",
-        "When was that?",
-        "How heavy are they?",
-        "And the crew?",
-        "Who is her father?",
-        "Are there others?",
-        "What else?",
-    ],
-)
-def test_leaning_questions_are_told(question: str) -> None:
-    assert prompt.leans_on_history(question)
-
-
-@pytest.mark.parametrize(
-    "question",
-    ["Who built the lander Apollo?", "How hot should water for green tea be?", "Where do Serrin ferries sail?", "List the harbours of Aldmouth."],
-)
-def test_questions_that_stand_alone_are_told(question: str) -> None:
-    assert not prompt.leans_on_history(question)
-
-
-@pytest.mark.parametrize(
-    ("question", "before", "standalone"),
-    [
-        ("And who built it?", ["What is Apollo?", "A lander."], "Who built Apollo?"),
-        ("What is its mass?", ["What is Apollo?", "A lander."], "What is Apollo's mass?"),
-        ("When did he retire?", ["Who is Ada Okafor?", "A skipper."], "When did Ada Okafor retire?"),
-        ("but where does it sail?", ["What is the Harbour Light?", "A ferry."], "Where does Harbour Light sail?"),
-        ("What are their plans?", ["What does Voss Motors make?", "Engines."], "What are Voss Motors' plans?"),
-        ("How fast is it?", ["Describe Kestrel 2.5 in a line", "A drone.", "And the price?", "High."], "How fast is Kestrel 2.5?"),
-    ],
-)
-def test_a_pronoun_gets_the_subject(question: str, before: list[str], standalone: str) -> None:
-    assert prompt.resolved(question, said(*before)) == standalone
-
-
-@pytest.mark.parametrize(
-    ("question", "before"),
-    [
-        ("Who built it?", []),
-        ("Who built it?", ["how hot is tea?", "Very."]),
-        ("Which of them is faster?", ["Is Kestrel faster than Merlin?", "Yes."]),
-        ("Is it Apollo?", ["What is Apollo?", "A lander."]),
-        ("And the price?", ["What is Apollo?", "A lander."]),
-    ],
-)
-def test_nothing_is_guessed_where_the_subject_is_not_sure(question: str, before: list[str]) -> None:
-    assert prompt.resolved(question, said(*before)) is None
-
-
-@pytest.mark.parametrize(
-    "question",
-    ["Who wrote the report that praises tea?", "Which captains think that taxes are too high?", "How is tea made in Japan, and what does it cost?"],
-)
-def test_a_pronoun_that_does_not_lean_on_history_is_left_alone(question: str) -> None:
-    assert prompt.resolved(question, said("What is Kestrel?", "A ferry.")) in (None, question)
-
-
-def test_the_assistants_words_do_not_make_the_subject() -> None:
-    assert prompt.subject(said("What is Apollo?", "Apollo beat Soyuz and Merlin.")) == "Apollo"
-
-
-@pytest.mark.parametrize(
-    ("before", "expected"),
-    [([], "Why?"), (["What is Apollo?", "A lander."], "What is Apollo? Why?"), (["One?", "1", "Two?", "2"], "Two? Why?")],
-)
-def test_with_subject_puts_the_last_user_turn_in_front(before: list[str], expected: str) -> None:
-    assert prompt.with_subject("Why?", said(*before)) == expected
-
-
-HISTORY = said("What is Apollo?", "A lander that Grumman built.")
-
-
-@pytest.mark.parametrize(
-    ("reply", "expected"),
-    [
-        ("Why did Grumman build Apollo?", "Why did Grumman build Apollo?"),
-        ("Question: Why was Apollo built?\nBecause.", "Why was Apollo built?"),
-        ('\n  "Last question: Why was Apollo built?"', "Last question: Why was Apollo built?"),
-        ("", "What is Apollo? Why?"),
-        ("?", "What is Apollo? Why?"),
-        ("x" * 301, "What is Apollo? Why?"),
-        ("Why did Elon Musk buy Apollo from Boeing?", "What is Apollo? Why?"),
-    ],
-)
-def test_a_rewrite_is_taken_only_when_it_is_a_question_of_this_conversation(reply: str, expected: str) -> None:
-    assert prompt.rewritten(reply, "Why?", HISTORY) == expected
-
-
-def test_only_the_last_turns_are_rewritten_from_and_each_is_cut_short() -> None:
-    history = said("FIRST", "second", "third " * 500, "fourth", "fifth", "sixth")
-    asked = prompt.rewrite_messages("Why?", history)[-1]["content"]
-    assert "FIRST" not in asked
-    assert asked.endswith("Last question: Why?")
-    assert len(asked) < 4 * 350
+# Questions for a list, questions about a document
 
 
 @pytest.mark.parametrize(("question", "wants"), [("Which ferries sail on Sunday?", True), ("List the crew.", True), ("Who built Apollo?", False)])

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.search import RANK_OFFSET, fuse, search
+from index.search import Query, fuse, search
 from index.store import Store
 from index.sync import sync
 
-RANKINGS = st.lists(st.lists(st.sampled_from("abcdefgh"), unique=True), min_size=1, max_size=3)
+SCORES = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0, 1))
 
 
 class Topics(FakeEmbedder):
@@ -37,35 +37,59 @@ class Blank(FakeEmbedder):
         return np.tile(np.array([1.0, 0.0], dtype=np.float32), (len(texts), 1))
 
 
-def test_fused_scores_are_weighted_reciprocal_ranks() -> None:
-    fused = dict(fuse([["a", "b"], ["b", "c"]], [1.0, 0.5]))
-    assert fused == pytest.approx({"a": 1 / (RANK_OFFSET + 1), "b": 1 / (RANK_OFFSET + 2) + 0.5 / (RANK_OFFSET + 1), "c": 0.5 / (RANK_OFFSET + 2)})
+def test_fused_scores_are_shares_of_the_best() -> None:
+    fused = fuse({"a": 0.8, "b": 0.4}, {"b": 3.0, "c": 6.0}, share=0.6)
+    assert fused == pytest.approx({"a": 0.6, "b": 0.6 * 0.5 + 0.4 * 0.5, "c": 0.6 * 0.5 + 0.4})
 
 
-def test_what_both_rankings_name_beats_what_one_names_first() -> None:
-    assert [one for one, _ in fuse([["a", "x"], ["b", "x"]], [1.0, 1.0])] == ["x", "a", "b"]
+def test_what_only_words_found_is_no_nearer_than_the_farthest_that_meaning_found() -> None:
+    assert fuse({"a": 0.9, "b": 0.3}, {"c": 1.0}, share=1.0)["c"] == pytest.approx(1 / 3)
 
 
-def test_ties_keep_the_order_of_the_first_ranking() -> None:
-    assert [one for one, _ in fuse([["a", "b"], ["b", "a"]], [1.0, 1.0])] == ["a", "b"]
-    assert fuse([], []) == fuse([[], []], [1.0, 1.0]) == []
+def test_each_half_answers_alone() -> None:
+    assert fuse({}, {"a": 2.0, "b": 1.0}) == pytest.approx({"a": 0.4, "b": 0.2})
+    assert fuse({"a": 0.5}, {}) == pytest.approx({"a": 0.6})
+    assert fuse({}, {}) == {}
+    assert fuse({"a": -0.2, "b": -0.1}, {}) == {"a": 0.0, "b": 0.0}
 
 
-def test_each_ranking_needs_its_weight() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        fuse([["a"], ["b"]], [1.0])
+@given(SCORES, SCORES)
+def test_fusion_names_everything_once_and_keeps_the_order_of_each_half(meaning: dict[str, float], words: dict[str, float]) -> None:
+    fused = fuse(meaning, words)
+    assert set(fused) == set(meaning) | set(words)
+    assert all(0 <= score <= 1 + 1e-9 for score in fused.values())
+    alone = fuse(meaning, {})
+    assert all((alone[one] > alone[other]) <= (meaning[one] > meaning[other]) for one in meaning for other in meaning)
 
 
-@given(RANKINGS)
-def test_fusion_names_everything_once_best_first(rankings: list[list[str]]) -> None:
-    fused = fuse(rankings, [1.0] * len(rankings))
-    assert sorted(one for one, _ in fused) == sorted({one for ranking in rankings for one in ranking})
-    assert [score for _, score in fused] == sorted((score for _, score in fused), reverse=True)
+def test_several_queries_are_weighed(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    for weights, first in (((1.0, 0.2), "apollo.md"), ((0.2, 1.0), "tea.txt")):
+        queries = [Query("Who built Apollo?", weights[0]), Query("boiling water for tea", weights[1])]
+        assert search(store, embedder, queries)[0].passage.source == first
 
 
-@given(RANKINGS)
-def test_one_ranking_alone_keeps_its_order(rankings: list[list[str]]) -> None:
-    assert [one for one, _ in fuse([rankings[0], []], [1.0, 1.0])] == rankings[0]
+def test_a_second_look_finds_what_the_first_passage_names(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    folder = tmp_path / "hops"
+    folder.mkdir()
+    (folder / "song.txt").write_text("Crimson Tide Waltz is a song that Odalys Verne performed for the harbour feast.")
+    (folder / "singer.txt").write_text("Odalys Verne grew up on Texel. Her birthplace is the village Oosterend.")
+    for number in range(30):
+        (folder / f"other-{number}.txt").write_text(
+            f"A waltz performed by band {number} has a birthplace too: the village of hall {number}, where its song was sung."
+        )
+    sync(store, embedder, folder)
+    hits = search(store, embedder, "What is the birthplace of who performed Crimson Tide Waltz?", limit=5)
+    assert hits[0].passage.source == "song.txt"
+    assert "singer.txt" in [hit.passage.source for hit in hits]
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_no_second_look_where_the_first_left_nothing_open(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    sync(store, embedder, folder)
+    embedder.embedded.clear()
+    search(store, embedder, "Apollo lander?")
+    assert embedder.embedded == ["Apollo lander?"] or all(": " in text for text in embedder.embedded[1:])
 
 
 def test_the_right_passage_comes_first_by_words_only(store: Store, folder: Path) -> None:

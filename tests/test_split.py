@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from index.split import HEADING_CHARACTERS, PASSAGE_CHARACTERS, SENTENCE_CHARACTERS, blocks, heading_name, paragraphs, sentences, split
+from index.split import HEADING_CHARACTERS, PASSAGE_BYTES, SENTENCE_CHARACTERS, blocks, heading_name, paragraphs, pieces, sentences, split
 from index.types import Document, Passage
 
 PIECES = [
@@ -31,7 +31,7 @@ def said(text: str) -> list[str]:
     return [text[sentence.start : sentence.end] for sentence in sentences(text)]
 
 
-def passages(text: str, size: int = PASSAGE_CHARACTERS) -> list[Passage]:
+def passages(text: str, size: int = PASSAGE_BYTES) -> list[Passage]:
     return split(document(text), size)
 
 
@@ -57,8 +57,8 @@ def test_sentences_are_ordered_trimmed_and_no_longer_than_the_limit(text: str) -
         end = sentence.end
 
 
-@given(TEXTS, st.sampled_from([10, 80, PASSAGE_CHARACTERS]))
-@example(AWKWARD, PASSAGE_CHARACTERS)
+@given(TEXTS, st.sampled_from([10, 80, PASSAGE_BYTES]))
+@example(AWKWARD, PASSAGE_BYTES)
 def test_passages_are_exact_runs_of_whole_sentences_within_the_limit(text: str, size: int) -> None:
     left = sentences(text)
     found = passages(text, size)
@@ -269,3 +269,20 @@ def test_passages_change_their_id_with_their_words_and_their_place() -> None:
 def test_white_space_has_no_sentences_and_no_passages(text: str) -> None:
     assert sentences(text) == []
     assert passages(text) == []
+
+
+def test_pieces_of_a_passage_are_whole_sentences_and_cover_it() -> None:
+    text = "First comes a sentence. Then comes another one.\n\n## A heading\nBelow it stands a third. And a fourth that ends it."
+    (passage,) = split(Document("d", "a.md", "T", text, ""), 1000)[:1]
+    cut = pieces(passage, 30)
+    assert all(text[piece.span.start : piece.span.end] == piece.text for piece in cut)
+    assert " ".join(" ".join(piece.text for piece in cut).split()) == " ".join(passage.text.split())
+    assert all(len(piece.text) <= 30 or len(sentences(piece.text)) == 1 for piece in cut)
+    assert pieces(passage, 1000)[0].id == passage.id or len(pieces(passage, 1000)) > 1
+
+
+def test_a_passage_is_measured_in_bytes_so_that_other_scripts_fit_the_model() -> None:
+    sentence = "これは日本語の文です。"
+    cut = split(Document("d", "a.txt", "T", sentence * 200, ""))
+    assert max(len(passage.text.encode()) for passage in cut) <= 1000
+    assert min(len(passage.text) for passage in cut[:-1]) > 300

@@ -1,0 +1,32 @@
+"""Tests of index.hops: what a found passage leads on to."""
+
+from __future__ import annotations
+
+from index.hops import NAMES, names, onward
+from index.types import Passage, Span
+
+
+def passage(text: str, title: str = "Hello Love") -> Passage:
+    return Passage("id", "document", "a.txt", title, "", Span(0, len(text)), text)
+
+
+def test_names_come_once_in_the_order_of_the_text_without_those_of_the_question() -> None:
+    told = passage("Hello Love is an album by Hank Snow. Hank Snow recorded it for RCA Victor in 1967.")
+    assert names(told, frozenset({"hello", "love"})) == ["Hank Snow", "RCA Victor"]
+
+
+def test_a_name_keeps_its_small_words_and_a_bare_number_is_none() -> None:
+    assert names(passage("In 1967 the University of Nova Scotia opened.", title=""), frozenset()) == ["University of Nova Scotia"]
+
+
+def test_a_passage_full_of_names_gives_the_first() -> None:
+    assert len(names(passage(", ".join(f"Name{number} Person{number}" for number in range(40))), frozenset())) == NAMES
+
+
+def test_the_question_is_asked_of_each_name_for_what_the_passage_leaves_open() -> None:
+    told = passage("Hello Love is an album by Hank Snow.")
+    assert onward("Where did the performer of Hello Love die?", told) == ["Hank Snow: Where did the performer of die?"]
+
+
+def test_a_passage_that_leaves_nothing_open_leads_nowhere() -> None:
+    assert onward("Who is on the album Hello Love?", passage("Hello Love is an album by Hank Snow.")) == []
