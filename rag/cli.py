@@ -462,20 +462,60 @@ def reembed(data_dir: DataDir = None) -> None:
 
 @app.command()
 def evaluate(
-    questions: Annotated[Path, typer.Argument(metavar="SET", help="A folder with questions.jsonl (and corpus.jsonl), or a questions file.")],
-    folder: Annotated[
-        Path | None, typer.Option("--documents", help="Folder of documents to ask; by default the set's corpus.jsonl, else the seeds.")
+    sets: Annotated[
+        list[str],
+        typer.Argument(metavar="SET...", help="Folders with questions.jsonl (and corpus.jsonl), questions files, or 'mine': your own cases."),
+    ],
+    documents: Annotated[
+        Path | None, typer.Option("--documents", help="Folder to ask where a set has no corpus.jsonl; by default the seeds.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Ask the first N questions only.")] = None,
+    baseline: Annotated[str | None, typer.Option("--baseline", help="A run to compare with, question by question: its folder or its name.")] = None,
+    part: Annotated[str, typer.Option("--part", help="tune, report (the two halves of each set) or all.")] = "all",
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask N questions of each set, chosen at random (of planted instructions, N).")] = None,
+    seed: Annotated[int, typer.Option(help="What is chosen at random follows from this number.")] = 0,
+    retrieval: Annotated[bool, typer.Option("--retrieval", help="Measure search alone: nothing is answered, no model is needed.")] = False,
+    given: Annotated[bool, typer.Option("--given", help="Ask each question of its gold documents alone, as clapnq's figures are counted.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for runs, indexed corpora and known replies; by default in the data folder.")
+    ] = None,
     as_json: Json = False,
+    data_dir: DataDir = None,
     model: Model = None,
 ) -> None:
-    """Ask a question set and report what was right, rightly cited and rightly refused."""
-    from rag.evaluate import run
+    """Measure answers on question sets: a table here, a report with every failure in a file. A run that was stopped goes on when it is called again."""
+    from rag.evaluation import report, run
 
-    report = run(questions, folder, _settings(None, model), limit, show=not as_json)
+    settings = _settings(data_dir, model)
+    folder = (out or settings.data_dir / "evaluations").expanduser().absolute()
+    before = run.load_run(baseline, folder) if baseline else None
+    options = run.Options(tuple(sets), documents, part, limit, seed, retrieval, given)
+    with _bar("questions") as progress:
+        made, place = run.evaluate(options, settings, folder, progress)
+    page = report.write(made, place, before)
     if as_json:
-        print(json.dumps(report, ensure_ascii=False, indent=2))
+        print(json.dumps(made, ensure_ascii=False, indent=2))
+        return
+    _show_table(report.short_table(made, before), before is not None)
+    print(f"\nReport, run and summary: {page.parent}")
+
+
+def _show_table(rows: Sequence[tuple[str, ...]], compared: bool) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = Console(highlight=False)
+    table = Table()
+    for name, *cells in rows:
+        if name:
+            if table.columns:
+                out.print(table, "")
+            table = Table(box=None, pad_edge=False, header_style="dim")
+            table.add_column(escape(name), justify="left", header_style="bold")
+            for title in ("tune", "report", "all", "since baseline" if compared else "95 % interval"):
+                table.add_column(title, justify="right", no_wrap=True)
+        table.add_row(*(escape(cell) for cell in (*cells[:4], cells[5] if compared else cells[4])))
+    out.print(table)
 
 
 @app.command()

@@ -23,7 +23,9 @@ from statistics import median
 from typing import Any
 
 from rag.assistant import open_assistant
-from rag.evaluate import load, run
+from rag.evaluation import report
+from rag.evaluation.run import Options, evaluate
+from rag.evaluation.sets import load
 from rag.settings import SEEDS, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -165,7 +167,9 @@ def main() -> None:
     originals = bench.parent / "seeds"
     for documents in [SEEDS, *([originals] if originals.exists() else [])]:
         print(f"\n{questions} over {documents.name if documents == SEEDS else 'the originals'}:")
-        run(questions, documents, Settings(), 5 if quick else None)
+        with tempfile.TemporaryDirectory() as out:
+            made, _ = evaluate(Options((str(questions),), documents, limit=5 if quick else None), Settings(), Path(out))
+            print(report.markdown(made))
 
 
 if __name__ == "__main__":

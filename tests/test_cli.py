@@ -554,24 +554,6 @@ def test_a_data_folder_that_is_a_file_is_one_plain_line(run: Run, tmp_path: Path
 # Evaluating and fetching
 
 
-def test_evaluate_asks_a_set_of_ones_own(run: Run, folder: Path, tmp_path: Path) -> None:
-    lines = [
-        {"id": "a", "question": QUESTION, "answerable": True, "must": [["grumman"]], "relevant": ["apollo.md"]},
-        {"id": "b", "question": "How deep is the Mariana trench?", "answerable": False},
-    ]
-    questions = tmp_path / "set.jsonl"
-    questions.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
-    shown = run("evaluate", str(questions), "--documents", str(folder))
-    assert shown.code == 0
-    assert "answered right: 1/1 (100.0 %)" in shown.out
-    assert "refusal recall: 1/1 (100.0 %)" in shown.out
-    told = json.loads(run("evaluate", str(questions), "--documents", str(folder), "--limit", "1", "--json").out)
-    assert told["summary"]["questions"] == 1
-    questions.write_text('{"question": "Who?"}\n{"quest', encoding="utf-8")
-    assert "Line 2 of" in plain_failure(run("evaluate", str(questions)))
-    assert "no question set" in plain_failure(run("evaluate", str(tmp_path / "gone")))
-
-
 def test_fetch_fetches_the_embedded_model_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted: list[str] = []
 

@@ -16,7 +16,7 @@ import pytest
 from page_browser import ARGUMENTS, chromium
 
 from rag import Answer, Assistant, Evidence, Settings, Turn, open_assistant
-from rag.evaluate import bare_sentences
+from rag.evaluation.measures import bare_sentences
 from rag.settings import SEEDS
 from rag.weights import EMBEDDED, locate
 

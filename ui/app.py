@@ -19,7 +19,7 @@ from index.errors import CitewellError
 from rag.types import Event, Token, Turn
 from ui import render
 from ui.chat import Assistant, Choice, Conversation
-from ui.web import document_routes, guarded, head_html, library_routes
+from ui.web import document_routes, guarded, head_html, judged, library_routes, transcript_html
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
         with gr.Column(elem_id="columns"):
             with gr.Column(elem_id="chat"):
                 welcome = panel("welcome", js_on_load=ASK_ON_CLICK)
-                transcript, running = panel("transcript"), panel("running")
+                transcript, running = panel("transcript", js_on_load=JUDGE_ON_CLICK), panel("running")
             with gr.Column(elem_id="beside"):
                 evidence = panel("evidence")
                 gr.HTML(render.work_place_html(), elem_id="work", js_on_load=None, apply_default_css=False)
@@ -98,7 +98,7 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
             return {
                 conversation: value,
                 welcome: render.welcome_html(assistant.starters()) if value == Conversation() else "",
-                transcript: render.transcript_html(value),
+                transcript: transcript_html(value),
                 running: render.running_html(value.running),
                 evidence: render.evidence_html(value.latest),
                 send: gr.update(visible=idle),
@@ -126,7 +126,7 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
             typed: Updates = {}
             trigger = getattr(event.target, "elem_id", None)  # not the component itself: once updated, a session has its own copy
             of = wanted.checked(assistant.store.info)
-            titles = tuple(of.chosen.values())
+            titles, ids = tuple(of.chosen.values()), tuple(of.chosen)
             if before.running is not None:
                 now = None
             elif wanted.chosen and not of.chosen:
@@ -134,11 +134,11 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
                 yield told(of)
                 return
             elif trigger == "retry":
-                now = before.retrying(titles) if before.finished else None
+                now = before.retrying(titles, ids) if before.finished else None
             elif trigger == "welcome":
-                now = before.asking(str(event.question), titles)
+                now = before.asking(str(event.question), titles, ids)
             else:
-                now, typed = before.asking(text.strip(), titles) if text.strip() else None, {question: ""}
+                now, typed = before.asking(text.strip(), titles, ids) if text.strip() else None, {question: ""}
             if now is None or now.running is None:
                 yield {question: gr.skip()}  # a generator that ends without a value would clear every output
                 return
@@ -155,6 +155,11 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
                 log.exception("A question could not be answered")
             if now.running is not None:
                 yield shown(now.failed(problem))
+
+        def judge(before: Conversation, event: gr.EventData) -> Updates:
+            # While a question runs, what it makes of the conversation would undo this; the buttons are hidden then.
+            now = before if before.running else judged(assistant, before, str(event.key), event.case == "keep")
+            return {conversation: now, transcript: transcript_html(now)} if now is not before else {conversation: gr.skip()}
 
         def listed(before: Choice) -> Updates:
             known = assistant.store.documents()
@@ -179,6 +184,7 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
         # A cancelled event counts as failed, once it has ended. A handler of the click itself would run while the answer is still being written.
         stop.click(None, cancels=[asked], api_visibility="private")
         asked.failure(lambda value: shown(value.stopped()), conversation, parts, **HIDDEN)
+        transcript.click(judge, conversation, [conversation, transcript], **HIDDEN)
         clear.click(lambda: shown(Conversation()), None, parts, **HIDDEN)
     # Gradio would summarize its last 10,000 events with pandas after each one, for a monitoring page that is off.
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
@@ -190,6 +196,12 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
 ASK_ON_CLICK = """element.addEventListener('click', (event) => {
   const starter = event.target.closest('[data-question]');
   if (starter) trigger('click', {question: starter.dataset.question});
+});"""
+
+
+JUDGE_ON_CLICK = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-case]');
+  if (button) trigger('click', {key: button.dataset.key, case: button.dataset.case});
 });"""
 
 

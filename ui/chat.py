@@ -111,10 +111,13 @@ class Library(Protocol):
 
 
 class Settings(Protocol):
-    """What the page reads of the settings: the largest file that is taken."""
+    """What the page reads of the settings: the largest file that is taken, and where the store lives."""
 
     @property
     def max_bytes(self) -> int: ...
+
+    @property
+    def data_dir(self) -> Path: ...
 
 
 class ModelStatus(Protocol):
@@ -185,7 +188,8 @@ class Exchange:
     """One question and what became of it.
 
     `documents` are the titles of those it was asked of, empty for all. `hits` is None until the search is done. At most one of `answer`, `problem`
-    and `stopped` is set; none is while the question runs. `key` tells two runs of the same question apart.
+    and `stopped` is set; none is while the question runs. `key` tells two runs of the same question apart. `document_ids` are those of `documents`.
+    `case` is the id of the case that the answer was kept as, when the user found it wrong; `case_problem` says why it could not be kept.
     """
 
     question: str
@@ -197,6 +201,9 @@ class Exchange:
     stopped: bool = False
     documents: tuple[str, ...] = ()
     key: str = field(default_factory=lambda: uuid4().hex)
+    document_ids: tuple[str, ...] = ()
+    case: str = ""
+    case_problem: str = ""
 
     def after(self, event: Event) -> Exchange:
         """The exchange once `event` has come in."""
@@ -221,13 +228,13 @@ class Conversation:
         """The exchange whose evidence stands beside the chat."""
         return self.running or (self.finished[-1] if self.finished else None)
 
-    def asking(self, question: str, documents: Sequence[str] = ()) -> Conversation:
-        """The same conversation with `question` running, asked of the documents with these titles or of all."""
-        return replace(self, running=Exchange(question, documents=tuple(documents)))
+    def asking(self, question: str, documents: Sequence[str] = (), document_ids: Sequence[str] = ()) -> Conversation:
+        """The same conversation with `question` running, asked of the documents with these titles and ids or of all."""
+        return replace(self, running=Exchange(question, documents=tuple(documents), document_ids=tuple(document_ids)))
 
-    def retrying(self, documents: Sequence[str] = ()) -> Conversation:
+    def retrying(self, documents: Sequence[str] = (), document_ids: Sequence[str] = ()) -> Conversation:
         """The last question again, in place of its old answer."""
-        return Conversation(self.finished[:-1], Exchange(self.finished[-1].question, documents=tuple(documents)))
+        return Conversation(self.finished[:-1]).asking(self.finished[-1].question, documents, document_ids)
 
     def after(self, event: Event) -> Conversation:
         """The conversation once `event` has come in for the running question; an Answer finishes it."""
@@ -248,6 +255,20 @@ class Conversation:
         """The turns a follow-up question may lean on: verified answers only, never a draft."""
         answered = [(exchange.question, exchange.answer) for exchange in self.finished if exchange.answer is not None]
         return tuple(turn for question, answer in answered for turn in (Turn("user", question), Turn("assistant", answer.text)))
+
+    def before(self, key: str) -> Conversation:
+        """What was finished before the exchange with this key."""
+        keys = [exchange.key for exchange in self.finished]
+        return Conversation(self.finished[: keys.index(key)])
+
+    def answered(self, key: str) -> Exchange | None:
+        """The exchange with this key, if it has an answer."""
+        return next((exchange for exchange in self.finished if exchange.key == key and exchange.answer is not None), None)
+
+    def judged(self, key: str, case: str = "", problem: str = "") -> Conversation:
+        """The same conversation with the exchange of this key kept as `case`, or not as one."""
+        finished = (replace(exchange, case=case, case_problem=problem) if exchange.key == key else exchange for exchange in self.finished)
+        return replace(self, finished=tuple(finished))
 
     def _finished_with(self, exchange: Exchange) -> Conversation:
         return Conversation((*self.finished, exchange))

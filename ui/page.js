@@ -61,6 +61,19 @@
     if (event.target.closest?.("#composer button, .starter") && matchMedia("(pointer: fine)").matches) document.querySelector("#ask textarea")?.focus();
   });
 
+  // An answer's verdict is drawn anew once it is kept or taken back; whoever pressed its button stays there.
+  document.addEventListener("click", (event) => {
+    const pressed = event.target.closest?.("[data-case]");
+    if (!pressed) return;
+    const other = `[data-key="${CSS.escape(pressed.dataset.key)}"]:not([data-case="${pressed.dataset.case}"])`;
+    const watch = new MutationObserver(() => {
+      const button = document.querySelector(other);
+      if (button) { button.focus({ preventScroll: true }); watch.disconnect(); }
+    });
+    watch.observe(document.querySelector("#transcript"), { subtree: true, childList: true });
+    setTimeout(() => watch.disconnect(), 10000);
+  });
+
   // The seconds since a question was sent, counted here so that waiting costs the server nothing.
   const started = new Map();
   setInterval(() => {

@@ -19,9 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.errors import CitewellError
 from index.types import DocumentInfo, Span
+from rag.evaluation.cases import drop, keep
 from rag.library import UPLOADS
-from ui import document, library
-from ui.chat import Assistant
+from ui import document, library, render
+from ui.chat import Assistant, Conversation, Exchange
 
 log = logging.getLogger(__name__)
 
@@ -231,6 +232,51 @@ def changing(endpoint: AsyncEndpoint) -> AsyncEndpoint:
             return JSONResponse({"error": UNEXPECTED}, 500)
 
     return answered
+
+
+# Answers that are not right
+
+
+THUMB = (
+    '<svg viewBox="0 0 24 24" width="16" height="16" aria-hidden="true"><path d="M17 14V3M9 18.1 10 14H4.2a2 2 0 0 1-1.9-2.6l2.3-7A2 2 0 0 1 6.5 3H20a2 2 0 0 1 2 2v7'
+    'a2 2 0 0 1-2 2h-2.8a2 2 0 0 0-1.8 1.1L12 22a3.1 3.1 0 0 1-3-3.9Z"/></svg>'
+)
+
+
+def verdict_html(exchange: Exchange) -> str:
+    """What stands under an answer: the button that keeps it as a case, or that it is kept, with a way back."""
+    if exchange.answer is None:
+        return ""
+    key = render.escape(exchange.key)
+    if exchange.case:
+        button = f'<button type="button" data-case="drop" data-key="{key}">Undo</button>'
+        return f'<p class="verdict">Kept as a case: <code>citewell evaluate mine</code> asks it again. {button}</p>'
+    problem = f' <span class="case-problem">{render.escape(exchange.case_problem)}</span>' if exchange.case_problem else ""
+    return f'<p class="verdict"><button type="button" data-case="keep" data-key="{key}" title="Keep this question and answer as a case">{THUMB}Not right?</button>{problem}</p>'
+
+
+def transcript_html(conversation: Conversation) -> str:
+    """The transcript with what can be said of each answer."""
+    html = render.transcript_html(conversation)
+    for exchange in conversation.finished:
+        shown = render.exchange_html(exchange)
+        html = html.replace(shown, f"{shown.removesuffix('</article>')}{verdict_html(exchange)}</article>", 1)
+    return html
+
+
+def judged(assistant: Assistant, conversation: Conversation, key: str, wrong: bool) -> Conversation:
+    """The conversation once the user has said that an answer is wrong, or has taken that back; the case is kept in the data folder, or taken out."""
+    exchange = conversation.answered(key)
+    if exchange is None or exchange.answer is None or bool(exchange.case) == wrong:
+        return conversation
+    folder, history = assistant.settings.data_dir, conversation.before(key).history()
+    try:
+        if wrong:
+            return conversation.judged(key, keep(folder, exchange.question, history, exchange.document_ids, exchange.answer.text))
+        drop(folder, exchange.case)
+    except CitewellError as error:
+        return conversation.judged(key, exchange.case, str(error))
+    return conversation.judged(key)
 
 
 # The chat page
