@@ -16,11 +16,15 @@ POOL = 100
 MEANING = 0.6
 """The share of the cosine in a passage's score, the rest is BM25's; each is divided by its best. Fitted on a half of the public sets: docs/benchmarks.md."""
 
-FIRST_LOOK = 2
-"""So many documents keep their places before what the second look found."""
+FIRST_LOOK = 3
+"""So many hits keep their places before what the second look found."""
 
-SECOND_LOOK_FROM, SECOND_LOOK_POOL, SECOND_LOOK = 3, 40, 2.0
-"""From how many documents the second look sets out, how many passages each of its questions brings, and what their nearness counts."""
+SECOND_LOOK_FROM, SECOND_LOOK_POOL = 2, 40
+"""From how many documents the second look sets out, and how many passages each of its questions brings."""
+
+SECOND_LOOK, NEAR_ENOUGH = 2.0, 0.6
+"""What the nearness of its findings counts, and the cosine from which it does: below it, a question that one passage answers loses more than
+others gain. Fitted on a half of the public sets: docs/benchmarks.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +87,24 @@ def _looked_again(
         best.setdefault(passages[identifier].document_id, identifier)
         if len(best) == SECOND_LOOK_FROM:
             break
-    steps = [(identifier, text) for identifier in best.values() for text in onward(question, passages[identifier])]
+    steps = [(origin, text) for origin in best.values() for text in onward(question, passages[origin])]
     if not steps:
         return list(ranked), dict(scores), dict(passages)
-    gains: dict[str, float] = {}
-    gained: dict[str, set[str]] = {}
     found = [store.nearest(vector, SECOND_LOOK_POOL, chosen) for vector in embedder.embed([text for _, text in steps])]
-    everything = dict(passages)
-    everything.update(store.passages([identifier for near in found for identifier, _ in near if identifier not in passages]))
-    top = scores[ranked[0]]
-    for (origin, _), near in zip(steps, found, strict=True):
-        for identifier, cosine in near:
-            passage = everything.get(identifier)
-            if passage is not None and passage.document_id != passages[origin].document_id:
-                gain = SECOND_LOOK * max(0.0, round(cosine, 6)) * scores[origin]
-                gains[identifier] = max(gains.get(identifier, 0.0), gain)
-                gained.setdefault(identifier, set()).add(origin)
-    first = list(best.values())[:FIRST_LOOK]
-    rest = {identifier: scores.get(identifier, 0.0) + gains.get(identifier, 0.0) for identifier in {**scores, **gains} if identifier in everything}
-    # Scores order the hits, so those that the second look lifted stay below those that it left in front.
-    ceiling = max((score for identifier, score in rest.items() if identifier not in first), default=1.0)
-    floor = scores[first[-1]]
-    lifted = {identifier: floor * score / max(ceiling, floor, top) for identifier, score in rest.items() if identifier not in first}
-    final = {**lifted, **{identifier: scores[identifier] for identifier in first}}
-    order = first + sorted(lifted, key=lambda identifier: (-lifted[identifier], identifier))
-    return order, final, everything
+    near = [
+        (origin, identifier, cosine) for (origin, _), hits in zip(steps, found, strict=True) for identifier, cosine in hits if cosine >= NEAR_ENOUGH
+    ]
+    everything = {**passages, **store.passages([identifier for _, identifier, _ in near if identifier not in passages])}
+    gains: dict[str, float] = {}
+    for origin, identifier, cosine in near:
+        if identifier in everything and everything[identifier].document_id != passages[origin].document_id:
+            gains[identifier] = max(gains.get(identifier, 0.0), SECOND_LOOK * round(cosine, 6) * scores[origin])
+    first = list(ranked[:FIRST_LOOK])
+    rest = {one: scores.get(one, 0.0) + gains.get(one, 0.0) for one in [*ranked[FIRST_LOOK:], *gains] if one not in first}
+    # Scores order the hits: what the second look lifted stays below what the first put in front.
+    shrink = min(1.0, scores[first[-1]] / max(rest.values(), default=1.0)) if rest else 1.0
+    final = {**{one: shrink * score for one, score in rest.items()}, **{one: scores[one] for one in first}}
+    return first + sorted(rest, key=lambda one: -rest[one]), final, everything
 
 
 def _resolve(store: Store, names: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-RIVAL_CHUNK_TOKENS = 110
+RIVAL_CHUNK_TOKENS = 256
 """Makes the rival's chunks about as long as our passages, so that passages a second can be compared; the table gives characters a second too."""
 
 

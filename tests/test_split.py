@@ -284,5 +284,5 @@ def test_pieces_of_a_passage_are_whole_sentences_and_cover_it() -> None:
 def test_a_passage_is_measured_in_bytes_so_that_other_scripts_fit_the_model() -> None:
     sentence = "これは日本語の文です。"
     cut = split(Document("d", "a.txt", "T", sentence * 200, ""))
-    assert max(len(passage.text.encode()) for passage in cut) <= 1000
+    assert max(len(passage.text.encode()) for passage in cut) <= PASSAGE_BYTES
     assert min(len(passage.text) for passage in cut[:-1]) > 300
