@@ -169,8 +169,9 @@ def _by_model(
     verified = cite(draft, question, hits, texts)
     if not decide.worth_giving(verified.leads, question, verified.borne_out):
         return _refusal(assistant, hits, documents)
-    cut = () if complete else ("The model reached its length limit, so this answer may be incomplete.",)
-    return _given(verified, cut)
+    said = [] if complete else ["The model reached its length limit, so this answer may be incomplete."]
+    said += [f"I could not find an answer to this part of the question: {part}." for part in decide.missing_parts(question, verified.borne_out)]
+    return _given(verified, tuple(said))
 
 
 def _by_quoting(

@@ -22,6 +22,7 @@ _QUANTITY = re.compile(
     r"\b(?:how (?:many|much|long|old|tall|big|large|heavy|often|fast)|(?:what|which|in what|in which|on what|on which) (?:exact |calendar )?(?:year|date|day|month|price|percentage|number|amount|size|sum|share|score))\b",
     re.IGNORECASE,
 )
+_PART = re.compile(r"[,;]? and (?=(?:what|who|whom|whose|when|where|why|how|which|does|do|did|is|are|was|were|can|will)\b)|\?\s+(?=\w)", re.IGNORECASE)
 _COUNTED = re.compile(r"\bhow many (?:\w+ )??(\w+s)\b", re.IGNORECASE)
 _MEASURE = re.compile(
     r"\b(?:seconds?|minutes?|hours?|days?|weeks?|months?|years?|decades?|centur(?:y|ies)|per ?cent|twice|half|double|daily|weekly|monthly|yearly|none|no one|one|once|"
@@ -53,6 +54,22 @@ def lacks_quantity(question: str, reply: str) -> bool:
         if fresh and (thing is None or thing in content_stems(sentence)) and (not about or not told or about & told):
             return False
     return True
+
+
+def missing_parts(question: str, borne_out: str) -> tuple[str, ...]:
+    """The parts of a question of several (`Who made it, and what does it cost?`) that a verified answer says nothing of, as they were asked."""
+    parts = [part.strip(" ,?") for part in _PART.split(question)]
+    if len(parts) < 2:
+        return ()
+    told = frozenset(content_stems(borne_out))
+    missing = []
+    for part in parts:
+        others = frozenset(content_stems(" ".join(other for other in parts if other is not part)))
+        own = frozenset(content_stems(part)) - others
+        if lacks_quantity(part, borne_out) or (own and not own & told):
+            missing.append(part)
+    # An answer that shares no word with any part says it in other words.
+    return tuple(missing) if len(missing) < len(parts) else ()
 
 
 def worth_giving(leads: bool, question: str, borne_out: str) -> bool:

@@ -56,3 +56,18 @@ def test_a_name_that_is_nowhere_told_is_never_quoted_for(similarity: float, cove
 )
 def test_a_question_for_a_quantity_wants_one(question: str, reply: str, lacks: bool) -> None:
     assert decide.lacks_quantity(question, reply) is lacks
+
+
+@pytest.mark.parametrize(
+    ("question", "told", "missing"),
+    [
+        ("Who built the lander and how much did it weigh?", "The lander was built by Grumman.", ("how much did it weigh",)),
+        ("Who built the lander and how much did it weigh?", "Grumman built the lander. It weighed 15 tonnes.", ()),
+        ("When was the bridge opened, and why was it painted green?", "The bridge was opened in 1931.", ("why was it painted green",)),
+        ("Who built the lander?", "Grumman built it.", ()),
+        ("What do cats and dogs eat?", "Cats eat fish.", ()),
+        ("Who wrote it and what is its title?", "Nothing of the kind.", ()),
+    ],
+)
+def test_the_part_of_a_question_that_an_answer_leaves_out_is_named(question: str, told: str, missing: tuple[str, ...]) -> None:
+    assert decide.missing_parts(question, told) == missing
