@@ -4,6 +4,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command 
 BIN := .venv/bin
 BENCH := $(or $(CITEWELL_BENCH),../shared/bench)
 
+# Twice quiet: an older pip warns of an extra of lxml's that is there under another spelling; errors show. On a terminal, dots tell that it goes on.
+pip = shell=$$$$; test -t 1 && while sleep 2 && kill -0 $$shell 2>/dev/null; do printf .; done & \
+  $(BIN)/python -m pip install -qq --disable-pip-version-check $(1); status=$$?; test ! -t 1 || echo; exit $$status
+
 .PHONY: run install test check bench format clean
 .DEFAULT_GOAL := run
 
@@ -15,15 +19,16 @@ install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Citewell needs Python 3.11 or newer, with venv. Install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
-	@echo "Installing exact versions into .venv (once) ..."
+	@echo "Installing exact versions into .venv (once; some minutes, nearly all of it downloads) ..."
 	@$(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear .venv || \
 	  { rm -rf .venv; echo "Python's venv module is missing: install it (on Debian: apt install python3-venv) and run make again."; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(call pip,-r requirements.lock)
+	@$(call pip,--no-deps --editable .)
 	@touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@echo "Installing what tests need (once) ..."
+	@$(call pip,-r requirements-dev.lock)
 	@touch $@
 
 test: .venv/installed-dev

@@ -92,14 +92,16 @@ def _pack(target: Path, files: dict[str, Path]) -> None:
         os.fsync(written.fileno())
 
 
-def restore(archive: Path, folder: Path, replace: bool = False) -> None:
+def restore(archive: Path, folder: Path, replace: bool = False) -> list[Path]:
     """Brings a store back from its backup into `folder`. Everything is checked before anything there is touched, and it happens wholly or not at all.
 
-    Raises StoreError where the folder holds a store already, unless `replace` is set: then that is moved into a folder beside it. Raises StoreDamaged
+    Returns the folders into which the store that was there before was put, if there was one. Raises StoreError where the folder holds a store already, unless `replace` is set: then that is moved into a folder beside it. Raises StoreDamaged
     where the backup is not what was written, StoreTooNew where a newer Citewell wrote it, StoreInUse where the store is in use.
     """
     from index.store import owner
 
+    if not archive.is_file():
+        raise StoreError(f"There is no file {archive}. Check its name.")
     try:
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,12 +123,13 @@ def restore(archive: Path, folder: Path, replace: bool = False) -> None:
                 # From here on it is decided: whoever opens the store finishes it.
                 Path(scratch, NAME).rename(folder / RESTORED)
             flush_folder(folder)
-            take_over(folder)
+            kept = take_over(folder)
             made = False
         finally:
             lock.release()
             if made:
                 shutil.rmtree(folder, ignore_errors=True)
+        return kept
     except (OSError, sqlite3.Error) as error:
         said = error.strerror if isinstance(error, OSError) else error
         raise StoreError(
@@ -167,7 +170,7 @@ def _unpack(archive: Path, into: Path) -> None:
                 if size != described["size"] or whole.hexdigest() != described["sha256"]:
                     raise StoreDamaged(f"{damaged}: '{name}' in it is not what was written.")
     except FileNotFoundError:
-        raise StoreError(f"There is no file {archive}.") from None
+        raise StoreError(f"There is no file {archive}. Check its name.") from None
     except (zipfile.BadZipFile, LookupError, ValueError, TypeError, AttributeError, EOFError, RuntimeError, zlib.error) as error:
         raise StoreDamaged(f"{damaged}, or no backup of Citewell's ({error}).") from error
 

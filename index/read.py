@@ -97,6 +97,8 @@ def read(content: bytes, source: str, root: str) -> Document:
     if reader is None:
         shown = "".join(filter(str.isprintable, suffix))[:20]
         raise UnreadableDocument(f"files ending in '{shown}' cannot be read")
+    if not content:
+        raise UnreadableDocument("it is empty")
     if not content.strip():
         raise UnreadableDocument("it holds no text")
     _check_kind(content, suffix)

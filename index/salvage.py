@@ -41,18 +41,20 @@ HEADER = b"SQLite format 3\x00"
 log = logging.getLogger(__name__)
 
 
-def make_sure(folder: Path, embedder_identity: str) -> None:
+def make_sure(folder: Path, embedder_identity: str) -> list[Path]:
     """Before a store is opened: finishes what a kill interrupted, looks for damage, and saves what can be saved. `lost` tells the rest.
 
+    Returns the folders into which files were moved now that others took the place of.
     Raises StoreError when the files cannot be read or written, which is no damage; then nothing was changed.
     """
     try:
-        take_over(folder)
+        kept = take_over(folder)
         trouble = _trouble(folder)
         if trouble:
             log.warning("The store in %s is damaged: %s. What is whole is being saved.", folder, trouble)
             _salvage(folder, embedder_identity)
-            take_over(folder)
+            kept += take_over(folder)
+        return kept
     except sqlite3.Error as error:
         raise StoreError(f"The store in {folder} cannot be checked ({error}). Check the free disk space and that its files may be read.") from error
     except OSError as error:
@@ -61,8 +63,9 @@ def make_sure(folder: Path, embedder_identity: str) -> None:
         ) from error
 
 
-def take_over(folder: Path) -> None:
-    """Puts a whole new file in the store's place, if there is one, and the present files aside. Can be killed and called again."""
+def take_over(folder: Path) -> list[Path]:
+    """Puts a whole new file in the store's place, if there is one, and the present files aside; returns where. Can be killed and called again."""
+    moved: list[Path] = []
     for name in (NAME + ".new", NAME + ".new-wal", NAME + ".new-shm", NAME + ".new-journal"):
         (folder / name).unlink(missing_ok=True)
     for leftover in folder.glob(f"{RESTORING}*"):
@@ -87,6 +90,9 @@ def take_over(folder: Path) -> None:
         flush_folder(folder)
         with suppress(OSError):
             aside.rmdir()  # where there was nothing to keep
+        if aside.exists():
+            moved.append(aside)
+    return moved
 
 
 def kept_aside(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from index.database import CHANGES, NAME, SEAL, Database, batches, read_changes
 from index.errors import EmbedderChanged, StoreDamaged, StoreError, StoreInUse, StoreTooNew
-from index.salvage import kept_aside, make_sure
+from index.salvage import make_sure
 from index.schema import (
     DOCUMENT,
     PASSAGES,
@@ -91,7 +91,7 @@ class Store:
             self._lock.release()
             raise StoreError(f"The data folder {folder} cannot be written ({error.strerror}). Choose another with CITEWELL_DATA_DIR.") from error
         try:
-            make_sure(folder, embedder_identity)
+            self._moved_now = make_sure(folder, embedder_identity)
             self._open(embedder_identity, reembed)
         except BaseException:
             self.close()
@@ -215,9 +215,8 @@ class Store:
                 said.append(f"The store was damaged on disk, and the last changes may be lost; sync this folder again: {root}")
             elif "" in sources and len(lost) == 1:
                 said.append("The store was damaged on disk, and what it held may be lost; sync your folders again.")
-        kept = kept_aside(self.folder)
-        if kept:
-            said.append(f"Files that others took the place of were kept in {', '.join(map(str, kept))}; delete them when nothing is missing.")
+        for kept in self._moved_now:
+            said.append(f"The store's files as they were before are kept in {kept}. If nothing is missing, you can delete that folder.")
         return tuple(said)
 
     # Writing
@@ -320,7 +319,10 @@ class Store:
 
         `texts_of` tells what is embedded of a document's passages, `embed` makes unit vectors of texts. What is made is kept as it comes, so that
         after a stop or a kill it goes on where it was; in one transaction the new vectors then replace the old. Word search answers all the while.
+        Where the vectors are of that model already, nothing is done.
         """
+        if self._embedder == embedder_identity:
+            return True
         if self._database.meta("next_embedder") != embedder_identity:
             with self._database.transaction() as connection:
                 connection.execute("DELETE FROM next_vectors")
@@ -513,8 +515,8 @@ class Store:
         expression = " OR ".join(f'"{term}"' for term in terms)
         chosen = "" if document_ids is None else "AND p.document_id IN (SELECT value FROM json_each(?))"
         rows = self._database.rows(
-            "SELECT p.id, -bm25(words, 0.5, 1.0) FROM words JOIN passages p ON p.number = words.rowid "
-            f"WHERE words MATCH ? {chosen} ORDER BY bm25(words, 0.5, 1.0) LIMIT ?",
+            "SELECT p.id, -bm25(words) FROM words JOIN passages p ON p.number = words.rowid "
+            f"WHERE words MATCH ? {chosen} ORDER BY bm25(words) LIMIT ?",
             [expression, *([] if document_ids is None else [json.dumps(list(document_ids))]), limit],
         )
         return [(row[0], float(row[1])) for row in rows]

@@ -173,10 +173,13 @@ def _show(events: Iterator[tuple[str, dict[str, Any]]], as_json: bool) -> dict[s
     """Prints an answer with its sources, and returns it."""
     from rich.markup import escape
 
+    from rag.watching import at_once
+
     console = _console()
     answer: dict[str, Any] | None = None
     try:
-        with console.status("Searching …") as status:
+        with at_once(), console.status("Searching …") as status:
+            console.show_cursor(True)  # nobody brings it back after Ctrl-C
             for name, data in events:
                 if name == "evidence":
                     status.update("Reading the evidence …")
@@ -218,6 +221,7 @@ def serve(
 ) -> None:
     """Open the chat page in the browser's reach, and the HTTP door with it."""
     import logging
+    import os
     import socket
     from pkgutil import resolve_name
 
@@ -253,9 +257,7 @@ def serve(
             print("Indexing the seed documents …", flush=True)
         with _bar("files") as progress:
             seed(assistant, progress)
-        import uvicorn
-
-        from rag.server import create_app
+        from rag.server import Server, create_app
 
         # By name: the page stands above this package and may import it, not the other way round.
         page = resolve_name("ui.app:mount")(create_app(assistant), assistant)
@@ -263,9 +265,14 @@ def serve(
         assistant.library.resume()
         assistant.store.announce(address)
         print(f"Citewell is ready at {address}  (Ctrl-C stops it)", flush=True)
-        server = uvicorn.Server(uvicorn.Config(page, log_level="warning", timeout_graceful_shutdown=3))
         with suppress(KeyboardInterrupt):  # Ctrl-C is how it is meant to end
-            server.run(sockets=[listener])
+            Server(page).run(sockets=[listener])
+        if assistant.answering_model()[0] is not None or assistant.model_status().state == "fetching":
+            # A model that computes cannot be interrupted, and freeing it waits for that; nor can a download. So the process ends without them.
+            assistant.library.close()
+            assistant.store.close()
+            print("Stopped.", flush=True)
+            os._exit(0)
     print("Stopped.")
 
 
@@ -407,16 +414,27 @@ def documents(as_json: Json = False, data_dir: DataDir = None) -> None:
     elif not entries:
         print("There are no documents yet. Add some with `citewell sync FOLDER`.")
     else:
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table
+        _show_documents(entries)
 
-        table = Table("Source", "Title", "Type", "Bytes", "Passages", "Status", "When", box=None)
-        for entry in entries:
-            status = f"rejected: {entry['reason']}" if entry["reason"] else "indexed"
-            cells = (entry["source"], entry["title"], entry["type"], entry["bytes"] or "", entry["passages"] or "", status, entry["indexed_at"])
-            table.add_row(*(escape(str(cell)) for cell in cells))
-        Console().print(table)
+
+def _show_documents(entries: Sequence[dict[str, Any]]) -> None:
+    """A table that cuts nothing; where no terminal limits it, a document takes one line."""
+    from datetime import datetime
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("Source", "Title", "Bytes", "Passages", "When", "Status"):
+        number = name in ("Bytes", "Passages")
+        table.add_column(name, justify="right" if number else "left", no_wrap=number or name == "When", overflow="fold")
+    for entry in entries:
+        status = f"rejected: {entry['reason']}" if entry["reason"] else "indexed"
+        when = datetime.fromisoformat(entry["indexed_at"]).astimezone().strftime("%Y-%m-%d %H:%M")
+        cells = (entry["source"], entry["title"], entry["bytes"] or "", entry["passages"] or "", when, status)
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 100_000).print(table)
 
 
 @app.command()
@@ -442,8 +460,10 @@ def restore(
     from index.backup import restore as bring_back
 
     settings = _settings(data_dir)
-    bring_back(archive, settings.data_dir, replace)
+    kept = bring_back(archive, settings.data_dir, replace)
     print(f"The store in {settings.data_dir} is as it was when {archive} was written.")
+    for folder in kept:
+        print(f"The store that was there before is kept in {folder}. If you miss nothing, you can delete that folder.")
 
 
 @app.command()
@@ -454,6 +474,9 @@ def reembed(data_dir: DataDir = None) -> None:
 
     with interruptible() as stopped, open_assistant(_settings(data_dir, "none"), reembed=True) as assistant, _bar("passages") as progress:
         done = assistant.reembed(progress, stopped.is_set)
+        # Else whoever opens the store next would have to build the index of the new vectors.
+        while done and not stopped.is_set() and assistant.store.wait_for_index(0.5) in ("opening", "rebuilding"):
+            pass
     if not done:
         print("Stopped. What is done is kept; run it again to go on.")
         raise typer.Exit(130)
@@ -522,9 +545,11 @@ def _show_table(rows: Sequence[tuple[str, ...]], compared: bool) -> None:
 def fetch(model: Model = None) -> None:
     """Fetch the embedded model's file now, so that nothing needs the network later."""
     from rag import weights
+    from rag.assistant import configured_model
 
     settings = _settings(None, model)
     if settings.model not in weights.CATALOG:
+        configured_model(settings)  # says so where there is no such model
         print(f"The model is set to '{settings.model_shown}', for which nothing is to be fetched.")
         return
     with _bar("bytes") as progress:

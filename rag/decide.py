@@ -22,7 +22,9 @@ _QUANTITY = re.compile(
     r"\b(?:how (?:many|much|long|old|tall|big|large|heavy|often|fast)|(?:what|which|in what|in which|on what|on which) (?:exact |calendar )?(?:year|date|day|month|price|percentage|number|amount|size|sum|share|score))\b",
     re.IGNORECASE,
 )
-_PART = re.compile(r"[,;]? and (?=(?:what|who|whom|whose|when|where|why|how|which|does|do|did|is|are|was|were|can|will)\b)|\?\s+(?=\w)", re.IGNORECASE)
+_PART = re.compile(
+    r"[,;]? and (?=(?:what|who|whom|whose|when|where|why|how|which|does|do|did|is|are|was|were|can|will)\b)|\?\s+(?=\w)", re.IGNORECASE
+)
 _COUNTED = re.compile(r"\bhow many (?:\w+ )??(\w+s)\b", re.IGNORECASE)
 _MEASURE = re.compile(
     r"\b(?:seconds?|minutes?|hours?|days?|weeks?|months?|years?|decades?|centur(?:y|ies)|per ?cent|twice|half|double|daily|weekly|monthly|yearly|none|no one|one|once|"

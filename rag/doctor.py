@@ -16,6 +16,7 @@ from pathlib import Path
 
 from index.embed import open_embedder
 from index.errors import CitewellError, StoreInUse
+from index.salvage import kept_aside
 from index.store import Store
 from rag import __version__, weights
 from rag.settings import Settings
@@ -40,7 +41,15 @@ def examine(open_settings: Callable[[], Settings]) -> list[Finding]:
     except CitewellError as error:
         return [*findings, Finding("settings", False, str(error))]
     findings.append(Finding("settings", True, f"model '{settings.model_shown}', embedder '{settings.embedder}'"))
-    return [*findings, _folder(settings.data_dir), _store(settings), _embedder(settings), _model(settings), _port(settings)]
+    return [
+        *findings,
+        _folder(settings.data_dir),
+        _store(settings),
+        *_kept(settings.data_dir),
+        _embedder(settings),
+        _model(settings),
+        _port(settings),
+    ]
 
 
 def _python() -> Finding:
@@ -83,6 +92,17 @@ def _store(settings: Settings) -> Finding:
         return Finding("store", True, f"{len(store.documents())} documents, {store.passage_count()} passages{more}")
     finally:
         store.close()
+
+
+def _kept(folder: Path) -> list[Finding]:
+    """Folders with a store's earlier files, which nobody else tells of once they are made."""
+    kept = kept_aside(folder)
+    if not kept:
+        return []
+    size = sum(path.stat().st_size for one in kept for path in one.rglob("*") if path.is_file())
+    where = " and ".join(map(str, kept))
+    text = f"the store's files as they were before a restore or before damage, {size / 1e6:.1f} MB in {where}; if nothing is missing, you can delete them"
+    return [Finding("older files", True, text)]
 
 
 def _embedder(settings: Settings) -> Finding:

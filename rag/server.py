@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import queue
+import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -12,20 +14,63 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import uvicorn
+from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from index.errors import CitewellError, InvalidQuestion
 from rag.assistant import Assistant
 from rag.library import listing
+from rag.settings import problem_told
 from rag.types import Answer, Event, Evidence, Token, Turn
 
 log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 0.5
+"""How long open requests may still take once the server is to stop."""
+
+
+class Server(uvicorn.Server):
+    """Serves an app until it is told to stop, and then breaks off what is still open: each page that is open keeps a connection for as long as it is.
+
+    uvicorn alone would wait for them, and then report each as an error.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._leaving = False
+
+        async def served(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await app(scope, receive, send)
+            except BaseException:  # that a request was broken off, and whatever is made of that on the way, is no news now
+                if not self._leaving:
+                    raise
+
+        super().__init__(uvicorn.Config(served, log_level="warning", timeout_graceful_shutdown=3))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops serving; called by uvicorn."""
+        breaking_off = asyncio.create_task(self._break_off())
+        await super().shutdown(sockets)
+        breaking_off.cancel()
+
+    async def _break_off(self) -> None:
+        await asyncio.sleep(GRACE_SECONDS)
+        self._leaving = True
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        # Most requests notice by themselves that nobody listens any more.
+        await asyncio.sleep(GRACE_SECONDS / 5)
+        for task in list(self.server_state.tasks):
+            task.cancel()
 
 
 class AskedTurn(BaseModel):
@@ -82,6 +127,14 @@ def create_app(assistant: Assistant) -> FastAPI:
     def told(request: Request, error: CitewellError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 422 if isinstance(error, InvalidQuestion) else 503)
 
+    @app.exception_handler(RequestValidationError)
+    def misunderstood(request: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"error": _misunderstood(request.url.path, error)}, 422)
+
+    @app.exception_handler(StarletteHTTPException)
+    def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+
     @app.get("/healthz")
     def health() -> dict[str, str]:
         status = assistant.model_status()
@@ -98,7 +151,7 @@ def create_app(assistant: Assistant) -> FastAPI:
         if "text/event-stream" in request.headers.get("accept", ""):
             return StreamingResponse(_sent(first, events), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
         last = first
-        async for event in iterate_in_threadpool(events):
+        async for event in _each(events):
             last = event
             if await request.is_disconnected():  # nobody waits for the answer any more
                 await run_in_threadpool(events.close)
@@ -167,11 +220,43 @@ async def _synced(assistant: Assistant, folder: Path, retry: bool) -> AsyncItera
         left.set()
 
 
+def _misunderstood(path: str, error: RequestValidationError) -> str:
+    """What is wrong with a body that cannot be read, and what one looks like that can."""
+    problems = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"][1:])
+        problems.append(f"'{where}' {problem_told(problem)}" if where and problem["type"] != "json_invalid" else f"the body {problem_told(problem)}")
+    example = '{"question": "Who made it?"}' if path == "/api/ask" else '{"folder": "/home/me/documents"}'
+    return f"What was sent cannot be used: {', '.join(problems)}. Send JSON such as {example}, as application/json."
+
+
+async def _each(events: Any) -> AsyncIterator[Event]:
+    """The events, each made in a thread. Whoever is broken off does not wait for the one that is being made; it is the last."""
+    left = threading.Event()
+
+    def following() -> Event | None:
+        event = next(events, None)
+        if left.is_set():
+            close()
+        return event
+
+    def close() -> None:
+        with suppress(ValueError):  # still running in the thread, which closes it then
+            events.close()
+
+    try:
+        while (event := await to_thread.run_sync(following, abandon_on_cancel=True)) is not None:
+            yield event
+    finally:
+        left.set()
+        close()
+
+
 async def _sent(first: Event, events: Any) -> AsyncIterator[str]:
     """The events as server-sent events; a listener who leaves stops the model."""
     try:
         yield _line(first)
-        async for event in iterate_in_threadpool(events):
+        async for event in _each(events):
             yield _line(event)
     except CitewellError as error:
         yield _event("error", {"error": str(error)})
@@ -179,7 +264,7 @@ async def _sent(first: Event, events: Any) -> AsyncIterator[str]:
         log.exception("Answering failed")
         yield _event("error", {"error": "Something went wrong here. The log of the server says what."})
     finally:
-        with suppress(ValueError):  # still running in its thread; it is closed when that lets go of it
+        with suppress(ValueError):  # still running in its thread, see _each
             events.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,7 +31,9 @@ class Settings(BaseSettings):
     model: str = Field("embedded", description="embedded, embedded-small, a path to a .gguf file, an OpenAI-compatible URL, or none")
     model_name: str = Field("", description="the model to ask for at an OpenAI-compatible URL")
     api_key: SecretStr = Field(SecretStr(""), description="the key for that URL; set it in the environment, not in a file")
-    model_seconds: float = Field(180.0, gt=0, le=86_400, description="hard deadline for one answer of the model, in seconds")
+    model_seconds: float = Field(
+        180.0, gt=0, le=86_400, description="the longest that one reply of the model may take, in seconds; an answer takes one to three"
+    )
     embedder: str = Field("all-MiniLM-L6-v2", description="any sentence-transformers model, by name or folder")
     max_file_mb: float = Field(25.0, gt=0, le=1_000, description="the largest file that is read, in megabytes")
     host: str = Field("127.0.0.1", description="address the page is served on")
@@ -54,7 +57,7 @@ class Settings(BaseSettings):
         try:
             return None if path is None else path.expanduser().absolute()
         except RuntimeError:
-            raise ValueError(f"there is no home folder for {path.parts[0]}" if path else "") from None
+            raise ValueError(f"names a home folder that is not there, {path.parts[0] if path else ''}") from None
 
     @property
     def max_bytes(self) -> int:
@@ -94,5 +97,43 @@ def explain(error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"Unknown setting '{name}'. Known settings: {known_settings()}.")
         else:
-            lines.append(f"Setting '{name}' cannot be used: {problem['msg']}.")
+            lines.append(f"Setting '{name}' cannot be used: it {problem_told(problem)}.")
     return " ".join(lines)
+
+
+def problem_told(problem: Mapping[str, Any]) -> str:
+    """What is wrong with a value, as a clause that follows its name. What was given is not repeated: it may be a secret."""
+    kind, limits = problem["type"], problem.get("ctx", {})
+    match kind:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            return "is not known"
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
+            return "must be a whole number"
+        case "float_parsing" | "float_type" | "finite_number":
+            return "must be a number"
+        case "greater_than":
+            return f"must be more than {limits['gt']:g}"
+        case "greater_than_equal":
+            return f"must be {limits['ge']:g} or more"
+        case "less_than_equal":
+            return f"must be {limits['le']:g} or less"
+        case "bool_parsing" | "bool_type":
+            return "must be true or false"
+        case "string_type":
+            return "must be text"
+        case "path_type":
+            return "must be a path"
+        case "list_type":
+            return "must be a list"
+        case "literal_error":
+            return f"must be {limits['expected']}"
+        case "json_invalid":
+            return "is no JSON"
+        case "model_attributes_type" | "model_type" | "dict_type":
+            return "must be a JSON object"
+        case "value_error":
+            return str(limits["error"])
+        case _:
+            return f"is wrong ({problem['msg']})"

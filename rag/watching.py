@@ -19,6 +19,23 @@ AWAY_SECONDS = 2.0
 
 
 @contextmanager
+def at_once() -> Iterator[None]:
+    """Ctrl-C ends the process on the spot, like a kill, which a store survives. For work that leaves nothing half done.
+
+    Python's own handler would have to wait until the language model's library lets go of the interpreter, while it loads or frees a model.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # a process in the background ignores Ctrl-C
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def interruptible() -> Iterator[threading.Event]:
     """An event that Ctrl-C sets; a second Ctrl-C breaks off at once."""
     stopped = threading.Event()

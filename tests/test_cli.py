@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -241,6 +243,37 @@ def test_a_real_ctrl_c_leaves_no_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+def test_ctrl_c_ends_an_answer_while_native_code_keeps_the_interpreter_to_itself(filled: Path, tmp_path: Path) -> None:
+    # As the language model's library does while it loads or frees a model: PyDLL calls without letting go of the interpreter.
+    program = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import ctypes, contextlib, sys, rag.cli\n"
+        "def events(*a):\n yield 'evidence', {}\n print('computing', flush=True)\n ctypes.PyDLL(None).sleep(20)\n"
+        "rag.cli._answering = lambda settings: contextlib.nullcontext(events)\n"
+        "sys.argv = ['citewell', 'ask', 'Who?']\nrag.cli.main()\n"
+    )
+    root = Path(cli.__file__).parent.parent
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "computing\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 5
+    assert process.returncode == -signal.SIGINT, "which a shell tells as 130"
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_is_python_s_again_after_an_answer(run: Run, filled: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert run("ask", QUESTION, "--data-dir", str(filled)).code == 0
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 # A store that a running server owns
 
 
@@ -367,6 +400,43 @@ def test_serve_says_where_and_announces_it(run: Run, filled: Path, served: list[
     open_assistant(Settings(data_dir=filled, model="none")).close()
 
 
+def test_ctrl_c_stops_serving_although_a_model_is_asked_and_says_nothing(filled: Path) -> None:
+    program = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import sys, types, rag.assistant, rag.cli\nfrom conftest import FakeSentenceTransformer\n"
+        "rag.assistant.open_embedder = FakeSentenceTransformer\n"
+        "sys.modules['ui.app'] = types.SimpleNamespace(mount=lambda app, assistant: app)\n"
+        "sys.argv = ['citewell', 'serve', '--port', '0', '--data-dir', sys.argv[1]]\nrag.cli.main()\n"
+    )
+    root = Path(cli.__file__).parent.parent
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}",
+            "CITEWELL_MODEL": f"http://127.0.0.1:{silent.getsockname()[1]}/v1",
+            "CITEWELL_MODEL_NAME": "silent",
+        }
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(filled)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            assert process.stdout is not None
+            ready = process.stdout.readline()
+            host, port = ready.removeprefix("Citewell is ready at http://").split()[0].split(":")
+            body = json.dumps({"question": QUESTION}).encode()
+            with socket.create_connection((host, int(port)), timeout=20) as asking:
+                asking.sendall(
+                    b"POST /api/ask HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+                )
+                silent.settimeout(20)
+                with silent.accept()[0]:
+                    process.send_signal(signal.SIGINT)
+                    began = time.monotonic()
+                    out, err = process.communicate(timeout=60)
+    assert time.monotonic() - began < 4
+    assert (process.returncode, out, err) == (0, "Stopped.\n", "")
+    open_assistant(Settings(data_dir=filled, model="none", embedder="all-MiniLM-L6-v2")).close()
+
+
 def test_serve_indexes_the_seeds_into_an_empty_store(
     run: Run, folder: Path, served: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,6 +510,17 @@ def test_documents_are_listed(run: Run, filled: Path, tmp_path: Path) -> None:
     assert "citewell sync FOLDER" in run("documents", "--data-dir", str(tmp_path / "empty")).out
 
 
+def test_a_listing_for_a_pipe_cuts_nothing_and_takes_a_line_a_document(run: Run, filled: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "a name that is a good deal longer than what a column of eighty characters can hold beside others.txt"
+    (folder / name).write_text("A title that is just as long as the name of the file, which no column holds either\n\nThe zebra text.")
+    run("sync", str(folder), "--data-dir", str(filled))
+    lines = run("documents", "--data-dir", str(filled)).out.splitlines()
+    assert len(lines) == 4
+    assert any(line.startswith(name) and line.rstrip().endswith("indexed") for line in lines)
+    assert all(re.search(r" \d{4}-\d\d-\d\d \d\d:\d\d ", line) for line in lines[1:])
+
+
 def test_rejected_files_are_listed_with_their_reasons(run: Run, filled: Path, folder: Path) -> None:
     (folder / "bad[1].txt").write_bytes(b"\x00")
     run("sync", str(folder), "--data-dir", str(filled))
@@ -458,9 +539,22 @@ def test_a_store_is_backed_up_and_brought_back(run: Run, filled: Path, folder: P
     archive, data = str(tmp_path / "backup.zip"), ("--data-dir", str(filled))
     assert "citewell restore" in run("backup", archive, *data).out
     run("forget", str(folder), *data)
+    assert "There is no file" in plain_failure(run("restore", str(tmp_path / "nope.bak"), *data))
+    assert "There is no file" in plain_failure(run("restore", str(tmp_path / "nope.bak"), "--data-dir", str(tmp_path / "untouched")))
+    assert not (tmp_path / "untouched").exists()
     assert "--replace" in plain_failure(run("restore", archive, *data))
-    assert run("restore", archive, "--replace", *data).code == 0
-    assert "apollo.md" in run("documents", *data).out
+    restored = run("restore", archive, "--replace", *data)
+    (kept,) = filled.glob("replaced-*")
+    assert restored.code == 0
+    assert f"is kept in {kept}. If you miss nothing, you can delete that folder." in restored.out
+    listed = run("documents", *data)
+    assert "apollo.md" in listed.out
+    assert "replaced-" not in listed.out + listed.err, "it was told once"
+    found = run("doctor", *data)
+    assert f"MB in {kept}" in found.out
+    assert wrong(found) == {}
+    shutil.rmtree(kept)
+    assert "older files" not in run("doctor", *data).out
     assert "apollo.md" in run("restore", archive, "--data-dir", str(tmp_path / "new")).out + run("documents", "--data-dir", str(tmp_path / "new")).out
     assert "exists already" in plain_failure(run("backup", archive, *data))
 
@@ -473,6 +567,20 @@ def test_another_embedding_model_is_told_and_taken_on_request(run: Run, filled: 
     assert run("ask", QUESTION, *data).code == 0
     monkeypatch.delenv("CITEWELL_EMBEDDER")
     assert "citewell reembed" in plain_failure(run("documents", *data))
+
+
+@pytest.mark.parametrize("embedder", ["all-MiniLM-L6-v2", "another"])
+def test_reembedding_leaves_the_vector_index_there(
+    run: Run, filled: Path, embedder: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CITEWELL_EMBEDDER", embedder)
+    with open_assistant(Settings(data_dir=filled, model="none", embedder=embedder), reembed=True) as assistant:
+        assistant.store.wait_for_index(30)
+    assert "All passages have vectors" in run("reembed", "--data-dir", str(filled)).out
+    assert list(filled.glob("chroma-*"))
+    caplog.clear()
+    assert run("ask", QUESTION, "--data-dir", str(filled)).code == 0
+    assert caplog.messages == []
 
 
 def test_ctrl_c_stops_a_sync_and_keeps_what_is_done(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -564,6 +672,8 @@ def test_fetch_fetches_the_embedded_model_alone(run: Run, tmp_path: Path, monkey
 
     monkeypatch.setattr(weights, "fetch", fetch)
     assert "nothing is to be fetched" in run("fetch").out
+    assert "The model 'nonsense' is not known" in plain_failure(run("fetch", "--model", "nonsense"))
+    assert "no such file" in plain_failure(run("fetch", "--model", "/x/y.gguf"))
     assert "hunter2" not in run("fetch", "--model", "http://anna:hunter2@x.example/v1").out
     assert wanted == []
     assert "The model is at" in run("fetch", "--model", "embedded-small").out

@@ -70,7 +70,7 @@ def test_large_files_of_an_older_encoding_are_guessed_in_no_time() -> None:
         (b"\xef\xbb\xbf\xff\xff", "claims to be UTF-8"),
         (b"\xff\xfea", "claims to be UTF-16"),
         (b"\xff\xfe\x00\x00abc", "claims to be UTF-32"),
-        (b"", "no text"),
+        (b"", "^it is empty$"),
         (b" \r\n\t\x0c\n", "no text"),
         ("\ufeff \u3000\u2028".encode(), "no text"),
         ("\ufeff".encode("utf-16-le"), "no text"),

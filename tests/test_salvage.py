@@ -264,6 +264,7 @@ def test_a_changed_row_costs_its_document_alone(place: Path, kind: str, sealed: 
     store.close()
     again = opened(place)
     assert all(visible(again, number, 1) for number in range(3))
+    assert again.notices() == ()
     again.close()
     kept = list(place.glob("damaged-*"))
     assert len(kept) <= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
@@ -23,7 +24,7 @@ from index.store import Store
 from rag.assistant import Assistant
 from rag.model import Finished
 from rag.prompt import MAX_QUESTION, Message
-from rag.server import create_app
+from rag.server import Server, create_app
 from rag.types import Turn
 
 QUESTION = "Who built the lander Apollo?"
@@ -96,7 +97,9 @@ def test_events_are_evidence_tokens_and_the_same_answer(client: TestClient, assi
     assert len(events) > 4
     answer = events[-1][1]
     assert timeless(answer) == timeless(as_json(assistant.ask(QUESTION).to_dict()))
-    assert events[0][1] == {"standalone_question": QUESTION, "hits": answer["evidence"]}
+    assert events[0][1]["standalone_question"] == QUESTION
+    shown = {hit["passage"]["id"]: hit["passage"]["text"] for hit in events[0][1]["hits"]}
+    assert all(any(hit["passage"]["text"] in text for text in shown.values()) for hit in answer["evidence"])
     assert "".join(data["text"] for name, data in events if name == "token").strip() == "The lander Apollo was built by Grumman."
 
 
@@ -125,7 +128,28 @@ def test_a_question_that_cannot_be_asked_is_422(client: TestClient, headers: dic
     ],
 )
 def test_a_body_that_is_no_request_is_422(client: TestClient, body: object) -> None:
-    assert client.post("/api/ask", json=body).status_code == 422
+    response = client.post("/api/ask", json=body)
+    assert response.status_code == 422
+    assert list(response.json()) == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "says"),
+    [
+        ("/api/ask", b"{", "the body is no JSON"),
+        ("/api/ask", b"[]", "the body must be a JSON object"),
+        ("/api/ask", b"{}", "'question' is missing"),
+        ("/api/ask", b'{"question": 5}', "'question' must be text"),
+        ("/api/ask", b'{"question": "Who?", "stream": true, "documents": "a"}', "'documents' must be a list, 'stream' is not known"),
+        ("/api/ask", b'{"question": "Who?", "history": [{"role": "system", "text": "x"}]}', "'history.0.role' must be 'user' or 'assistant'"),
+        ("/api/sync", b"{}", "'folder' is missing"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_told_as_everything_else_is(client: TestClient, path: str, content: bytes, says: str) -> None:
+    told = client.post(path, content=content, headers={"Content-Type": "application/json"}).json()
+    assert list(told) == ["error"]
+    assert says in told["error"]
+    assert ('{"question"' if path == "/api/ask" else '{"folder"') in told["error"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"question": "\\ud800"}'])
@@ -139,7 +163,7 @@ def test_bytes_that_are_no_json_are_422(client: TestClient, content: bytes) -> N
 def test_an_unknown_document_is_404(client: TestClient, headers: dict[str, str]) -> None:
     response = client.post("/api/ask", json={"question": QUESTION, "documents": ["gone.md"]}, headers=headers)
     assert response.status_code == 404
-    assert response.json() == {"detail": "There is no document 'gone.md'."}
+    assert response.json() == {"error": "There is no document 'gone.md'."}
 
 
 def test_documents_and_their_text(client: TestClient, assistant: Assistant, folder: Path) -> None:
@@ -227,7 +251,7 @@ def test_a_store_that_fails_is_one_plain_sentence(
     def fail(*_: object, **__: object) -> None:
         raise StoreDamaged("The store cannot be read. Sync again.")
 
-    monkeypatch.setattr(assistant, "search", fail)
+    monkeypatch.setattr(assistant, "find", fail)
     response = client.post("/api/ask", json={"question": QUESTION}, headers=headers)
     assert (response.status_code, response.json()) == (503, {"error": "The store cannot be read. Sync again."})
 
@@ -301,6 +325,48 @@ def test_several_are_answered_at_once(assistant: Assistant) -> None:
         for thread in threads:
             thread.join(30)
     assert answers == ["The lander Apollo was built by Grumman. [1]"] * 6
+
+
+def test_the_example_in_the_readme_is_answered(client: TestClient) -> None:
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    body = readme.partition("/api/ask -H")[2].partition("-d '")[2].partition("'\n")[0]
+    response = client.post("/api/ask", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 200
+    assert response.json()["question"] == "And who made it?"
+
+
+# Stopping
+
+
+async def an_open_page(scope: Any, receive: Any, send: Any) -> None:
+    """What stays open until the listener leaves, ends badly when it is broken off, or waits in a thread that nothing can stop."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"data: ALIVE\n\n", "more_body": True})
+    if scope["path"] == "/thread":
+        from anyio import to_thread
+
+        await to_thread.run_sync(time.sleep, 8, abandon_on_cancel=True)
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        raise KeyError("as Gradio does") from None
+
+
+@pytest.mark.parametrize("path", ["/", "/thread"])
+def test_what_is_open_does_not_keep_the_server_nor_make_it_complain(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = Server(an_open_page)
+    thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),), daemon=True)
+    thread.start()
+    with socket.create_connection(listener.getsockname(), timeout=20) as page:
+        page.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        received = b""
+        while b"ALIVE" not in received:
+            received += page.recv(1000)
+        server.should_exit, began = True, time.monotonic()
+        thread.join(20)
+        assert time.monotonic() - began < 2.5
+    assert caplog.records == []
 
 
 # Syncing

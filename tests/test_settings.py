@@ -85,6 +85,24 @@ def test_an_impossible_value_is_refused_by_name(name: str, value: object) -> Non
         Settings(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("port", "web", "must be a whole number"),
+        ("port", 70_000, "must be 65535 or less"),
+        ("port", -1, "must be 0 or more"),
+        ("model_seconds", "soon", "must be a number"),
+        ("model_seconds", 0, "must be more than 0"),
+        ("data_dir", 5, "must be a path"),
+        ("model", 5, "must be text"),
+    ],
+)
+def test_what_is_wrong_with_a_value_is_told_in_plain_words(name: str, value: object, says: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        Settings(**{name: value})
+    assert str(caught.value) == f"Setting '{name}' cannot be used: it {says}."
+
+
 def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(InvalidSettings) as caught:
         Settings(port=-1, model_seconds=0, modle="x")

@@ -81,10 +81,10 @@ def test_what_cannot_be_read_is_rejected_with_its_reason_and_remembered(store: S
     assert {source: reason.split(";")[0] for source, reason in report.rejected.items()} == {
         "sound.xyz": "files ending in '.xyz' cannot be read",
         "binary.txt": "it holds binary data, not text",
-        "empty.md": "it holds no text",
+        "empty.md": "it is empty",
     }
     assert store.rejected() == report.rejected == sync(store, embedder, folder).rejected
-    assert "rejected empty.md: it holds no text" in str(report)
+    assert "rejected empty.md: it is empty" in str(report)
     assert str(report).startswith("2 added, 0 changed, 0 removed, 0 unchanged, 3 rejected")
 
 
@@ -149,7 +149,7 @@ def test_a_copied_or_renamed_file_embeds_nothing(store: Store, embedder: FakeEmb
 
 
 def test_passages_that_repeat_within_a_file_are_embedded_once(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
-    (folder / "same.txt").write_text("\n\n".join([PARAGRAPH.format("comet") * 3] * 4))
+    (folder / "same.txt").write_text("\n\n".join([PARAGRAPH.format("comet") * 7] * 4))
     sync(store, embedder, folder)
     assert len(embedder.embedded) == len(set(embedder.embedded))
     assert store.info(next(document.id for document in store.documents() if document.source == "same.txt")).passages >= 3
@@ -348,7 +348,7 @@ def test_names_that_are_no_utf8_are_shown_by_their_bytes(store: Store, embedder:
     assert str(report).encode("utf-8")
     assert sync(store, embedder, folder).unchanged == report.added
     assert found(store, "zebra") == ["caf\\xe9/\\xff.md"]
-    within = SyncReport(added=("\\xff.md",), rejected={"\\xfd.xyz": report.rejected["caf\\xe9/\\xfd.xyz"], "\\xfe.md": "it holds no text"})
+    within = SyncReport(added=("\\xff.md",), rejected={"\\xfd.xyz": report.rejected["caf\\xe9/\\xfd.xyz"], "\\xfe.md": "it is empty"})
     assert sync(store, embedder, Path(os.fsdecode(below))) == within
 
 
@@ -486,7 +486,7 @@ def test_a_stopped_sync_keeps_what_is_finished_and_loses_no_old_version(
 def test_stopping_in_the_middle_of_a_long_document_loses_no_embedding(
     store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "long.txt").write_text("\n\n".join(PARAGRAPH.format(f"comet{number}") * 3 for number in range(200)))
+    (folder / "long.txt").write_text("\n\n".join(PARAGRAPH.format(f"comet{number}") * 7 for number in range(200)))
     report = sync(store, embedder, folder, stopped=lambda: len(embedder.embedded) > 100)
     assert report.cancelled
     assert "long.txt" not in sources(store)
