@@ -10,9 +10,9 @@ import threading
 import time
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,15 +21,21 @@ from index.embed import Embedder
 from index.errors import CitewellError
 from index.store import Store
 from index.sync import REMOVED_BY_HAND, Progress, SyncReport, readable, root_of, sync
+from index.types import Known
 
 NAME_BYTES = 200
 """File systems take names of 255 bytes; some room is left for what is put before them."""
 
 READING_UPLOADS = "Reading uploaded files"
 
+TOGETHER_SECONDS = 5.0
+"""Uploads that follow each other within this time are told of in one report: the page sends the files of one choice one by one."""
+
 OUTCOMES = 5
 RATE_SECONDS = 30.0
 """The rate of work is that of the last half minute: the first files of a folder say little of the last."""
+
+FATES = ("added", "changed", "removed", "unchanged")
 
 UPLOADS = "uploads"
 """The store knows the uploaded files' folder by this name and not by its path, as it moves with the store."""
@@ -70,7 +76,8 @@ class Library:
         self._store, self._embedder, self._max_bytes = store, embedder, max_bytes
         self._turn = threading.Lock()
         self._state = threading.Lock()
-        self._waiting: dict[Path, str] = {}
+        self._waiting: dict[Path, tuple[str, frozenset[str]]] = {}
+        self._uploads_read = 0.0
         self._worker: threading.Thread | None = None
         self._work: Work | None = None
         self._outcomes: deque[Outcome] = deque(maxlen=OUTCOMES)
@@ -89,11 +96,15 @@ class Library:
             pass
 
     def sync(self, folder: Path, progress: Progress | None = None, stopped: Callable[[], bool] = lambda: False, retry: bool = False) -> SyncReport:
-        """Makes the store match a folder, here and now, after whatever else is going on. Raises what index.sync.sync raises."""
+        """Makes the store match a folder, here and now, after whatever else is going on. Raises what index.sync.sync raises; what it raises is told to
+        the caller alone, and is no outcome."""
+        what = f"Syncing {readable(str(folder))}"
         with self._turn:
             with self._state:
                 self._cancelled.clear()
-            return self._synced(folder, f"Syncing {readable(str(folder))}", progress, stopped, retry)
+            report = self._synced(folder, what, progress, stopped, retry)
+            self._outcomes.appendleft(Outcome(what, report))
+            return report
 
     def _synced(self, folder: Path, what: str, progress: Progress | None, stopped: Callable[[], bool], retry: bool) -> SyncReport:
         begun = deque([(time.monotonic(), 0)])
@@ -111,7 +122,7 @@ class Library:
 
         self._work = Work(what)
         try:
-            report = sync(
+            return sync(
                 self._store,
                 self._embedder,
                 folder,
@@ -121,16 +132,32 @@ class Library:
                 UPLOADS if folder == self.uploads else "",
                 retry,
             )
-        except CitewellError as error:
-            self._outcomes.appendleft(Outcome(what, None, str(error)))
-            raise
-        except Exception:
-            self._outcomes.appendleft(Outcome(what, None, "Something went wrong; the log says what. What was finished is kept."))
-            raise
         finally:
             self._work = None
-        self._outcomes.appendleft(Outcome(what, report))
-        return report
+
+    def _told(self, folder: Path, what: str, asked: frozenset[str]) -> None:
+        """Syncs a folder for the `asked` files, for all where there are none, and keeps what came of it."""
+        try:
+            before = self._store.known(UPLOADS if folder == self.uploads else root_of(folder))
+            report = self._synced(folder, what, None, lambda: False, False)
+        except CitewellError as error:
+            log.warning("%s", error)
+            self._outcomes.appendleft(Outcome(what, None, str(error)))
+            return
+        except Exception:
+            log.exception("%s failed", what)
+            self._outcomes.appendleft(Outcome(what, None, "Something went wrong; the log says what. What was finished is kept."))
+            return
+        if asked:
+            report = _narrowed(report, asked, before)
+        before_it = self._outcomes[0].report if self._outcomes and self._outcomes[0].what == what else None
+        now = time.monotonic()
+        if what == READING_UPLOADS and before_it and not before_it.cancelled and now - self._uploads_read < TOGETHER_SECONDS:
+            self._outcomes[0] = Outcome(what, _joined(before_it, report))
+        else:
+            self._outcomes.appendleft(Outcome(what, report))
+        if what == READING_UPLOADS:
+            self._uploads_read = now
 
     def folder(self, root: str) -> Path:
         """Where the files are that the store knows under a root."""
@@ -156,13 +183,13 @@ class Library:
                 scratch.unlink(missing_ok=True)
         except OSError as error:
             raise CitewellError(f"'{source}' could not be kept in {self.uploads} ({error.strerror}). Check the free disk space.") from error
-        self._queue(self.uploads, READING_UPLOADS)
+        self._queue(self.uploads, READING_UPLOADS, source)
         return source
 
     def resume(self) -> None:
         """Reads, in the background, what was uploaded before Citewell was stopped."""
-        if self.waiting():
-            self._queue(self.uploads, READING_UPLOADS)
+        for _, source in self.waiting():
+            self._queue(self.uploads, READING_UPLOADS, source)
 
     def remove(self, document_ids: Sequence[str]) -> None:
         """Makes documents gone at once: an uploaded file is deleted, one of a synced folder stays where it is and is left out from now on.
@@ -196,7 +223,7 @@ class Library:
             self._store.remove_many([before.document_id])
         self._store.forget_rejected(root, [source])
         if self._work is not None:  # which may have read the file already
-            self._queue(self.uploads, READING_UPLOADS)
+            self._queue(self.uploads, READING_UPLOADS, source)
 
     def retry(self, root: str, source: str) -> None:
         """Reads a rejected or waiting file again, in the background. Raises KeyError where there is no such file, CitewellError where its folder is gone."""
@@ -206,7 +233,7 @@ class Library:
         if not folder.is_dir():
             raise CitewellError(f"The folder '{root}' is not there. Bring it back, or let go of it with `citewell forget`.")
         self._store.forget_rejected(root, [source])
-        self._queue(folder, f"Reading {source} again")
+        self._queue(folder, f"Reading {source} again", source)
 
     def forget(self, folder: Path) -> int:
         """Lets go of a synced folder, be it there or not: its documents are gone, its files stay. Returns how many documents it had.
@@ -235,7 +262,7 @@ class Library:
     def work(self) -> Work | None:
         """What is going on or about to."""
         with self._state:
-            return self._work or next((Work(what) for what in self._waiting.values()), None)
+            return self._work or next((Work(what) for what, _ in self._waiting.values()), None)
 
     def waiting(self) -> tuple[tuple[str, str], ...]:
         """Root and source of every uploaded file that has not been read yet."""
@@ -250,11 +277,22 @@ class Library:
         """What came of the last pieces of work, the latest first."""
         return tuple(self._outcomes)
 
-    def _queue(self, folder: Path, what: str) -> None:
+    def size(self, root: str, source: str) -> int | None:
+        """A file's size in bytes; None where there is no such file."""
+        try:
+            return (self.folder(root) / source).lstat().st_size
+        except (OSError, ValueError):
+            return None
+
+    def _queue(self, folder: Path, what: str, source: str = "") -> None:
+        """Has a folder synced, for one file of it or for all."""
         with self._state:
             if self._closed.is_set():
                 raise CitewellError("Citewell is being closed; add the files again when it is back.")
-            self._waiting[folder] = what
+            _, asked = self._waiting.get(folder, ("", frozenset((source,))))
+            asked = asked | {source} if source and asked else frozenset()
+            several = len(asked) > 1 and what != READING_UPLOADS
+            self._waiting[folder] = (f"Reading {len(asked)} files again" if several else what, asked)
             if self._worker is None:
                 self._worker = threading.Thread(target=self._run, name="citewell-library", daemon=True)
                 self._worker.start()
@@ -267,15 +305,33 @@ class Library:
                         self._worker = None
                         return
                     folder = next(iter(self._waiting))
-                    what = self._waiting.pop(folder)
+                    what, asked = self._waiting.pop(folder)
                     self._cancelled.clear()
                     self._work = Work(what)
-                try:
-                    self._synced(folder, what, None, lambda: False, False)
-                except CitewellError as error:
-                    log.warning("%s", error)  # the outcome tells the user
-                except Exception:
-                    log.exception("%s failed", what)
+                self._told(folder, what, asked)
+
+
+def _narrowed(report: SyncReport, asked: frozenset[str], before: Mapping[str, Known]) -> SyncReport:
+    """What a report says of the `asked` files, and what else has come about since `before`."""
+    reasons = {source: known.reason for source, known in before.items()}
+    return replace(
+        report,
+        unchanged=tuple(source for source in report.unchanged if source in asked),
+        rejected={source: reason for source, reason in report.rejected.items() if source in asked or reasons.get(source) != reason},
+    )
+
+
+def _joined(first: SyncReport, then: SyncReport) -> SyncReport:
+    """Two reports on one folder as one: each file stands where it came to last, and as unchanged only where nothing else became of it."""
+    fates: dict[str, str] = {}
+    for report in (first, then):
+        fates.update((source, "unchanged") for source in report.unchanged if source not in fates)
+        fates.update((source, "rejected") for source in report.rejected)
+        fates.update((source, name) for name in FATES[:3] for source in getattr(report, name))
+    added, changed, removed, unchanged = (tuple(sorted(source for source, fate in fates.items() if fate == name)) for name in FATES)
+    reasons = {**first.rejected, **then.rejected}
+    rejected = {source: reasons[source] for source, fate in fates.items() if fate == "rejected"}
+    return SyncReport(added, changed, removed, unchanged, rejected, then.cancelled)
 
 
 def listing(store: Store) -> list[dict[str, Any]]:

@@ -285,6 +285,9 @@ class FakeLibrary:
     def outcomes(self) -> tuple[FakeOutcome, ...]:
         return tuple(self._ended[::-1][:5])
 
+    def size(self, root: str, source: str) -> int | None:
+        return 4_321 if root == UPLOADS else None
+
     def _put(self, root: str, source: str, content: str | None) -> None:
         with self._lock:
             self._queue.append((root, source, content))
@@ -339,7 +342,7 @@ class FakeSettings:
 
 @dataclass
 class FakeAssistant:
-    """Answers any question from the harbour notes; "slow", "forbidden", "crash", "unknown" and "report" in a question change how."""
+    """Answers any question from the harbour notes; "slow", "forbidden", "crash", "unknown", "ambiguous" and "report" in a question change how."""
 
     status: Status = field(default_factory=Status)
     reading_seconds: float = 0.6
@@ -370,6 +373,10 @@ class FakeAssistant:
         if "unknown" in question or not hits:
             text = "The documents do not say. I looked at five passages of three documents, among them the notes for passengers."
             yield Answer(question, standalone, text, True, (), (), hits, "Fake 1B", timings, Usage())
+            return
+        if "ambiguous" in question:
+            text = "Which ship do you mean: the Harbour Light or the Serrin Belle?"
+            yield Answer(question, standalone, text, True, (), (), hits, "none", timings, Usage(), asks_back=True)
             return
         time.sleep(self.reading_seconds)
         if "report" in question:
@@ -403,7 +410,7 @@ class FakeAssistant:
         for line in stored.text[bounds[page - 1] : bounds[page]].split("\n"):
             first, last = max(start - offset, 0), min(end - offset, len(line))
             if first < last:
-                draw.rectangle((80 + draw.textlength(line[:first], font), y, 80 + draw.textlength(line[:last], font), y + 28), fill="#ffe27a")
+                draw.rectangle((80 + draw.textlength(line[:first], font), y, 80 + draw.textlength(line[:last], font), y + 28), fill=(255, 235, 80))
             draw.text((80, y), line.strip("\f"), fill="black", font=font)
             y, offset = y + 38, offset + len(line) + 1
         content = io.BytesIO()

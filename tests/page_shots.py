@@ -37,7 +37,7 @@ def shoot(page: Page, address: str, folder: Path, name: str, question: str) -> N
     chips = page.locator(".log .chip")
     if chips.count():
         chips.first.click()
-        page.locator("dialog[open] .text").wait_for()
+        page.locator("dialog[open] :is(.text, .picture)").wait_for()
         page.wait_for_timeout(500)
         save("5-document")
         views = page.locator("dialog[open] .views a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 from page_browser import launched, served, watched
 from page_fake import CLOCK, FERRY, FOLDER, MINUTES, QUAY, REPORT, TOWN, UPLOADS, FakeAssistant, FakeOutcome, FakeReport, FakeStore, FakeWork
+from PIL import Image, ImageDraw
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from index.formats import pdf
 from index.read import document_id
 from index.types import Rejection
 from ui import library
@@ -153,13 +156,29 @@ def test_work_is_shown_with_rate_and_time_left() -> None:
 def test_outcomes_say_what_became_of_every_file() -> None:
     many = tuple(f"{number}.txt" for number in range(1_000))
     report = FakeReport(many, ("b.md",), ("c.md",), many, {"d.pdf": "it is protected by a password"}, cancelled=True)
-    html = library.outcome_html(FakeOutcome("Syncing /srv/papers", report), True)
+    html = library.outcome_html(FakeOutcome("Syncing /srv/papers", report))
     assert "1,000 added, 1 changed, 1 removed, 1,000 unchanged, 1 rejected. Cancelled: what was finished is kept." in html
     assert "it is protected by a password" in html
     assert html.count("<li") == 1 + 2 * (library.LISTED + 1) + 2
-    assert html.startswith('<details class="outcome" open>')
-    assert "nothing to do" in library.outcome_html(FakeOutcome("Syncing /srv/papers", FakeReport()), True)
-    assert "could not be done. There is no such folder." in library.outcome_html(FakeOutcome("Syncing", None, "There is no such folder."), True)
+    assert html.startswith('<details class="outcome"><summary>'), "a report opens when it is asked to"
+    assert "nothing to do" in library.outcome_html(FakeOutcome("Syncing /srv/papers", FakeReport()))
+    assert "could not be done. There is no such folder." in library.outcome_html(FakeOutcome("Syncing", None, "There is no such folder."))
+
+
+def test_only_the_last_report_is_in_the_way() -> None:
+    reports = [FakeOutcome(f"Job {number}", FakeReport(("a.md",))) for number in range(3)]
+    html = library.work_html(None, reports, [])
+    assert html.index("Job 0") < html.index("Earlier reports (2)") < html.index("Job 1") < html.index("Job 2")
+    assert "Earlier reports" not in library.work_html(None, reports[:1], [])
+
+
+def test_what_waits_is_read_without_being_asked_while_work_goes_on() -> None:
+    known = entries([], [Rejection(UPLOADS, "torn.pdf", "it is damaged", "")], [(UPLOADS, "queued.txt")])
+    html = library.listing_html(listing(known, Wanted()), NOW, {(UPLOADS, "torn.pdf"): 4_321, (UPLOADS, "queued.txt"): None}, True)
+    assert re.findall(r'data-retry="([^"]*)"', html) == ["torn.pdf"]
+    assert html.count(">4.3 kB<") == 1
+    html = library.listing_html(listing(known, Wanted()), NOW, {}, False)
+    assert re.findall(r'data-retry="([^"]*)"[^>]*>([^<]*)<', html) == [("queued.txt", "Read now"), ("torn.pdf", "Retry")]
 
 
 # The routes
@@ -224,6 +243,8 @@ def test_the_parts_of_the_view(client: TestClient, fake: FakeAssistant) -> None:
     fake.store.reject(UPLOADS, "<img src=x>.pdf", "<script>window.hacked = 1</script>")
     fake.store.told = ("The index is being rebuilt.",)
     assert "At most 25 MB a file" in client.get("/library").text
+    assert "drop them" in client.get("/library").text
+    assert "4.3 kB" in client.get("/library/list?status=rejected").text
     html = client.get("/library/list?words=harbour&kind=MD").text
     assert "1 file, 6 in all" in html
     html = client.get("/library/list?status=rejected&page=99999999999").text
@@ -523,6 +544,8 @@ def test_a_pdf_citation_shows_its_words_and_its_page(page: Any, assistant: FakeA
     expect(page.locator(".sources")).to_contain_text("p. 2")
     page.get_by_role("link", name="Source 1: Annual report of the harbour board, page 2").first.click()
     reader = page.locator("dialog.reader")
+    expect(reader.locator(".quoted")).to_contain_text("It had the north quay rebuilt")
+    reader.get_by_role("link", name="Text").click()
     expect(reader.locator("#quote")).to_be_visible()
     assert reader.locator("#quote").evaluate("mark => mark.textContent") == QUAY
     assert reader.locator(".text").evaluate("text => text.textContent") == assistant.store.text(REPORT)
@@ -537,6 +560,70 @@ def test_a_pdf_citation_shows_its_words_and_its_page(page: Any, assistant: FakeA
     expect(reader.locator("#quote")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator(".log .chip").first).to_be_focused()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", [{"viewport": {"width": 400, "height": 640}}, {"viewport": {"width": 1280, "height": 700}}], indirect=True)
+def test_the_words_on_a_drawn_page_are_in_view_and_large_enough(page: Any, assistant: FakeAssistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    from playwright.sync_api import expect
+
+    def drawn(document_id: str, page: int, start: int, end: int) -> bytes:
+        """A page with its words near its end, left of the middle."""
+        image = Image.new("RGB", (900, 1160), "white")
+        ImageDraw.Draw(image).rectangle((200, 1000, 400, 1030), fill=(255, 235, 80))
+        content = io.BytesIO()
+        image.save(content, "PNG")
+        return content.getvalue()
+
+    monkeypatch.setattr(assistant, "page_image", drawn)
+    stored = assistant.store.stored[REPORT]
+    indexed_at = datetime.now(UTC).isoformat()  # what another test had drawn is not shown again
+    assistant.store.stored[REPORT] = replace(stored, info=replace(stored.info, indexed_at=indexed_at))
+    page.get_by_role("textbox", name="Your question").fill("What does the report say?")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Source 1: Annual report").first.click()
+    where = """() => { const image = document.querySelector('dialog.reader .picture img'); if (!image?.naturalWidth) return null;
+        const box = image.getBoundingClientRect(), view = image.closest('.picture').getBoundingClientRect(), scale = box.width / 900;
+        return {width: box.width, seen: box.left + 200 * scale >= view.left && box.left + 400 * scale <= view.right + 1
+          && box.top + 1000 * scale >= view.top && box.top + 1030 * scale <= view.bottom}; }"""
+    page.wait_for_function(f"() => ({where})()?.seen")
+    before = page.evaluate(where)["width"]
+    assert before >= 660
+    page.get_by_role("button", name="Larger").click()
+    assert page.evaluate(where)["width"] > before * 1.1
+    page.get_by_role("button", name="Smaller").click()
+    assert page.evaluate(where)["width"] == pytest.approx(before, abs=1)
+    page.get_by_role("link", name="Next page").click()
+    expect(page.locator(".leafing")).to_contain_text("Page 3 of 4")
+
+
+def test_the_script_looks_for_the_highlighters_colour() -> None:
+    """The page finds the words on a drawn page by the colour that the reader of PDFs lays over them."""
+    drawn = Path(pdf.__file__).read_text(encoding="utf-8")
+    (colour,) = re.findall(r"const HIGHLIGHT = \[([0-9, ]+)\]", (Path(library.__file__).parent / "page.js").read_text(encoding="utf-8"))
+    assert f"fill=({colour})" in drawn
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", [{"viewport": {"width": width, "height": 800}} for width in (700, 780, 961)], indirect=True)
+def test_names_have_room_at_every_width(page: Any, assistant: FakeAssistant) -> None:
+    view = opened(page)
+    box = view.get_by_role("link", name="Annual report").bounding_box()
+    assert box["width"] >= 100
+    assert box["x"] + box["width"] <= page.viewport_size["width"]
+
+
+@pytest.mark.browser
+def test_the_column_headings_stay_below_the_filter(page: Any, assistant: FakeAssistant) -> None:
+    assistant.store.fill(60)
+    view = opened(page)
+    view.locator(".view-body").evaluate("body => body.scrollTo(0, 900)")
+    page.wait_for_timeout(200)
+    assert view.evaluate(
+        """view => { const filter = view.querySelector('.filter').getBoundingClientRect(), head = view.querySelectorAll('th')[1].getBoundingClientRect();
+        const there = document.elementFromPoint(head.left + 12, head.top + head.height / 2);
+        return Math.abs(head.top - filter.bottom) <= 2 && there.matches('th'); }"""
+    )
 
 
 @pytest.mark.browser

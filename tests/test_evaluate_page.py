@@ -15,7 +15,8 @@ from rag.evaluation import sets
 from rag.evaluation.cases import cases_file
 from rag.types import Answer, Timings, Turn, Usage
 from ui.chat import Conversation
-from ui.web import judged, transcript_html
+from ui.render import transcript_html
+from ui.web import judged
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def test_a_document_removed_from_a_folder_stays_out_until_it_is_retried(library:
     (folder / "tea.txt").write_text("Oolong is brewed at 90 degrees.")
     assert library.sync(folder).rejected == {"tea.txt": REMOVED_BY_HAND}
     library.retry(root_of(folder), "tea.txt")
-    assert settled(library)[0].report == SyncReport(added=("tea.txt",), unchanged=("apollo.md",))
+    assert settled(library)[0].report == SyncReport(added=("tea.txt",))
 
 
 def test_unknown_ids_are_named_and_the_others_are_gone(library: Library, store: Store, folder: Path) -> None:
@@ -249,6 +249,55 @@ def test_an_upload_waits_until_it_is_read(store: Store, upload: Callable[[str], 
     library.close()
 
 
+def test_files_that_are_uploaded_together_are_told_of_together(store: Store, upload: Callable[[str], Path]) -> None:
+    embedder = SlowEmbedder()
+    library = Library(store, embedder, 1_000_000)
+    library.add("one.txt", upload("The zebra text."))
+    assert embedder.begun.wait(30)
+    library.add("two.txt", upload("The giraffe text."))
+    library.add("three.pdf", upload("This is no PDF."))
+    embedder.go.set()
+    settled(library)
+    library.add("one.txt", upload("The zebra text."))
+    (outcome,) = settled(library)
+    library.close()
+    assert outcome.report is not None
+    assert (outcome.report.added, outcome.report.unchanged, [*outcome.report.rejected]) == (("one.txt", "two.txt"), (), ["three.pdf"])
+
+
+def test_later_uploads_have_a_report_of_their_own(library: Library, upload: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.library.TOGETHER_SECONDS", 0.0)
+    library.add("one.txt", upload("The zebra text."))
+    settled(library)
+    library.add("two.txt", upload("The giraffe text."))
+    assert [outcome.report for outcome in settled(library)] == [SyncReport(added=("two.txt",)), SyncReport(added=("one.txt",))]
+
+
+def test_reading_one_file_again_tells_of_that_file_alone(library: Library, store: Store, upload: Callable[[str], Path]) -> None:
+    for name in ("one.pdf", "two.pdf", "good.txt"):
+        library.add(name, upload("These are words."))
+    settled(library)
+    library.retry("uploads", "one.pdf")
+    outcome = settled(library)[0]
+    assert outcome.what == "Reading one.pdf again"
+    assert outcome.report is not None
+    assert (outcome.report.unchanged, [*outcome.report.rejected]) == ((), ["one.pdf"])
+
+
+def test_a_mistake_of_whoever_asked_is_told_to_nobody_else(library: Library, tmp_path: Path) -> None:
+    with pytest.raises(CitewellError, match="There is no folder"):
+        library.sync(tmp_path / "nowhere")
+    assert library.outcomes() == ()
+
+
+def test_the_size_of_a_file_that_was_rejected_is_known(library: Library, upload: Callable[[str], Path], tmp_path: Path) -> None:
+    library.add("one.pdf", upload("This is no PDF."))
+    settled(library)
+    assert library.size("uploads", "one.pdf") == 15
+    assert library.size(root_of(tmp_path), "nothing") is None
+    assert library.size("uploads", "a\x00b") is None
+
+
 def test_a_folder_that_is_not_there_is_an_outcome(library: Library, tmp_path: Path) -> None:
     library.sync_soon(tmp_path / "nowhere")
     (outcome,) = settled(library)
@@ -277,7 +326,7 @@ def test_the_listing_tells_documents_and_rejected_files(library: Library, store:
         ("empty.md", "md", "rejected", 0),
         ("tea.txt", "txt", "indexed", (folder / "tea.txt").stat().st_size),
     ]
-    assert entries[1]["reason"] == "it holds no text"
+    assert entries[1]["reason"] == "it is empty"
 
 
 @pytest.mark.parametrize(

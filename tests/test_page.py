@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from page_browser import launched, served, watched
+from page_browser import ARGUMENTS, CANDIDATES, launched, served, watched
 from page_fake import ARCHIVE, CITATIONS, HARBOUR, STARTERS, FakeAssistant, Status
 
 pytestmark = pytest.mark.browser
@@ -104,6 +105,39 @@ def test_a_chip_opens_the_exact_quote_and_gives_the_focus_back(page: Any) -> Non
     assert page.locator("dialog .document .text").evaluate("text => text.textContent") == HARBOUR
     page.get_by_role("button", name="Close").click()
     expect(first).to_be_focused()
+
+
+@pytest.mark.parametrize("page", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True)
+def test_the_number_of_a_focused_chip_can_be_read(page: Any) -> None:
+    ask(page, "How long does it take?")
+    chip = answered(page).locator(".chip").first
+    colours = "chip => [getComputedStyle(chip).color, getComputedStyle(chip).backgroundColor, chip.matches(':focus-visible')]"
+    page.keyboard.press("Tab")
+    chip.focus()
+    number, behind, focused = chip.evaluate(colours)
+    assert focused
+    assert number != behind
+    chip.click()
+    page.keyboard.press("Escape")
+    number, behind, _ = chip.evaluate(colours)
+    assert number != behind
+
+
+def test_a_question_back_is_shown_as_one(page: Any) -> None:
+    ask(page, "An ambiguous one?")
+    expect(answered(page).locator(".asking")).to_contain_text("A question back")
+    expect(answered(page)).not_to_contain_text("Not in the documents")
+
+
+def test_what_is_said_while_one_waits_changes_after_a_while(page: Any, assistant: FakeAssistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assistant, "reading_seconds", 3.0)
+    ask(page, "How long does it take?")
+    expect(page.locator("[data-phase=evidence] .elapsed")).not_to_have_text("")
+    expect(page.locator(".later")).to_have_css("display", "none")
+    page.evaluate("() => { const now = Date.now; Date.now = () => now() + 60000; }")
+    expect(page.locator(".at-first")).to_have_css("display", "none")
+    expect(page.locator(".later")).not_to_have_css("display", "none")
+    answered(page)
 
 
 def test_a_chip_opens_in_a_tab_of_its_own(page: Any, address: str) -> None:
@@ -246,6 +280,74 @@ def test_addresses(address: str, path: str, status: int, words: str) -> None:
     assert "og:image" not in body
     if status == 200:
         assert "default-src" in response.headers["Content-Security-Policy"]
+
+
+def test_a_server_that_goes_and_comes_back_leaves_the_conversation_to_be_read(browser: Any) -> None:
+    assistant = FakeAssistant()
+    page = browser.new_page()
+    box = page.get_by_role("textbox", name="Your question")
+    with served(assistant) as address:
+        port = int(address.rpartition(":")[2])
+        page.goto(address)
+        page.locator(".starter").first.wait_for()
+        ask(page, "How long does it take?")
+        answered(page)
+        ask(page, "A slow one?")
+        expect(page.locator(".running .draft")).to_contain_text("The crossing")
+        box.fill("Typed meanwhile")
+    expect(page.get_by_role("alert")).to_contain_text("Citewell does not answer")
+    expect(page.locator(".running .cut")).to_be_visible()
+    for gone in (".toast-body", ".running .status", "#stop", ".wrap .error"):
+        assert page.locator(gone).filter(visible=True).count() == 0, gone
+    counted = page.locator(".elapsed").text_content()
+    page.wait_for_timeout(1500)
+    assert page.locator(".elapsed").text_content() == counted
+    with served(assistant, port):
+        earlier = page.get_by_role("region", name="Earlier conversation")
+        expect(earlier.locator(".exchange")).to_have_count(2)
+        expect(earlier).to_contain_text("42 minutes in calm weather.")
+        expect(earlier).to_contain_text("Citewell stopped before the answer was finished.")
+        expect(earlier.locator("button")).to_have_count(1)
+        expect(box).to_have_value("Typed meanwhile")
+        expect(page.locator(".starter").first).to_be_visible()
+        ask(page, "Something unknown?")
+        answered(page)
+        assert assistant.asked[-1] == ("Something unknown?", ())
+    # Started again while nobody asked: the page learns of it with the next question, which is neither lost nor answered without its conversation.
+    with served(assistant, port):
+        ask(page, "And when nobody noticed?")
+        expect(earlier.locator(".exchange")).to_have_count(3)
+        expect(box).to_have_value("And when nobody noticed?")
+        assert assistant.asked[-1][0] == "Something unknown?"
+        expect(page.locator(".starter").first).to_be_visible()
+        page.keyboard.press("Enter")
+        answered(page)
+        expect(earlier.locator(".exchange")).to_have_count(3)
+        page.get_by_role("button", name="Clear").click()
+        expect(earlier).to_be_hidden()
+    page.close()
+
+
+def test_nothing_jumps_when_a_notice_goes(browser: Any) -> None:
+    assistant = FakeAssistant(status=Status("loading", "The model is still loading; answers start in about a minute."))
+    assistant.store.fill(30)
+    left = "document.querySelector('.masthead svg').getBoundingClientRect().left"
+    path = next((path for path in CANDIDATES if Path(path).exists()), None)
+    with_bars = browser.browser_type.launch(executable_path=path, args=ARGUMENTS, ignore_default_args=["--hide-scrollbars"])
+    with served(assistant) as address, watched(with_bars, address, ".starter") as page:
+        expect(page.locator(".banner").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollHeight <= innerHeight"), "an empty page has no scroll bar of its own"
+        before = page.evaluate(left)
+        assistant.status = Status()
+        expect(page.locator("#status .banner")).to_have_count(0)
+        assert page.evaluate(left) == before
+        ask(page, "How long does it take?")
+        answered(page)
+        assert page.evaluate(left) == before
+        page.set_viewport_size({"width": 780, "height": 800})
+        heading, label = page.locator(".documents h2").bounding_box(), page.locator(".documents .toggle + label").bounding_box()
+        assert label["x"] >= heading["x"] + heading["width"] + 8
+    with_bars.close()
 
 
 def test_documents_have_no_outside_addresses(address: str) -> None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -37,7 +38,7 @@ from page_fake import (
     hit,
 )
 
-from index.types import Rejection, Span
+from index.types import Hit, Passage, Rejection, Span
 from rag.types import Answer, Citation, Evidence, Timings, Token, Usage
 from ui import document, library, render
 from ui.chat import Choice, Conversation, Exchange
@@ -158,6 +159,29 @@ def test_unsupported_sentences_are_flagged_in_words() -> None:
 def test_an_unsupported_sentence_over_two_lines_is_flagged() -> None:
     html = render.answer_html("First half\nsecond half. Fine. [1]", [citation(1)], ["First half\nsecond half."])
     assert re.findall(r'<span class="unsupported">(.*?)</span>', html) == ["First half", "second half."]
+
+
+def test_a_question_back_is_no_refusal() -> None:
+    html = render.verified_html(answer("Which ship do you mean?", abstained=True, asks_back=True))
+    assert "A question back" in html
+    assert "Not in the documents" not in html
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [("embedded", "written by the built-in language model"), ("none", "without a language model"), ("qwen2.5:7b", "written by qwen2.5:7b")],
+)
+def test_the_line_under_an_answer_uses_no_internal_words(model: str, said: str) -> None:
+    line = Reader(render.verified_html(replace(answer("So. [1]", citations=(citation(1),)), model=model))).text.split("“words”")[-1]
+    assert said in line
+    assert f"· {model} ·" not in line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(3.41, "3.4 s"), (9.96, "10 s"), (99.4, "99 s"), (99.6, "1 min 40 s"), (228, "3 min 48 s"), (119.7, "2 min")]
+)
+def test_long_times_are_said_in_minutes(seconds: float, said: str) -> None:
+    assert render.seconds_text(seconds) == said
 
 
 def test_paragraphs_and_lists() -> None:
@@ -325,6 +349,61 @@ def test_a_mark_longer_than_a_block_stays_in_one() -> None:
     assert Reader(html).text == ARCHIVE
 
 
+MARKDOWN = "# A **bold** title\n\nRun `serve` now.\n\n| Who | Price |\n|---|:-:|\n| A | **12** |\n| Children | 7 |\n\n```\n# no heading\n| no | table |\n```\n#no\n"
+
+
+def shown_as(text: str, source: str) -> list[tuple[str, str]]:
+    return [(text[start:end], re.findall(r'class="([^"]*)"', attributes)[0]) for start, end, attributes in render.styles(text, source)]
+
+
+def test_markdown_is_shown_as_what_it_means() -> None:
+    shown = shown_as(MARKDOWN, "a.md")
+    assert shown[:6] == [("# ", "sign"), ("A ", "line-1"), ("**", "sign"), ("bold", "line-1 strong"), ("**", "sign"), (" title", "line-1")]
+    assert ("serve", "code") in shown
+    assert (" Who ", "cell strong") in shown
+    assert ("12", "cell strong") in shown
+    assert ("|---|:-:|", "rule") in shown
+    assert ("# no heading", "code") in shown
+    assert ("| no | table |", "code") in shown
+    assert shown_as("# a comment, `x` and **y**\n", "a.py") == []
+
+
+def test_short_tables_have_their_bars_below_each_other() -> None:
+    rooms = [re.findall(r"padding-left:(\d+)ch", attributes) for _, _, attributes in render.styles(MARKDOWN, "a.md") if "between" in attributes]
+    assert rooms == [[], ["5"], [], [], ["7"], ["3"], [], [], ["4"]]
+    wide = MARKDOWN.replace("Children", "Children " * 20)
+    assert "padding" not in str(render.styles(wide, "a.md"))
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("a <\r\n\f#|*`-~"), max_size=80), st.integers(0, 80), st.integers(1, 80), st.integers(4, 70))
+def test_no_style_changes_a_character(text: str, start: int, length: int, chunk: int) -> None:
+    styled = render.styles(text, "a.md")
+    assert all(left < right <= len(text) for left, right, _ in styled)
+    assert all(first[1] <= then[0] for first, then in pairwise(styled))
+    span = Span(start, min(start + length, len(text))) if start < len(text) else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document, "CHUNK", chunk)
+        html = document.text_html(text, span, (), (), "Page", styled)
+    assert Reader(html).text == text
+    quotes = re.findall(r'<mark id="quote" tabindex="-1">(.*?)</mark>', html, re.DOTALL)
+    assert [Reader(quote).text for quote in quotes] == ([text[span.start : span.end]] if span else [])
+
+
+def test_evidence_and_text_view_show_headings() -> None:
+    passage = Passage("p", FERRY, "a.md", "A", "", Span(7, 7 + len(MARKDOWN)), MARKDOWN)
+    html = render.passage_html(Hit(passage, 1.0), [citation(1, 9, 20)])
+    assert '<span class="sign"># </span><mark><span class="line-1">A </span>' in html
+    assert MARKDOWN in Reader(html.replace("<i>[</i>1<i>]</i>", "")).text
+    assert '<span class="sign"># </span>' in document.document_html(FakeStore().info(FERRY), MARKDOWN, None)
+
+
+def test_a_citation_of_a_pdf_opens_its_page() -> None:
+    (pdf,) = REPORT_CITATIONS
+    assert render.citation_link(pdf) == f"/documents/d4-report?view=page&page=2&start={pdf.start}&end={pdf.end}#marked"
+    assert render.citation_link(replace(pdf, source="slides.pptx")) == f"/documents/d4-report?start={pdf.start}&end={pdf.end}#quote"
+
+
 def test_every_character_of_a_text_survives() -> None:
     text = "a\r\nb\r <c> & d\t\u00a0é\U0001f600 'e' \"f\"\n\n\n"
     assert Reader(document.text_html(text, Span(0, 3))).text == text
@@ -382,7 +461,7 @@ def test_the_views_of_a_document() -> None:
     assert 'class="views"' not in document.document_html(FakeStore().info(FERRY), HARBOUR, None)
     html = document.document_html(info, REPORT_TEXT, Span(100, 110), (), PAGES[REPORT])
     links = [str(link["href"]) for link in Reader(html).all("a")]
-    assert links == ["/documents/d4-report?start=100&end=110#quote", "/documents/d4-report?view=page&page=2&start=100&end=110"]
+    assert links == ["/documents/d4-report?start=100&end=110#quote", "/documents/d4-report?view=page&page=2&start=100&end=110#marked"]
     html = document.page_image_html(info, 1, Span(100, 110), "")
     (image,) = Reader(html).all("img")
     assert image["src"] == "/documents/d4-report/pages/1.png"

@@ -19,7 +19,7 @@ from index.errors import CitewellError
 from rag.types import Event, Token, Turn
 from ui import render
 from ui.chat import Assistant, Choice, Conversation
-from ui.web import document_routes, guarded, head_html, judged, library_routes, transcript_html
+from ui.web import document_routes, guarded, head_html, judged, library_routes
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
         status = panel("status")
         with gr.Column(elem_id="columns"):
             with gr.Column(elem_id="chat"):
+                gr.HTML(render.earlier_place_html(), elem_id="earlier", js_on_load=None, apply_default_css=False)
                 welcome = panel("welcome", js_on_load=ASK_ON_CLICK)
                 transcript, running = panel("transcript", js_on_load=JUDGE_ON_CLICK), panel("running")
             with gr.Column(elem_id="beside"):
@@ -77,6 +78,7 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
                 gr.HTML(render.work_place_html(), elem_id="work", js_on_load=None, apply_default_css=False)
                 documents = panel("documents", js_on_load=LIST_ON_CHANGE)
             with gr.Column(elem_id="composer"):
+                gr.HTML(render.unreachable_html(), elem_id="unreachable", js_on_load=None, apply_default_css=False)
                 chosen = panel("choice", js_on_load=CHOOSE)
                 with gr.Row(elem_id="ask"):
                     question = gr.Textbox(
@@ -88,7 +90,8 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
                     gr.HTML(render.composer_hint_html(), elem_id="hint", js_on_load=None, apply_default_css=False)
                     retry = gr.Button("Retry", elem_id="retry", visible=False)
                     clear = gr.Button("Clear", elem_id="clear", visible=False)
-        conversation, choice = gr.State(Conversation()), gr.State(Choice())
+        # None until the page has been opened here: a tab that asks without that was opened at a server that has since been started again.
+        conversation, choice = gr.State(None), gr.State(Choice())
         clock = gr.Timer(STATUS_SECONDS)
         places = asyncio.Semaphore(ANSWERS_AT_ONCE)
 
@@ -98,7 +101,7 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
             return {
                 conversation: value,
                 welcome: render.welcome_html(assistant.starters()) if value == Conversation() else "",
-                transcript: transcript_html(value),
+                transcript: render.transcript_html(value),
                 running: render.running_html(value.running),
                 evidence: render.evidence_html(value.latest),
                 send: gr.update(visible=idle),
@@ -122,7 +125,10 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
             wanted = Choice({document_id: before.chosen.get(document_id, "A document") for document_id in ids}, (), int(event.turn))
             return told(wanted.checked(assistant.store.info))
 
-        async def ask(text: str, before: Conversation, wanted: Choice, event: gr.EventData) -> AsyncIterator[Updates]:
+        async def ask(text: str, before: Conversation | None, wanted: Choice, event: gr.EventData) -> AsyncIterator[Updates]:
+            if before is None:
+                yield {running: render.forgotten_html()}
+                return
             typed: Updates = {}
             trigger = getattr(event.target, "elem_id", None)  # not the component itself: once updated, a session has its own copy
             of = wanted.checked(assistant.store.info)
@@ -156,10 +162,12 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
             if now.running is not None:
                 yield shown(now.failed(problem))
 
-        def judge(before: Conversation, event: gr.EventData) -> Updates:
+        def judge(before: Conversation | None, event: gr.EventData) -> Updates:
+            if before is None:
+                return {running: render.forgotten_html()}
             # While a question runs, what it makes of the conversation would undo this; the buttons are hidden then.
             now = before if before.running else judged(assistant, before, str(event.key), event.case == "keep")
-            return {conversation: now, transcript: transcript_html(now)} if now is not before else {conversation: gr.skip()}
+            return {conversation: now, transcript: render.transcript_html(now)} if now is not before else {conversation: gr.skip()}
 
         def listed(before: Choice) -> Updates:
             known = assistant.store.documents()
@@ -183,8 +191,8 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
         asked.then(listed, choice, around, **HIDDEN)
         # A cancelled event counts as failed, once it has ended. A handler of the click itself would run while the answer is still being written.
         stop.click(None, cancels=[asked], api_visibility="private")
-        asked.failure(lambda value: shown(value.stopped()), conversation, parts, **HIDDEN)
-        transcript.click(judge, conversation, [conversation, transcript], **HIDDEN)
+        asked.failure(lambda value: shown((value or Conversation()).stopped()), conversation, parts, **HIDDEN)
+        transcript.click(judge, conversation, [conversation, transcript, running], **HIDDEN)
         clear.click(lambda: shown(Conversation()), None, parts, **HIDDEN)
     # Gradio would summarize its last 10,000 events with pandas after each one, for a monitoring page that is off.
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))

@@ -90,7 +90,8 @@ class Outcome(Protocol):
 class Library(Protocol):
     """What changes the documents. Its work goes on in the background; what cannot work at all is a CitewellError.
 
-    `waiting()` is the root and source of every file that is there and not read yet; `discard` lets go of a rejected upload.
+    `waiting()` is the root and source of every file that is there and not read yet; `discard` lets go of a rejected upload; `size` is that of a file
+    in bytes, None where there is none.
     """
 
     def add(self, name: str, path: Path, /) -> str: ...
@@ -108,6 +109,8 @@ class Library(Protocol):
     def waiting(self) -> Sequence[tuple[str, str]]: ...
 
     def outcomes(self) -> Sequence[Outcome]: ...
+
+    def size(self, root: str, source: str, /) -> int | None: ...
 
 
 class Settings(Protocol):

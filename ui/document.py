@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from index.types import DocumentInfo, Span
-from ui.render import counted, document_link, escape, shortened
+from ui import render
+from ui.render import Style, counted, document_link, escape, shortened, styled_html
 
 CHUNK = 16_000
 """Characters in one block of a long text: blocks out of sight are not laid out, which keeps a text of many megabytes scrollable."""
@@ -39,11 +40,13 @@ def page_of(offset: int, pages: Sequence[int]) -> int:
     return max(1, bisect_right(pages, offset))
 
 
-def text_html(text: str, span: Span | None, furniture: Sequence[Span] = (), pages: Sequence[int] = (), leaf: str = "Page") -> str:
+def text_html(
+    text: str, span: Span | None, furniture: Sequence[Span] = (), pages: Sequence[int] = (), leaf: str = "Page", styled: Sequence[Style] = ()
+) -> str:
     """The text exactly as stored, in a few large blocks that begin at line starts; `span` becomes `<mark id="quote">`.
 
-    Furniture is wrapped, and where a page begins stands an element without text, whose label ("Page 3", or another `leaf`) is an attribute: the
-    text of the whole is the document's, character by character.
+    Furniture and what has a style are wrapped, and where a page begins stands an element without text, whose label ("Page 3", or another `leaf`) is
+    an attribute: the text of the whole is the document's, character by character.
     """
     blocks, start = [], 0
     while start < len(text):
@@ -52,12 +55,12 @@ def text_html(text: str, span: Span | None, furniture: Sequence[Span] = (), page
             end = text.find("\n", span.end - 1) + 1 or len(text)
         if span and start <= span.start < end:
             sections = [(start, span.start), (span.start, span.end), (span.end, end)]
-            before, marked, after = (_dressed_html(text, left, right, furniture, pages, leaf) for left, right in sections)
+            before, marked, after = (_dressed_html(text, left, right, furniture, pages, leaf, styled) for left, right in sections)
             # A page that begins with the quote is announced before it, not inside.
             announced = _breaks_html(span.start, pages, leaf)
             block = f'{before}{announced}<mark id="quote" tabindex="-1">{marked.removeprefix(announced)}</mark>{after}'
         else:
-            block = _dressed_html(text, start, end, furniture, pages, leaf)
+            block = _dressed_html(text, start, end, furniture, pages, leaf, styled)
         if end == len(text):
             block += _breaks_html(end, pages, leaf)  # last pages without text
         blocks.append(f'<div class="block">{block}</div>')
@@ -65,7 +68,7 @@ def text_html(text: str, span: Span | None, furniture: Sequence[Span] = (), page
     return "".join(blocks)
 
 
-def _dressed_html(text: str, start: int, end: int, furniture: Sequence[Span], pages: Sequence[int], leaf: str) -> str:
+def _dressed_html(text: str, start: int, end: int, furniture: Sequence[Span], pages: Sequence[int], leaf: str, styled: Sequence[Style]) -> str:
     """A part of the text, cut where pages begin and where furniture begins or ends."""
     first = bisect_right(furniture, start, key=lambda part: part.end)
     last = bisect_left(furniture, end, key=lambda part: part.start)
@@ -76,7 +79,7 @@ def _dressed_html(text: str, start: int, end: int, furniture: Sequence[Span], pa
     for left, right in pairwise(cuts):
         while index < len(grey) and grey[index].end <= left:
             index += 1
-        content = escape(text[left:right])
+        content = styled_html(text, left, right, styled)
         inside = index < len(grey) and grey[index].start <= left
         parts.append(_breaks_html(left, pages, leaf) + (f'<span class="furniture">{content}</span>' if inside else content))
     return "".join(parts)
@@ -98,10 +101,10 @@ def document_html(info: DocumentInfo, text: str, span: Span | None, furniture: S
     """The document as an article, for the dialog and for the page of its own."""
     page = page_of(span.start, pages) if span else 1
     legend = f'<p class="legend"><span class="furniture">{LEGEND}</span></p>' if furniture else ""
-    leaf = leaf_of(info.source)
+    shown = text_html(text, span, furniture, pages, leaf_of(info.source), render.styles(text, info.source))
     return (
         f'<article class="document"><header>{_heading_html(info)}{_views_html(info, span, page, "text")}{legend}</header>'
-        f'<div class="text" tabindex="0" role="region" aria-label="Text of the document">{text_html(text, span, furniture, pages, leaf)}</div></article>'
+        f'<div class="text" tabindex="0" role="region" aria-label="Text of the document">{shown}</div></article>'
     )
 
 
@@ -116,13 +119,12 @@ def _heading_html(info: DocumentInfo) -> str:
 
 def has_page_images(info: DocumentInfo) -> bool:
     """Whether the document's pages can be shown as they look."""
-    return info.pages > 0 and PurePosixPath(info.source).suffix.lower() == ".pdf"
+    return info.pages > 0 and render.has_page_images(info.source)
 
 
 def page_link(info: DocumentInfo, page: int, span: Span | None) -> str:
     """The address of the view that shows a page as it looks."""
-    marked = f"&start={span.start}&end={span.end}" if span else ""
-    return f"{document_link(info.id)}?view=page&page={page}{marked}"
+    return render.page_link(info.id, page, *((span.start, span.end) if span else ()))
 
 
 def image_link(info: DocumentInfo, page: int, span: Span | None) -> str:
@@ -141,20 +143,27 @@ def _views_html(info: DocumentInfo, span: Span | None, page: int, current: str) 
     return f'<nav class="views" aria-label="Ways to show the document">{shown}</nav>'
 
 
-def page_image_html(info: DocumentInfo, page: int, span: Span | None, marked: str, problem: str = "") -> str:
-    """A page as it looks, with the quote on it; `marked` is the part of the quote that this page bears. `problem` stands in the picture's place."""
+def page_image_html(info: DocumentInfo, page: int, span: Span | None, marked: str, problem: str = "", depth: float = 0.0) -> str:
+    """A page as it looks, with the quote on it; `marked` is the part of the quote that this page bears, `depth` the share of the page's text before it.
+
+    `problem` stands in the picture's place.
+    """
     on_page = span if marked else None
+    quoted = f'<p class="quoted">“{escape(shortened(marked, 240))}”</p>' if marked else ""
     if problem:
         content = f'<p class="no-picture">{escape(problem)}</p>'
     else:
         told = f" Marked on it: “{shortened(marked, 300)}”" if marked else ""
         alternative = f"Page {page} of “{info.title}”, as a picture.{told}"
         address = escape(image_link(info, page, on_page))
+        # A place to jump to without a script, about where the words are; the script looks for the highlighter's colour.
+        place = f'<i id="marked" style="top:{depth:.0%}"></i>' if marked else ""
         content = (
-            f'<a href="{address}" target="_blank" rel="noopener" title="Open the picture alone"><img src="{address}" alt="{escape(alternative)}"></a>'
+            f'<div class="sheet">{place}<a href="{address}" target="_blank" rel="noopener" title="Open the picture alone">'
+            f'<img src="{address}" alt="{escape(alternative)}"></a></div>'
         )
     return (
-        f'<article class="document"><header>{_heading_html(info)}{_views_html(info, span, page, "page")}</header>'
+        f'<article class="document"><header>{_heading_html(info)}{_views_html(info, span, page, "page")}{quoted}</header>'
         f'<div class="picture" tabindex="0" role="region" aria-label="Page {page}">{content}</div>{_turning_html(info, page, span)}</article>'
     )
 
@@ -165,7 +174,14 @@ def _turning_html(info: DocumentInfo, page: int, span: Span | None) -> str:
             return f'<span aria-hidden="true">{label}</span>'
         return f'<a href="{escape(page_link(info, to, span))}" aria-label="{label} page">{label}</a>'
 
-    return f'<nav class="leafing" aria-label="Pages">{link(page - 1, "Previous")}<span>Page {page:,} of {info.pages:,}</span>{link(page + 1, "Next")}</nav>'
+    zoom = (
+        '<span class="zoom" hidden><button type="button" data-zoom="-1" aria-label="Smaller">−</button>'
+        '<button type="button" data-zoom="1" aria-label="Larger">+</button></span>'
+    )
+    return (
+        f'<nav class="leafing" aria-label="Pages">{link(page - 1, "Previous")}<span>Page {page:,} of {info.pages:,}</span>{link(page + 1, "Next")}'
+        f"{zoom}</nav>"
+    )
 
 
 # In a document's place

@@ -38,11 +38,12 @@
     if (place.drawn === html) return;
     const active = place.contains(document.activeElement) ? document.activeElement : null;
     const key = KEYS.find((name) => active?.hasAttribute(name));
-    const open = [...place.querySelectorAll("details.outcome")].map((details) => [details.textContent, details.open]);
+    const told = (details) => (details.matches(".before") ? "before" : details.textContent);
+    const open = [...place.querySelectorAll("details")].map((details) => [told(details), details.open]);
     place.innerHTML = html;
     place.drawn = html;
-    for (const details of place.querySelectorAll("details.outcome")) {
-      const before = open.find(([text]) => text === details.textContent);
+    for (const details of place.querySelectorAll("details")) {
+      const before = open.find(([text]) => text === told(details));
       if (before) details.open = before[1];
     }
     if (!active) return;

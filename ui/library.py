@@ -186,7 +186,7 @@ def view_html(max_bytes: int) -> str:
         '<header class="view-head"><h2 id="library-title" tabindex="-1">Documents</h2>'
         '<button type="button" class="plain" data-close>Close</button></header>'
         '<div class="view-body"><section class="adding" aria-labelledby="adding-label"><div class="drop">'
-        f'<p id="adding-label"><span class="by-mouse"><b>Drop files here</b> or </span><label class="pick" for="library-files">choose files</label>'
+        f'<p id="adding-label"><label class="pick" for="library-files">Choose files</label> or drop them anywhere on this page'
         f'<input type="file" id="library-files" class="visually-hidden" multiple aria-describedby="adding-hint" data-limit="{max_bytes}"></p>'
         f'<p class="hint" id="adding-hint">{READABLE}.<br>At most {limit} a file. '
         "A file with the name of an earlier upload replaces it.</p></div>"
@@ -205,8 +205,9 @@ def view_html(max_bytes: int) -> str:
     )
 
 
-def listing_html(shown: Listing, now: datetime) -> str:
-    """The list itself, with the options that the filter offers."""
+def listing_html(shown: Listing, now: datetime, sizes: Mapping[tuple[str, str], int | None] | None = None, busy: bool = False) -> str:
+    """The list itself, with the options that the filter offers. `sizes` are those of files that are no documents, by root and source; while the
+    library is `busy`, what waits has its turn coming."""
     statuses = "".join(
         f'<option value="{status}">{label} ({shown.counts[status]:,})</option>' for status, label in STATUSES.items() if shown.counts.get(status)
     )
@@ -219,7 +220,7 @@ def listing_html(shown: Listing, now: datetime) -> str:
     last = shown.first + len(shown.rows) - 1
     some = f"{shown.first:,}–{last:,} of {counted(shown.matching, 'file')}" if shown.pages > 1 else counted(shown.matching, "file")
     filtered = f", {shown.total:,} in all" if shown.matching < shown.total else ""
-    rows = "".join(row_html(entry, now) for entry in shown.rows)
+    rows = "".join(row_html(entry, now, (sizes or {}).get((entry.root, entry.source)), busy) for entry in shown.rows)
     # Roles said once more, because a table that is laid out otherwise on a phone loses its own.
     return (
         f'{options}<p class="count" role="status">{some}{filtered}</p><table role="table" aria-labelledby="library-title"><thead role="rowgroup"><tr role="row">'
@@ -240,8 +241,8 @@ def _turning_html(shown: Listing) -> str:
     return f'<nav class="turning" aria-label="Pages of the list">{back}<span>Page {shown.page:,} of {shown.pages:,}</span>{onward}</nav>'
 
 
-def row_html(entry: Entry, now: datetime) -> str:
-    """One file, with what can be done about it."""
+def row_html(entry: Entry, now: datetime, size: int | None = None, busy: bool = False) -> str:
+    """One file, with what can be done about it; `size` is that of a file that is no document."""
     title, info, uploaded = escape(entry.title), entry.document, entry.root == UPLOADS
     if info:
         box = f'<input type="checkbox" data-choose="{escape(info.id)}" aria-label="Ask only chosen documents: {title}">'
@@ -254,9 +255,9 @@ def row_html(entry: Entry, now: datetime) -> str:
         still = " The version from before still answers." if info else ""
         state += f'<span class="reason">{escape(entry.rejection.reason)}.{still}</span>'
     actions = []
-    if entry.rejection or entry.waits:  # whatever waits may have been forgotten by a cancel
-        place = f'data-retry="{escape(entry.source)}" data-root="{escape(entry.root)}"'
-        actions.append(f'<button type="button" class="plain" {place} aria-label="Retry {title}">Retry</button>')
+    if not busy if entry.waits else entry.rejection:  # what waits for nothing was forgotten by a cancel
+        place, label = f'data-retry="{escape(entry.source)}" data-root="{escape(entry.root)}"', "Read now" if entry.waits else "Retry"
+        actions.append(f'<button type="button" class="plain" {place} aria-label="{label} {title}">{label}</button>')
     if info or uploaded:
         gone = "Its text and passages go at once, and no answer uses it any more. " if info else ""
         fate = "The uploaded file is deleted." if uploaded else "The file itself stays in its folder, and is left out until you retry it."
@@ -266,13 +267,13 @@ def row_html(entry: Entry, now: datetime) -> str:
             f'<button type="button" class="plain" {which} data-asked="{escape(asked)}" data-explained="{escape(explained)}" '
             f'aria-label="Remove {title}">Remove</button>'
         )
-    size = size_text(info.bytes) if info and info.bytes else "–"
+    size = info.bytes or None if info else size
     passages = f'{info.passages:,}<span class="unit"> {"passage" if info.passages == 1 else "passages"}</span>' if info else "–"
     cells = (
         ("choose", box),
         ("name", name + source),
         ("kind", escape(kind_of(entry.source))),
-        ("number", size),
+        ("number", "–" if size is None else size_text(size)),
         ("number", passages),
         ("standing", state),
         ("when", when_html(entry.at, now) if entry.at else "–"),
@@ -285,8 +286,9 @@ def row_html(entry: Entry, now: datetime) -> str:
 def work_html(work: Work | None, outcomes: Sequence[Outcome], notices: Sequence[str]) -> str:
     """What the library is doing, what it last did, and what the store has to say about itself."""
     banners = "".join(f'<p class="banner" role="note">{escape(notice)}</p>' for notice in notices)
-    ended = "".join(outcome_html(outcome, number == 0) for number, outcome in enumerate(outcomes))
-    return f'{banners}{progress_html(work) if work else ""}<div class="outcomes">{ended}</div>'
+    ended = [outcome_html(outcome) for outcome in outcomes]
+    earlier = f'<details class="before"><summary>Earlier reports ({len(ended) - 1})</summary>{"".join(ended[1:])}</details>' if ended[1:] else ""
+    return f'{banners}{progress_html(work) if work else ""}<div class="outcomes">{"".join(ended[:1])}{earlier}</div>'
 
 
 def progress_html(work: Work) -> str:
@@ -308,7 +310,7 @@ def _rate(files_per_second: float) -> str:
     return f"{number:,.0f} {unit}" if number >= 9.95 else f"{number:.1f} {unit}"
 
 
-def outcome_html(outcome: Outcome, latest: bool) -> str:
+def outcome_html(outcome: Outcome) -> str:
     """What a job came to: in one line, with the files by name behind it."""
     what, report = escape(outcome.what), outcome.report
     if report is None:
@@ -325,8 +327,7 @@ def outcome_html(outcome: Outcome, latest: bool) -> str:
         names = _names_html("rejected", reasons, len(report.rejected)) + names
     if not names:
         return f'<div class="outcome"><p>{summary}</p></div>'
-    opened = " open" if latest and report.rejected else ""
-    return f'<details class="outcome"{opened}><summary>{summary}</summary>{names}</details>'
+    return f'<details class="outcome"><summary>{summary}</summary>{names}</details>'
 
 
 def _names_html(name: str, items: Sequence[str], number: int) -> str:

@@ -4,6 +4,7 @@
   "use strict";
   let dialog = null;
   let opened = 0;
+  const LATE_SECONDS = 45;
 
   function reader() {
     if (dialog) return dialog;
@@ -43,11 +44,68 @@
     if (turn !== opened) return;
     content.innerHTML = html;
     const quote = content.querySelector("#quote");
+    unroll(content.querySelector(".picture"));
     quote?.scrollIntoView({ block: "center" });
     // Blocks of a long text get their real height only once they are in sight; the second look lands on the final place.
     requestAnimationFrame(() => quote?.scrollIntoView({ block: "center" }));
     (quote ?? content.querySelector(".text, .picture") ?? box.querySelector("button")).focus({ preventScroll: true });
   }
+
+  // A page as it looks. On a narrow screen it is shown wider than the screen, or its letters could not be read.
+
+  const ZOOMS = [0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4];
+  const READABLE = 700; // pixels across a page
+  const HIGHLIGHT = [255, 235, 80]; // what index/formats/pdf.py lays over the words, on white
+  let zoom = 0; // not chosen yet
+
+  async function unroll(picture) {
+    const image = picture?.querySelector("img");
+    if (!image) return;
+    picture.parentElement.querySelector(".zoom").hidden = false;
+    await image.decode().catch(() => {});
+    if (!picture.isConnected || !image.naturalWidth) return;
+    const fits = picture.querySelector(".sheet").clientWidth;
+    enlarge(picture, zoom || ZOOMS.find((step) => step >= 1 && step * fits >= READABLE) || 1);
+    const place = picture.querySelector("#marked");
+    if (!place) return;
+    const { left, right, top, bottom } = highlighted(image) ?? { left: 0.5, right: 0.5, top: parseFloat(place.style.top) / 100, bottom: parseFloat(place.style.top) / 100 };
+    const [across, down] = [left, top].map((share, axis) => share * [image.clientWidth, image.clientHeight][axis] + [image.offsetLeft, image.offsetTop][axis]);
+    const [width, height] = [(right - left) * image.clientWidth, (bottom - top) * image.clientHeight];
+    // What is wider than the view is read from its left end.
+    picture.scrollTo(Math.min(across + width / 2 - picture.clientWidth / 2, across - 12), Math.min(down + height / 2 - picture.clientHeight / 2, down - 24));
+  }
+
+  // Where the highlighted words are, in shares of the picture; nothing in a scan, whose words have no place.
+  function highlighted(image) {
+    const [width, height] = [image.naturalWidth, image.naturalHeight];
+    const brush = Object.assign(document.createElement("canvas"), { width, height }).getContext("2d", { willReadFrequently: true });
+    brush.drawImage(image, 0, 0);
+    const { data } = brush.getImageData(0, 0, width, height);
+    let [left, right, top, bottom] = [width, 0, height, 0];
+    for (let at = 0; at < data.length; at += 4) {
+      if (data[at] !== HIGHLIGHT[0] || data[at + 1] !== HIGHLIGHT[1] || data[at + 2] !== HIGHLIGHT[2]) continue;
+      const x = (at / 4) % width;
+      const y = Math.floor(at / 4 / width);
+      [left, right, top, bottom] = [Math.min(left, x), Math.max(right, x), Math.min(top, y), Math.max(bottom, y)];
+    }
+    return left > right ? null : { left: left / width, right: right / width, top: top / height, bottom: bottom / height };
+  }
+
+  function enlarge(picture, to) {
+    const middle = [(picture.scrollLeft + picture.clientWidth / 2) / picture.scrollWidth, (picture.scrollTop + picture.clientHeight / 2) / picture.scrollHeight];
+    picture.style.setProperty("--zoom", to);
+    picture.dataset.zoom = to;
+    picture.scrollTo(middle[0] * picture.scrollWidth - picture.clientWidth / 2, middle[1] * picture.scrollHeight - picture.clientHeight / 2);
+    for (const button of picture.parentElement.querySelectorAll("[data-zoom]:not(.picture)")) button.disabled = !ZOOMS[ZOOMS.indexOf(to) + Number(button.dataset.zoom)];
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("button[data-zoom]");
+    if (!button) return;
+    const picture = button.closest(".document").querySelector(".picture");
+    zoom = ZOOMS[ZOOMS.indexOf(Number(picture.dataset.zoom)) + Number(button.dataset.zoom)] ?? zoom;
+    enlarge(picture, zoom);
+  });
 
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.('a[href*="/documents/"]:not([target])');
@@ -74,15 +132,71 @@
     setTimeout(() => watch.disconnect(), 10000);
   });
 
+  // The server may go away, or be started again and know nothing of this tab. What was said stays to be read, past the reload that must follow.
+
+  const KEPT = "citewell-kept";
+  const away = () => document.documentElement.classList.contains("unreachable");
+
+  function keep() {
+    const exchanges = [...document.querySelectorAll("#earlier .exchange, #transcript .exchange, #running .exchange")].map((exchange) => {
+      const copy = exchange.cloneNode(true);
+      copy.removeAttribute("data-run");
+      for (const part of copy.querySelectorAll(".verdict, .status, .slow")) part.remove();
+      return copy.outerHTML;
+    });
+    try {
+      sessionStorage.setItem(KEPT, JSON.stringify({ exchanges: exchanges.join(""), question: document.querySelector("#ask textarea")?.value ?? "" }));
+    } catch { /* more than the browser has room for: the page begins anew without it */ }
+  }
+
+  addEventListener("pagehide", () => { if (away()) keep(); });
+
+  new MutationObserver((_, observer) => {
+    const earlier = document.querySelector("#earlier .earlier");
+    const box = document.querySelector("#ask textarea");
+    if (!earlier || !box) return;
+    observer.disconnect();
+    const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
+    sessionStorage.removeItem(KEPT);
+    if (!kept) return;
+    earlier.querySelector("div").innerHTML = kept.exchanges;
+    earlier.hidden = !kept.exchanges;
+    earlier.scrollIntoView({ block: "end" });
+    box.value = kept.question;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+  }).observe(document, { subtree: true, childList: true });
+
+  new MutationObserver(() => {
+    // Gradio tells of the loss in words of its own, which the style hides, and reloads the page once the server is back.
+    if (!away() && [...document.querySelectorAll(".toast-message-text")].some((told) => told.textContent.startsWith("Connection to the server was lost"))) {
+      document.documentElement.classList.add("unreachable");
+    }
+    const forgotten = document.querySelector("[data-forgotten]");
+    if (forgotten) {
+      forgotten.removeAttribute("data-forgotten");
+      keep();
+      location.reload();
+    }
+  }).observe(document, { subtree: true, childList: true });
+
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest?.("[data-let-go], #clear")) return;
+    const earlier = document.querySelector("#earlier .earlier");
+    earlier.hidden = true;
+    earlier.querySelector("div").replaceChildren();
+  });
+
   // The seconds since a question was sent, counted here so that waiting costs the server nothing.
   const started = new Map();
   setInterval(() => {
     const run = document.querySelector("[data-run]");
+    if (away()) return;
     if (!run) return started.clear();
     if (!started.has(run.dataset.run)) started.set(run.dataset.run, Date.now());
     const seconds = Math.round((Date.now() - started.get(run.dataset.run)) / 1000);
     const counter = run.querySelector(".elapsed");
     if (counter) counter.textContent = seconds ? `${seconds} s` : "";
+    run.classList.toggle("late", seconds >= LATE_SECONDS);
   }, 250);
 
   // Follow the conversation while the reader is at its end, but never past its last question: an answer is read from its beginning.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape as escape_html
-from itertools import pairwise
+from itertools import pairwise, zip_longest
+from pathlib import PurePosixPath
 from urllib.parse import quote
 
+from index.split import CODE
 from index.types import DocumentInfo, Hit
 from rag.types import Answer, Citation
 from ui.chat import Choice, Conversation, Exchange
@@ -23,7 +26,22 @@ LATEST = 12
 UNSUPPORTED = "not supported by the documents"
 SLOW_SEARCH = "This is taking longer than usual. Other questions may be running at the same time."
 SLOW_READING = "The model is reading the evidence. On a laptop this can take half a minute."
+STILL_SLOW = "This machine is slow, or busy with something else. The answer is still on its way; Stop ends it."
 SLOW_WRITING = "Each sentence is checked against the documents once the draft is complete."
+
+
+MODELS = {
+    "none": "the documents' own sentences, without a language model",
+    "embedded": "written by the built-in language model",
+    "embedded-small": "written by the small built-in language model",
+    "llm": "written by your language model",
+}
+"""How an answer's maker is called, where its name in the settings would tell a reader nothing."""
+
+THUMB = (
+    '<svg viewBox="0 0 24 24" width="16" height="16" aria-hidden="true"><path d="M17 14V3M9 18.1 10 14H4.2a2 2 0 0 1-1.9-2.6l2.3-7A2 2 0 0 1 6.5 3H20a2 2 0 0 1 2 2v7'
+    'a2 2 0 0 1-2 2h-2.8a2 2 0 0 0-1.8 1.1L12 22a3.1 3.1 0 0 1-3-3.9Z"/></svg>'
+)
 
 
 def escape(text: str) -> str:
@@ -48,13 +66,124 @@ def document_link(document_id: str, start: int | None = None, end: int | None = 
     return address if start is None or end is None else f"{address}?start={start}&end={end}#quote"
 
 
+def page_link(document_id: str, page: int, start: int | None = None, end: int | None = None) -> str:
+    """The address of a page as it looks, with a span marked on it when one is given."""
+    address = f"{document_link(document_id)}?view=page&page={page}"
+    return address if start is None or end is None else f"{address}&start={start}&end={end}#marked"
+
+
+def has_page_images(source: str) -> bool:
+    """Whether the pages of such a file can be shown as they look."""
+    return source.lower().endswith(".pdf")
+
+
+def citation_link(citation: Citation) -> str:
+    """Where a citation's words stand: on the page as it looks, where there is one, else in the text."""
+    if citation.page is None or not has_page_images(citation.source):
+        return document_link(citation.document_id, citation.start, citation.end)
+    return page_link(citation.document_id, citation.page, citation.start, citation.end)
+
+
 def chip(citation: Citation) -> str:
     """The number that opens the exact words: a real link, so that it also opens in a new tab. Its brackets are there for copying, not to be seen."""
-    address = escape(document_link(citation.document_id, citation.start, citation.end))
+    address = escape(citation_link(citation))
     page = f", page {citation.page}" if citation.page is not None else ""
     label = escape(f"Source {citation.number}: {citation.title}{page}")
     hint = escape(shortened(citation.quote, 200))
     return f'<a class="chip" href="{address}" aria-label="{label}" title="{hint}"><i>[</i>{citation.number}<i>]</i></a>'
+
+
+# What a source's own text means
+
+Style = tuple[int, int, str]
+"""A part [start, end) of a text, and the attributes of the element that shows it so."""
+
+FENCE = re.compile(r"\s*(?:`{3,}[^`]*$|~~~)")
+HEADING = re.compile(r"(#{1,6})[ \t]+(?=\S)")
+EMPHASIS = re.compile(r"\*\*(?=\S)[^*\n]+(?<=\S)\*\*|`[^`\n]+`")
+RULE = re.compile(r"[\s|:-]+")
+PIPE = re.compile(r"(?<!\\)\|")
+ALIGNED = 90
+"""A table with more characters in a row than this would not fit with its columns aligned."""
+
+
+def styles(text: str, source: str) -> list[Style]:
+    """How the Markdown in a text is shown: headings, tables, code and bold, in order and apart from each other. Every character stays; marks are
+    only dimmed or made invisible, so that offsets and copied text are those of the stored text."""
+    if PurePosixPath(source).suffix.lower() in CODE:
+        return []
+    found: list[Style] = []
+    table: list[tuple[int, str]] = []
+    position, fenced = 0, False
+    for line in text.splitlines(keepends=True):
+        start, content = position, line.rstrip()
+        position += len(line)
+        if content.startswith("|") and not fenced:
+            table.append((start, content))
+            continue
+        found += _table_styles(table)
+        table = []
+        heading = HEADING.match(content)
+        if FENCE.match(content):
+            fenced = not fenced
+            found.append((start, start + len(content), 'class="fence"'))
+        elif fenced:
+            found += [(start, start + len(content), 'class="code"')] if content else []
+        elif heading:
+            found.append((start, start + heading.end(), 'class="sign"'))
+            found += _inline_styles(content, start, heading.end(), len(content), f"line-{min(len(heading[1]), 3)}")
+        elif "`" in content or "**" in content:
+            found += _inline_styles(content, start, 0, len(content), "")
+    return [*found, *_table_styles(table)]
+
+
+def _inline_styles(line: str, offset: int, position: int, last: int, kind: str) -> Iterator[Style]:
+    """Bold words and code in a part [position, last) of a line, all of it of a kind."""
+    for match in EMPHASIS.finditer(line, position, last):
+        if kind and position < match.start():
+            yield offset + position, offset + match.start(), f'class="{kind}"'
+        start, end, width = offset + match.start(), offset + match.end(), 2 if line[match.start()] == "*" else 1
+        name = "strong" if width == 2 else "code"
+        yield start, start + width, 'class="sign"'
+        yield start + width, end - width, f'class="{f"{kind} {name}".strip()}"'
+        yield end - width, end, 'class="sign"'
+        position = match.end()
+    if kind and position < last:
+        yield offset + position, offset + last, f'class="{kind}"'
+
+
+def _table_styles(rows: Sequence[tuple[int, str]]) -> Iterator[Style]:
+    """A table's cells and what parts them; where the rows are short, each bar stands below the one above."""
+    bars = [[match.start() for match in PIPE.finditer(content)] for _, content in rows]
+    lengths = [[_seen(content[left + 1 : right]) for left, right in pairwise(cuts)] for cuts, (_, content) in zip(bars, rows, strict=True)]
+    rules = [bool(RULE.fullmatch(content)) for _, content in rows]
+    widths = [max(column) for column in zip_longest(*(row for row, rule in zip(lengths, rules, strict=True) if not rule), fillvalue=0)]
+    aligned = sum(widths) <= ALIGNED
+    for number, (offset, content) in enumerate(rows):
+        if rules[number]:
+            yield offset, offset + len(content), 'class="rule"'
+            continue
+        kind = "cell strong" if number + 1 < len(rows) and rules[number + 1] else "cell"
+        for column, (left, right) in enumerate(pairwise([*bars[number], len(content)])):
+            room = widths[column - 1] - lengths[number][column - 1] if column and aligned else 0
+            yield offset + left, offset + left + 1, f'class="between" style="padding-left:{room}ch"' if room else 'class="between"'
+            yield from _inline_styles(content, offset, left + 1, right, kind)
+
+
+def _seen(cell: str) -> int:
+    """How many of a cell's characters are to be seen."""
+    return len(cell) - sum(4 if match[0].startswith("*") else 2 for match in EMPHASIS.finditer(cell))
+
+
+def styled_html(text: str, start: int, end: int, styled: Sequence[Style]) -> str:
+    """The characters [start, end) of a text, escaped, with its styles."""
+    parts, position = [], start
+    index = bisect_right(styled, start, key=lambda style: style[1])
+    while index < len(styled) and styled[index][0] < end:
+        left, right = max(styled[index][0], start), min(styled[index][1], end)
+        parts.append(f"{escape(text[position:left])}<span {styled[index][2]}>{escape(text[left:right])}</span>")
+        position, index = right, index + 1
+    return "".join([*parts, escape(text[position:end])])
 
 
 # Answers
@@ -140,17 +269,37 @@ def verified_html(answer: Answer) -> str:
     """A finished answer: its text, what the user should know about it, its sources."""
     notices = "".join(f'<p class="notice">{escape(notice)}</p>' for notice in answer.notices)
     text = answer_html(answer.text, answer.citations, answer.unsupported)
+    if answer.asks_back:
+        return f'<div class="answer asking"><p class="label">A question back</p>{text}{notices}</div>'
     if answer.abstained:
         return f'<div class="answer abstained"><p class="label">Not in the documents</p>{text}{notices}</div>'
     return f'<div class="answer">{text}{notices}{sources_html(answer.citations)}<p class="by">{escape(_byline(answer))}</p></div>'
 
 
 def _byline(answer: Answer) -> str:
-    seconds = answer.timings.total_ms / 1000
     parts = [f"{counted(len(answer.citations), 'quote')} checked word for word"] if answer.citations else []
-    parts += [answer.model] if answer.model else []
-    parts += [f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"]
-    return " · ".join(parts)
+    parts += [MODELS.get(answer.model, f"written by {answer.model}")] if answer.model else []
+    return " · ".join([*parts, seconds_text(answer.timings.total_ms / 1000)])
+
+
+def seconds_text(seconds: float) -> str:
+    """How long something took: "3.4 s", "48 s", "3 min 48 s"."""
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+
+
+def verdict_html(exchange: Exchange) -> str:
+    """What stands under an answer: the button that keeps it as a case, or that it is kept, with a way back."""
+    if exchange.answer is None:
+        return ""
+    key = escape(exchange.key)
+    if exchange.case:
+        button = f'<button type="button" data-case="drop" data-key="{key}">Undo</button>'
+        return f'<p class="verdict">Kept as a case: <code>citewell evaluate mine</code> asks it again. {button}</p>'
+    problem = f' <span class="case-problem">{escape(exchange.case_problem)}</span>' if exchange.case_problem else ""
+    return f'<p class="verdict"><button type="button" data-case="keep" data-key="{key}" title="Keep this question and answer as a case">{THUMB}Not right?</button>{problem}</p>'
 
 
 # The transcript
@@ -174,7 +323,7 @@ def exchange_html(exchange: Exchange) -> str:
         outcome = f'<div class="answer stopped">{answer_html(exchange.draft)}<p class="label">Stopped. Not verified.</p></div>'
     else:
         outcome = f'<div class="answer problem"><p>{escape(exchange.problem)}</p></div>'
-    return f'<article class="exchange">{question_html(exchange.question, exchange.documents)}{outcome}</article>'
+    return f'<article class="exchange">{question_html(exchange.question, exchange.documents)}{outcome}{verdict_html(exchange)}</article>'
 
 
 def transcript_html(conversation: Conversation) -> str:
@@ -198,7 +347,8 @@ def running_html(exchange: Exchange | None) -> str:
     return (
         f'<article class="exchange running" data-run="{escape(exchange.key)}" data-phase="{phase}">{question_html(exchange.question, exchange.documents)}'
         f'<p class="status"><span class="pulse" aria-hidden="true"></span><span role="status">{status}</span>'
-        f'<span class="elapsed" aria-hidden="true"></span></p><p class="slow slow-{phase}">{slow}</p>{draft}</article>'
+        f'<span class="elapsed" aria-hidden="true"></span></p><p class="slow slow-{phase}"><span class="at-first">{slow}</span><span class="later">{STILL_SLOW}</span></p>'
+        f'<p class="cut">Citewell stopped before the answer was finished.</p>{draft}</article>'
     )
 
 
@@ -228,9 +378,10 @@ def marked_passage_html(hit: Hit, citations: Sequence[Citation]) -> str:
         if citation.document_id == passage.document_id and citation.start < last and first < citation.end
     ]
     cuts = sorted({first, last, *(cut for start, end, _ in inside for cut in (start, end))})
+    styled = styles(passage.text, passage.source)
     parts = []
     for left, right in pairwise(cuts):
-        content = escape(passage.text[left - first : right - first])
+        content = styled_html(passage.text, left - first, right - first, styled)
         parts.append(f"<mark>{content}</mark>" if any(start <= left and right <= end for start, end, _ in inside) else content)
         ended = "".join(chip(citation) for _, end, citation in inside if end == right)
         parts.append(f'<span class="chips">{ended}</span>' if ended else "")
@@ -286,6 +437,14 @@ def documents_html(documents: Sequence[DocumentInfo]) -> str:
     )
 
 
+def earlier_place_html() -> str:
+    """Where the script shows a conversation that the server no longer knows."""
+    return (
+        '<section class="earlier" aria-label="Earlier conversation" hidden><p class="hint"><span>From before Citewell lost touch with this page, as when it '
+        'is started again. It is kept to be read; new questions do not lean on it.</span> <button type="button" data-let-go>Remove</button></p><div></div></section>'
+    )
+
+
 def work_place_html() -> str:
     """Where the script shows the library's work while the view of all documents is closed."""
     return '<div class="strip" data-part="work"></div>'
@@ -316,6 +475,19 @@ def masthead_html() -> str:
         '<path d="M12 8H9v16h3M20 8h3v16h-3"/><path d="M14.5 13.5 16.5 12v8"/></svg>'
         "<h1>Citewell</h1><p>Answers with the exact words that bear them out.</p></header>"
     )
+
+
+def unreachable_html() -> str:
+    """What stands above the composer while the server does not answer; the script shows it."""
+    return (
+        '<p role="alert">Citewell does not answer: it was stopped, or it is starting again. What is on this page stays here to be read. '
+        "Once Citewell runs again, this page goes on by itself.</p>"
+    )
+
+
+def forgotten_html() -> str:
+    """In place of an answer where the server knows nothing of a tab's conversation; the script keeps that for reading, and begins another."""
+    return '<p class="hint" data-forgotten role="status">Citewell was started again meanwhile; this page begins anew…</p>'
 
 
 def composer_hint_html() -> str:

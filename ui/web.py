@@ -21,8 +21,8 @@ from index.errors import CitewellError
 from index.types import DocumentInfo, Span
 from rag.evaluation.cases import drop, keep
 from rag.library import UPLOADS
-from ui import document, library, render
-from ui.chat import Assistant, Conversation, Exchange
+from ui import document, library
+from ui.chat import Assistant, Conversation
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +71,16 @@ def document_routes(assistant: Assistant, style: str) -> list[Route]:
         bounds = [0, *assistant.store.pages(info.id)[1:], len(text)]
         if not (document.has_page_images(info) and 1 <= page < len(bounds)):
             return 404, document.no_page_html(info)
-        marked = text[max(span.start, bounds[page - 1]) : min(span.end, bounds[page])] if span else ""
+        first, last = bounds[page - 1], bounds[page]
+        marked = text[max(span.start, first) : min(span.end, last)] if span else ""
+        depth = max(span.start - first, 0) / (last - first) if span and marked else 0.0
         try:
             drawn(info.id, page, *((span.start, span.end) if span and marked else (0, 0)), info.indexed_at)
         except KeyError:
             return 404, document.no_page_html(info)
         except CitewellError as error:
             return 409, document.page_image_html(info, page, span, marked, str(error))
-        return 200, document.page_image_html(info, page, span, marked)
+        return 200, document.page_image_html(info, page, span, marked, "", depth)
 
     def view(request: Request) -> Response:
         document_id, query = request.path_params["document_id"], request.query_params
@@ -145,7 +147,9 @@ def library_routes(assistant: Assistant) -> list[Route]:
             int(page) if page.isascii() and page.isdecimal() and len(page) < 9 else 1,
         )
         known = library.entries(store.documents(), store.rejections(), assistant.library.waiting())
-        return part(library.listing_html(library.listing(known, wanted), datetime.now(UTC)))
+        shown = library.listing(known, wanted)
+        sizes = {(row.root, row.source): assistant.library.size(row.root, row.source) for row in shown.rows if row.document is None}
+        return part(library.listing_html(shown, datetime.now(UTC), sizes, assistant.library.work() is not None))
 
     def working(request: Request) -> Response:
         return part(library.work_html(assistant.library.work(), assistant.library.outcomes(), assistant.store.notices()))
@@ -235,33 +239,6 @@ def changing(endpoint: AsyncEndpoint) -> AsyncEndpoint:
 
 
 # Answers that are not right
-
-
-THUMB = (
-    '<svg viewBox="0 0 24 24" width="16" height="16" aria-hidden="true"><path d="M17 14V3M9 18.1 10 14H4.2a2 2 0 0 1-1.9-2.6l2.3-7A2 2 0 0 1 6.5 3H20a2 2 0 0 1 2 2v7'
-    'a2 2 0 0 1-2 2h-2.8a2 2 0 0 0-1.8 1.1L12 22a3.1 3.1 0 0 1-3-3.9Z"/></svg>'
-)
-
-
-def verdict_html(exchange: Exchange) -> str:
-    """What stands under an answer: the button that keeps it as a case, or that it is kept, with a way back."""
-    if exchange.answer is None:
-        return ""
-    key = render.escape(exchange.key)
-    if exchange.case:
-        button = f'<button type="button" data-case="drop" data-key="{key}">Undo</button>'
-        return f'<p class="verdict">Kept as a case: <code>citewell evaluate mine</code> asks it again. {button}</p>'
-    problem = f' <span class="case-problem">{render.escape(exchange.case_problem)}</span>' if exchange.case_problem else ""
-    return f'<p class="verdict"><button type="button" data-case="keep" data-key="{key}" title="Keep this question and answer as a case">{THUMB}Not right?</button>{problem}</p>'
-
-
-def transcript_html(conversation: Conversation) -> str:
-    """The transcript with what can be said of each answer."""
-    html = render.transcript_html(conversation)
-    for exchange in conversation.finished:
-        shown = render.exchange_html(exchange)
-        html = html.replace(shown, f"{shown.removesuffix('</article>')}{verdict_html(exchange)}</article>", 1)
-    return html
 
 
 def judged(assistant: Assistant, conversation: Conversation, key: str, wrong: bool) -> Conversation:
