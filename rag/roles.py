@@ -22,7 +22,7 @@ REACH = 4
 OTHER_SIDE = 0.4
 """What a word counts that stands near a thing, but on its other side."""
 
-SPARSE = 1.5
+SPARSE = 1.7
 """What stands around a place weighs at least this: a lone neighbour, or one beyond a comma, proves little."""
 
 _BREAK = re.compile(r"[,;:—–]|--|\b(?:but|while|whereas|although|though|instead)\b", re.IGNORECASE)

@@ -73,3 +73,8 @@ def test_a_comparison_turned_round_is_seen() -> None:
 def test_a_denial_on_one_side_alone_is_seen(claim: str, source: str, opposite: bool) -> None:
     said, told = setting((claim,), KNOWN), setting((source,), KNOWN)
     assert (denied(said, told, told.gaps) > DENIED) is opposite
+
+
+def test_a_lone_neighbour_puts_nobody_in_anothers_place() -> None:
+    source = "Falcon has unveiled Kestrel, a new ship. Its captain Merlin named Kestrel's sense of time a key innovation."
+    assert not moved("Falcon made Kestrel.", source)
