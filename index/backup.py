@@ -95,8 +95,8 @@ def _pack(target: Path, files: dict[str, Path]) -> None:
 def restore(archive: Path, folder: Path, replace: bool = False) -> list[Path]:
     """Brings a store back from its backup into `folder`. Everything is checked before anything there is touched, and it happens wholly or not at all.
 
-    Returns the folders into which the store that was there before was put, if there was one. Raises StoreError where the folder holds a store already, unless `replace` is set: then that is moved into a folder beside it. Raises StoreDamaged
-    where the backup is not what was written, StoreTooNew where a newer Citewell wrote it, StoreInUse where the store is in use.
+    Returns the folders into which the store that was there before was put, if there was one. Raises StoreError where the folder holds a store already,
+    unless `replace` is set: then that is moved into a folder beside it. Raises StoreDamaged where the backup is not what was written, StoreTooNew where a newer Citewell wrote it, StoreInUse where the store is in use.
     """
     from index.store import owner
 

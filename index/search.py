@@ -14,7 +14,7 @@ POOL = 100
 """How many passages meaning and words contribute each."""
 
 MEANING = 0.6
-"""The share of the cosine in a passage's score, the rest is BM25's; each is divided by its best. Fitted on a half of the public sets: docs/benchmarks.md."""
+"""The share of the cosine in a passage's score, the rest is BM25's; each is divided by its best. docs/benchmarks.md says how it was chosen."""
 
 FIRST_LOOK = 3
 """So many hits keep their places before what the second look found."""
@@ -24,7 +24,7 @@ SECOND_LOOK_FROM, SECOND_LOOK_POOL = 2, 40
 
 SECOND_LOOK, NEAR_ENOUGH = 2.0, 0.6
 """What the nearness of its findings counts, and the cosine from which it does: below it, a question that one passage answers loses more than
-others gain. Fitted on a half of the public sets: docs/benchmarks.md."""
+others gain. A cosine of the default model; docs/benchmarks.md says how it was chosen."""
 
 
 @dataclass(frozen=True, slots=True)

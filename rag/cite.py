@@ -289,7 +289,12 @@ def grounds(question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> Gro
 
 def supported(sentence: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> float:
     """How well the hits' passages bear a sentence out, from 0 to 1: at least 0.5 exactly where cite() would cite it."""
-    return _borne_out(without_marks(sentence).strip(), grounds(question, hits, texts))[1]
+    return certainty(sentence, grounds(question, hits, texts))
+
+
+def certainty(sentence: str, against: Grounds) -> float:
+    """The same where several sentences are verified against one evidence, which is gathered once."""
+    return _borne_out(without_marks(sentence).strip(), against)[1]
 
 
 def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> Verified:

@@ -99,6 +99,7 @@ def test_events_are_evidence_tokens_and_the_same_answer(client: TestClient, assi
     assert timeless(answer) == timeless(as_json(assistant.ask(QUESTION).to_dict()))
     assert events[0][1]["standalone_question"] == QUESTION
     shown = {hit["passage"]["id"]: hit["passage"]["text"] for hit in events[0][1]["hits"]}
+    assert answer["evidence"]
     assert all(any(hit["passage"]["text"] in text for text in shown.values()) for hit in answer["evidence"])
     assert "".join(data["text"] for name, data in events if name == "token").strip() == "The lander Apollo was built by Grumman."
 

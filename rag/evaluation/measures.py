@@ -244,18 +244,17 @@ def claims(question: Question, hits: Sequence[Hit], texts: Mapping[str, str], ot
 
     Each item: `from` ("support" or "answer"), `kind` of corruption (empty for a true one), `score` in [0, 1], `text`. No model is needed.
     """
-    from rag.cite import supported
+    from rag.cite import certainty, grounds
     from rag.corrupt import corruptions
 
     passage = "\n".join(dict.fromkeys(hit.passage.text for hit in hits))
     said = [("support", re.sub(r"\s*&\s*$", "", sentence)) for sentence in question.support]
     said += [("answer", answer[span.start : span.end]) for answer in question.answers for span in sentences(answer)]
+    against = grounds(question.question, hits, texts)
     items = []
     for origin, sentence in said:
         claims = [("", sentence), *((made.kind, made.text) for made in corruptions(sentence, passage, others, seed))]
-        items += [
-            {"from": origin, "kind": kind, "score": float(supported(text, question.question, hits, texts)), "text": text} for kind, text in claims
-        ]
+        items += [{"from": origin, "kind": kind, "score": float(certainty(text, against)), "text": text} for kind, text in claims]
     return items
 
 
