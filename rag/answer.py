@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from index.errors import ModelUnavailable
+from index.split import sentences
 from index.types import Hit
-from rag import decide, excerpts, extract, followup, prompt
-from rag.cite import Verified, cite, quote, without_marks
+from rag import conflict, decide, excerpts, extract, followup, prompt
+from rag.cite import Verified, cite, first_sentence, merged, nearest, quote, without_marks
 from rag.model import Finished, LanguageModel, reply
 from rag.types import Answer, Citation, Event, Evidence, Timings, Token, Turn, Usage
 
@@ -22,11 +23,21 @@ PASSAGES = 6
 PASSAGES_FOR_ALL = 9
 """How many passages are looked at, and how many excerpts of them the model reads: prompt tokens are the cost that users feel. Questions for a list get more."""
 
+LOOKED_THROUGH_FOR_ALL = 40
+"""How many passages are looked through for documents that a list would miss."""
+
 DRAFT_TOKENS = 160
 DRAFT_TOKENS_FOR_ALL = 260
 REWRITE_TOKENS = 40
+MISSING_WORDS = 3
+RIVAL_TOKENS = 48
+RIVAL_EXCERPTS = 2
+"""What one further document may take when it is asked whether it says otherwise."""
 
 WORDS_ALONE = "The vector index is being made ready, so only passages that share words with the question were looked at. Ask again in a moment."
+
+IN_THEIR_WORDS = "What the model wrote was not borne out as it stood, so the documents' nearest words stand in its place."
+FOREIGN = "The model also wrote something that the documents say nothing like; it was left out."
 
 
 @dataclass(slots=True)
@@ -58,6 +69,8 @@ class Outcome:
     unsupported: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     asks_back: bool = False
+    confidence: float | None = None
+    conflicts: tuple[str, ...] = ()
 
 
 def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Iterator[Event]:
@@ -69,8 +82,9 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
     asked = prompt.checked(question)
     model, notice = assistant.answering_model()
     standalone, queries = _understood(asked, history, model, course)
-    limit = PASSAGES_FOR_ALL if prompt.asks_for_all(standalone) else PASSAGES
-    found = tuple(assistant.find(queries, limit, documents))
+    wants_all = prompt.asks_for_all(standalone)
+    limit = PASSAGES_FOR_ALL if wants_all else PASSAGES
+    found = tuple(excerpts.spread(assistant.find(queries, LOOKED_THROUGH_FOR_ALL if wants_all else limit, documents), limit))
     evidence_ms = course.elapsed_ms()
     yield Evidence(standalone, found)
     hits = _excerpts(standalone, found, limit, assistant)
@@ -86,17 +100,19 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
         outcome = _by_quoting(standalone, hits, texts, assistant, documents, notice)
     else:
         try:
-            outcome = yield from _by_model(standalone, hits, texts, assistant, documents, model, course)
+            outcome = yield from _by_model(standalone, hits, found, texts, assistant, documents, model, course)
             name = model.name
         except ModelUnavailable as error:
             outcome = _by_quoting(standalone, hits, texts, assistant, documents, f"{error} Until then the documents' own sentences answer.")
     notices = outcome.notices
     if assistant.store.index_state != "ready" and all(hit.similarity is None for hit in hits):
         notices = (*notices, WORDS_ALONE)
+    if wants_all and hits and not outcome.asks_back:
+        notices = (*notices, _examined(hits, assistant, documents))
     timings = Timings(round(evidence_ms, 1), course.first_token_ms, round(course.elapsed_ms(), 1))
     yield Answer(
         asked, standalone, outcome.text, outcome.abstained, outcome.citations, outcome.unsupported, hits, name, timings, course.usage, notices,
-        outcome.asks_back,
+        outcome.asks_back, outcome.confidence, outcome.conflicts,
     )  # fmt: skip
 
 
@@ -138,6 +154,7 @@ def _texts(assistant: Assistant, hits: Sequence[Hit]) -> dict[str, str]:
 def _by_model(
     question: str,
     hits: Sequence[Hit],
+    found: Sequence[Hit],
     texts: Mapping[str, str],
     assistant: Assistant,
     documents: Sequence[str] | None,
@@ -145,10 +162,10 @@ def _by_model(
     course: Course,
 ) -> Generator[Event, None, Outcome]:
     """Gate, draft, verify. The gate's call reads the passages; the draft's finds them in the model server's cache."""
-    stated, usage = model.probability(prompt.messages(question, hits, prompt.GATE))
-    course.add(usage)
-    if not decide.worth_drafting(stated):
-        return _refusal(assistant, hits, documents)
+    sure, missing = _confidence(question, hits, model, course)
+    threshold = decide.THRESHOLDS[assistant.settings.refusal]
+    if sure < threshold:
+        return replace(_refusal(assistant, hits, documents, missing), confidence=sure)
 
     wants_all = prompt.asks_for_all(question)
     pieces: list[str] = []
@@ -167,11 +184,84 @@ def _by_model(
     draft = prompt.unlabelled("".join(pieces))
 
     verified = cite(draft, question, hits, texts)
+    reworded = not verified.leads and sure >= threshold + decide.SURE_OF_EVIDENCE
+    if reworded:
+        verified = _in_their_words(draft, question, verified, hits, texts)
     if not decide.worth_giving(verified.leads, question, verified.borne_out):
-        return _refusal(assistant, hits, documents)
+        return replace(_refusal(assistant, hits, documents, missing), confidence=min(sure, threshold) * decide.NOT_BORNE_OUT)
     said = [] if complete else ["The model reached its length limit, so this answer may be incomplete."]
     said += [f"I could not find an answer to this part of the question: {part}." for part in decide.missing_parts(question, verified.borne_out)]
-    return _given(verified, tuple(said))
+    said += [IN_THEIR_WORDS] if reworded else []
+    said += [FOREIGN] if verified.foreign else []
+    verified, conflicts = _compared(question, verified, found, assistant, model, course)
+    return replace(_given(verified, tuple(said)), confidence=sure, conflicts=conflicts)
+
+
+def _in_their_words(draft: str, question: str, verified: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> Verified:
+    """The documents' own words in place of a draft's first sentence that they do not bear out, where some come near it; what they bear out of the rest stays."""
+    first = first_sentence(draft)
+    quoted = nearest(first, question, hits, texts)
+    if quoted is None:
+        return verified
+    rest = [draft[span.start : span.end] for span in sentences(draft)][1:]
+    others = [made for made in (cite(said, question, hits, texts) for said in rest) if made.leads and made.citations[0].quote not in quoted.text]
+    return merged([quoted, *others])
+
+
+def _confidence(question: str, hits: Sequence[Hit], model: LanguageModel, course: Course) -> tuple[float, tuple[str, ...]]:
+    """How likely it is that the evidence answers the question, and the question's words that it leaves uncovered."""
+    stated, usage = model.probability(prompt.messages(question, hits, prompt.GATE))
+    course.add(usage)
+    missing, part = decide.uncovered(question, [f"{hit.passage.title}\n{hit.passage.heading}\n{hit.passage.text}" for hit in hits])
+    near = max((hit.similarity for hit in hits if hit.similarity is not None), default=None)
+    return decide.confidence(stated, near, part), missing
+
+
+def _compared(
+    question: str, verified: Verified, found: Sequence[Hit], assistant: Assistant, model: LanguageModel | None, course: Course
+) -> tuple[Verified, tuple[str, ...]]:
+    """The answer beside what other documents answer, and the sentences that tell of a disagreement; the answer as it was where there is none.
+
+    Versions of the cited words are compared as they are; other documents about the same are asked each on its own, where there is a model.
+    """
+    if not conflict.has_one_answer(question):
+        return verified, ()
+    texts = _texts(assistant, found)
+    cited = frozenset(citation.document_id for citation in verified.citations)
+    read = "\n".join(hit.passage.text for hit in found if hit.passage.document_id in cited)
+    sides = [conflict.Side(verified, read, cited), *conflict.versions(question, verified, found, texts)]
+    known = frozenset().union(*(side.documents for side in sides))
+    for own in conflict.rivals(question, known, found)[: conflict.RIVALS]:
+        if model is None:
+            break
+        try:
+            side = _asked_alone(question, own, texts, assistant, model, course)
+        except ModelUnavailable:
+            break  # the answer that is there holds without it
+        if side:
+            sides.append(side)
+    sides = conflict.joined(question, sides)
+    if len(sides) == 1:
+        return verified, ()
+    return conflict.told(sides, {hit.passage.document_id: hit.passage.title for hit in found})
+
+
+def _asked_alone(
+    question: str, own: Sequence[Hit], texts: Mapping[str, str], assistant: Assistant, model: LanguageModel, course: Course
+) -> conflict.Side | None:
+    """What one document answers, verified against it alone; None where it does not answer."""
+    hits = excerpts.chosen(question, own, RIVAL_EXCERPTS, assistant.embedder.embed)
+    sure, _ = _confidence(question, hits, model, course)
+    if sure < decide.THRESHOLDS[assistant.settings.refusal]:
+        return None
+    text, usage = reply(model, prompt.messages(question, hits, prompt.DRAFT), RIVAL_TOKENS)
+    course.add(usage)
+    draft = prompt.unlabelled(text)
+    verified = cite(first_sentence(draft), question, hits, texts)
+    if not decide.worth_giving(verified.leads, question, verified.borne_out):
+        return None
+    document = own[0].passage.document_id
+    return conflict.Side(verified, "\n".join(hit.passage.text for hit in own), frozenset([document]))
 
 
 def _by_quoting(
@@ -195,8 +285,15 @@ def _given(verified: Verified, notices: tuple[str, ...]) -> Outcome:
     return Outcome(verified.text, False, verified.citations, verified.unsupported, notices)
 
 
-def _refusal(assistant: Assistant, hits: Sequence[Hit], documents: Sequence[str] | None) -> Outcome:
-    """Says that nothing was found, and what was looked at."""
+def _examined(hits: Sequence[Hit], assistant: Assistant, documents: Sequence[str] | None) -> str:
+    """What a list or a count was drawn from: whoever relies on it must know what was not looked at."""
+    read = len({hit.passage.document_id for hit in hits})
+    there = len(set(documents)) if documents else len(assistant.store.documents())
+    return f"For this list I read the passages nearest to the question, which are in {read} of {there} document{'s' if there > 1 else ''}."
+
+
+def _refusal(assistant: Assistant, hits: Sequence[Hit], documents: Sequence[str] | None, missing: Sequence[str] = ()) -> Outcome:
+    """Says that nothing was found, what was looked at, and which words of the question stood nowhere there."""
     if documents is not None and not documents:
         return Outcome("I could not find an answer: no document was chosen to look in.", True)
     if not hits and not assistant.store.documents():
@@ -207,4 +304,6 @@ def _refusal(assistant: Assistant, hits: Sequence[Hit], documents: Sequence[str]
         return Outcome(f"I could not find an answer to this in {where}: nothing there is near the question.", True)
     titles = list(dict.fromkeys(hit.passage.title for hit in hits))[:2]
     nearest = " and ".join(f"“{title}”" for title in titles)
-    return Outcome(f"I could not find an answer to this in {where}. The nearest passages that I looked at are in {nearest}.", True)
+    words = " or ".join(f"“{word}”" for word in missing[:MISSING_WORDS])
+    without = f", and none of them speaks of {words}" if words else ""
+    return Outcome(f"I could not find an answer to this in {where}. The nearest passages that I looked at are in {nearest}{without}.", True)

@@ -34,8 +34,16 @@ DENIED = 0.6
 """How much better, from 0 to 1, something else may fit a place than what the sentence puts there, and a denial on one side alone, before the evidence
 says otherwise. Fitted on half of ClapNQ's questions."""
 
+LENGTH = 0.004
+"""What a character of a span costs, in words borne out."""
+
 SPANS = 4
 """The most spans that one sentence may need together: a list can draw on several places."""
+
+FOREIGN, FOREIGN_WORDS = 1 / 3, 6
+"""A sentence of so many words that nothing bears out, less than this part of which stands anywhere in evidence or question, is not about the documents at all."""
+
+_ADDRESS = re.compile(r"(?:https?://|www\.)[^\s)\]>\"”]+|[\w.+-]+@[\w-]+\.[\w.-]*\w", re.IGNORECASE)
 
 MARK = re.compile(r"[ \t]*\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 
@@ -44,7 +52,8 @@ MARK = re.compile(r"[ \t]*\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 class Verified:
     """A draft after verification: its text with marks, the citations they resolve to, and the sentences that nothing supports.
 
-    `leads`: the first sentence, which answers, is supported. `borne_out` are the supported sentences alone, without marks.
+    `leads`: the first sentence, which answers, is supported. `borne_out` are the supported sentences alone, without marks. `foreign` sentences, which
+    the documents' words do not even resemble or which hold an address that is not theirs, are left out of the text.
     """
 
     text: str
@@ -52,6 +61,7 @@ class Verified:
     unsupported: tuple[str, ...]
     leads: bool = False
     borne_out: str = ""
+    foreign: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +183,7 @@ def support(sentence: Claim, evidence: Evidence) -> tuple[list[Window], float]:
     parts = _chosen(sentence, agreeing)
     if not parts or not _hangs_together(sentence, parts):
         return [], refused
+    parts = _shrunk(sentence, parts, agreeing)
     windows = [window for window, _ in parts]
     # Pieces can be found that agree, while the sentence which says most plainly what this is about says otherwise.
     doubt = _contradiction(sentence, joined([window.setting for window in windows]), evidence.whole, evidence)
@@ -202,7 +213,7 @@ def _chosen(sentence: Claim, covers: Sequence[tuple[Window, Cover]]) -> list[tup
     total = Cover()
     while not total.suffices(sentence):
         ranked = [
-            (total.joined(cover).worth(sentence) - total.worth(sentence) - 0.004 * len(window.text), -window.hit, window, cover)
+            (total.joined(cover).worth(sentence) - total.worth(sentence) - LENGTH * len(window.text), -window.hit, window, cover)
             for window, cover in covers
             if cover.stems and (not parts or _earns(total, cover, sentence))
         ]
@@ -211,6 +222,28 @@ def _chosen(sentence: Claim, covers: Sequence[tuple[Window, Cover]]) -> list[tup
             return []
         parts.append((window, cover))
         total = total.joined(cover)
+    return parts
+
+
+def _shrunk(sentence: Claim, parts: list[tuple[Window, Cover]], covers: Sequence[tuple[Window, Cover]]) -> list[tuple[Window, Cover]]:
+    """The windows, each cut down to the shortest one inside it with which the sentence is still borne out."""
+    for number, (window, _) in enumerate(parts):
+        inside = [
+            (part, cover)
+            for part, cover in covers
+            if part.document_id == window.document_id
+            and window.span.start <= part.span.start
+            and part.span.end <= window.span.end
+            and len(part.text) < len(window.text)
+        ]
+        for shorter in sorted(inside, key=lambda entry: len(entry[0].text)):
+            tried = [*parts[:number], shorter, *parts[number + 1 :]]
+            total = Cover()
+            for _, cover in tried:
+                total = total.joined(cover)
+            if total.suffices(sentence) and _hangs_together(sentence, tried):
+                parts = tried
+                break
     return parts
 
 
@@ -287,13 +320,8 @@ def grounds(question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> Gro
     return Grounds(question, evidence, known, told, titles)
 
 
-def supported(sentence: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> float:
-    """How well the hits' passages bear a sentence out, from 0 to 1: at least 0.5 exactly where cite() would cite it."""
-    return certainty(sentence, grounds(question, hits, texts))
-
-
 def certainty(sentence: str, against: Grounds) -> float:
-    """The same where several sentences are verified against one evidence, which is gathered once."""
+    """How well the evidence bears a sentence out, from 0 to 1: at least 0.5 exactly where cite() would cite it."""
     return _borne_out(without_marks(sentence).strip(), against)[1]
 
 
@@ -308,6 +336,7 @@ def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str
     citations: dict[tuple[str, Span], Citation] = {}
     unsupported: list[str] = []
     borne_out: list[str] = []
+    foreign: list[str] = []
     position = 0
     leads: bool | None = None
     for span in sentences(draft):
@@ -319,7 +348,12 @@ def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str
             pieces.append(plain)
             continue
         found, _ = _borne_out(plain, against)
-        leads = bool(found) if leads is None else leads
+        made_up = _is_foreign(plain, against, bool(found))
+        leads = bool(found) and not made_up if leads is None else leads
+        if made_up:
+            pieces.pop()
+            foreign.append(plain)
+            continue
         for window in found:
             key = (window.document_id, window.span)
             if key not in citations:
@@ -328,7 +362,18 @@ def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str
         pieces.append(f"{plain} {marks}" if marks else plain)
         (borne_out if marks else unsupported).append(plain)
     pieces.append(without_marks(draft[position:]))
-    return Verified("".join(pieces).strip(), tuple(citations.values()), tuple(unsupported), bool(leads), " ".join(borne_out))
+    return Verified("".join(pieces).strip(), tuple(citations.values()), tuple(unsupported), bool(leads), " ".join(borne_out), tuple(foreign))
+
+
+def _is_foreign(sentence: str, against: Grounds, supported: bool) -> bool:
+    """Whether a sentence is none that could come from the evidence, as when a planted instruction was followed."""
+    read = " ".join(window.text for window in against.evidence.windows).lower()
+    if any(
+        address.lower().rstrip(".,;:!?") not in read and address.lower() not in against.question.lower() for address in _ADDRESS.findall(sentence)
+    ):
+        return True
+    stems = frozenset(content_stems(sentence))
+    return not supported and len(stems) >= FOREIGN_WORDS and len(stems & against.told) < FOREIGN * len(stems)
 
 
 def _borne_out(sentence: str, against: Grounds) -> tuple[list[Window], float]:
@@ -359,9 +404,56 @@ def quote(hits: Sequence[Hit], texts: Mapping[str, str], spans: Sequence[tuple[i
     for number, (hit, span) in enumerate(spans, 1):
         passage = hits[hit].passage
         citations.append(_citation(number, passage, span, texts[passage.document_id]))
+    lines = [" ".join(without_marks(citation.quote).split()) for citation in citations]
+    marked = "\n".join(f"{line} [{citation.number}]" for line, citation in zip(lines, citations, strict=True))
+    return Verified(marked, tuple(citations), (), bool(lines), " ".join(lines))
+
+
+def nearest(sentence: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> Verified | None:
+    """The documents' own words that come nearest to a sentence that they do not bear out as it stands, cited; None where nothing is near."""
+    against = grounds(question, hits, texts)
+    said = claim(without_marks(sentence).strip(), question, against.known, against.told)
+
+    def closeness(window: Window) -> float:
+        otherwise = min(1.0, _contradiction(said, window.setting, window.setting, against.evidence) / 2)
+        return _cover(said, window, against.evidence).worth(said) - LENGTH * len(window.text) - 2 * otherwise
+
+    best = max((window for window in against.evidence.windows if not window.text.startswith("#")), key=closeness, default=None)
+    if best is None or not said.stems or len(_cover(said, best, against.evidence).stems) < OWN * len(said.stems):
+        return None
+    return quote(hits, texts, [(best.hit, best.span)])
+
+
+def merged(parts: Sequence[Verified]) -> Verified:
+    """Several verified texts as one: citations numbered anew by first use, the same span once. The first part leads."""
+    citations: dict[tuple[str, int, int], Citation] = {}
+    texts: list[str] = []
+    for part in parts:
+        own = {citation.number: citation for citation in part.citations}
+
+        def renumbered(mark: re.Match[str], own: dict[int, Citation] = own) -> str:
+            cited = own.get(int(mark.group(1)))
+            if cited is None:
+                return mark.group()
+            key = (cited.document_id, cited.start, cited.end)
+            if key not in citations:
+                citations[key] = replace(cited, number=len(citations) + 1)
+            return f"[{citations[key].number}]"
+
+        texts.append(re.sub(r"\[(\d+)\]", renumbered, part.text))
     return Verified(
-        "\n".join(f"{' '.join(without_marks(citation.quote).split())} [{citation.number}]" for citation in citations), tuple(citations), ()
+        " ".join(texts),
+        tuple(citations.values()),
+        tuple(sentence for part in parts for sentence in part.unsupported),
+        parts[0].leads,
+        " ".join(part.borne_out for part in parts if part.borne_out),
     )
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a text, which answers."""
+    first = next(iter(sentences(text)), Span(0, len(text)))
+    return text[first.start : first.end]
 
 
 def without_marks(text: str) -> str:

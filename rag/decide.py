@@ -5,14 +5,32 @@ The thresholds were chosen on tests/questions.jsonl and are reported on other qu
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable
 
 from index.split import sentences
-from index.words import content_stems, stem
+from index.words import content_stems, content_words, stem
 from rag.facts import later_names, names, numbers
 
-STATED = 0.5
-"""Below this probability that the passages state the answer, no draft is made."""
+THRESHOLDS = {"cautious": 0.7, "balanced": 0.5, "eager": 0.3}
+"""By the setting `refusal`: below this confidence nothing is answered."""
+
+BIAS, STATED, SIMILARITY, UNCOVERED = -0.99, 1.63, 1.38, -0.86
+"""Weights of a logistic regression: of the log-odds of the model's own probability, of the best passage's cosine, of the part of the question's words that
+the evidence leaves uncovered. docs/benchmarks.md says on what they were fitted, and what they are worth on other questions."""
+
+SURE = 4.0
+"""Log-odds beyond which a model's probability counts as this: hosted models tell 0 or 1."""
+
+TYPICAL_SIMILARITY = 0.5
+"""What stands for the cosine where there is none, as when words alone were searched."""
+
+SURE_OF_EVIDENCE = 0.15
+"""So far above the threshold the confidence must be that the documents' own words answer where the draft's are not borne out."""
+
+NOT_BORNE_OUT = 0.5
+"""What is left of the confidence once a draft turned out not to be borne out."""
 
 QUOTE_SIMILARITY = 0.4
 QUOTE_COVERAGE = 0.5
@@ -33,9 +51,23 @@ _MEASURE = re.compile(
 )
 
 
-def worth_drafting(stated: float) -> bool:
-    """Whether to draft at all. `stated` is the model's probability that the passages state the answer."""
-    return stated >= STATED
+def confidence(stated: float, similarity: float | None, uncovered: float) -> float:
+    """The probability, from 0 to 1, that the evidence answers the question.
+
+    `stated` is the model's own probability that it does, `similarity` the best passage's cosine with the question, `uncovered` the part of the question's words that
+    no passage holds.
+    """
+    odds = max(-SURE, min(SURE, math.log(max(stated, 1e-9) / max(1 - stated, 1e-9))))
+    near = TYPICAL_SIMILARITY if similarity is None else similarity
+    return 1 / (1 + math.exp(-(BIAS + STATED * odds + SIMILARITY * near + UNCOVERED * uncovered)))
+
+
+def uncovered(question: str, texts: Iterable[str]) -> tuple[tuple[str, ...], float]:
+    """The question's content words, as they are written there, that no text holds in any form, and what part of all they are."""
+    held = frozenset(stem for text in texts for stem in content_stems(text))
+    asked = {stem(word): word for word in reversed(content_words(question))}
+    left = [word for stemmed, word in reversed(asked.items()) if stemmed not in held]
+    return tuple(left), len(left) / len(asked) if asked else 0.0
 
 
 def lacks_quantity(question: str, reply: str) -> bool:

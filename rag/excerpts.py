@@ -61,6 +61,22 @@ def _shared(first: Counter[str], second: Counter[str]) -> float:
     return sum((first & second).values()) / union if union else 1.0
 
 
+def spread(hits: Sequence[Hit], limit: int) -> list[Hit]:
+    """At most `limit` hits in their order, so that half of the places go to documents of which no better hit is there: a list draws on many."""
+    if len(hits) <= limit:
+        return list(hits)
+    first = hits[: limit - limit // 2]
+    known = {hit.passage.document_id for hit in first}
+    fresh: list[int] = []
+    for number, hit in enumerate(hits[len(first) :], len(first)):
+        if hit.passage.document_id not in known:
+            known.add(hit.passage.document_id)
+            fresh.append(number)
+    others = [number for number in range(len(first), len(hits)) if number not in fresh]
+    chosen = sorted([*fresh, *others][: limit // 2])
+    return [*first, *(hits[number] for number in chosen)]
+
+
 def edges(passages: Sequence[Passage]) -> list[Hit]:
     """The beginning of a document's first passage and the end of its last, where bylines and dates stand."""
     if not passages:

@@ -44,6 +44,14 @@ _COURTESY = frozenset(
 )
 """Words of a turn that keep a conversation going and say nothing about its subject."""
 
+_ASKING = frozenset("tell explain describe list name give summarise summarize is".split())  # noqa: SIM905
+"""Words that a turn can open with, and that are no names for it."""
+
+_QUOTES = "\"'“” "
+
+_NEW_WORDS = 0.34
+"""The part of a rewritten question's words that may be new: beyond it, the model has answered instead."""
+
 _KINDS = frozenset(
     """actor actress aircraft airline airport album animal anime anthem artist athlete award band battle bird book boxer brand breed bridge canal
     candidate car castle cathedral celebrity chain championship church city club coach college colony comet composer constitution contest
@@ -132,7 +140,7 @@ def _names(text: str) -> list[str]:
     for number, token in enumerate(tokens):
         word = re.sub(r"['’]s$", "", token.group())
         capital = word[0].isupper() or bool(re.search(r"\w[A-Z]|[A-Za-z]\d", word))
-        if number == 0 and word.lower() in FUNCTION_WORDS | {"tell", "explain", "describe", "list", "name", "give", "summarise", "summarize", "is"}:
+        if number == 0 and word.lower() in FUNCTION_WORDS | _COURTESY | _ASKING:
             continue
         starts = token.start()
         joined = bool(runs) and text[runs[-1][1] : starts] == " "
@@ -305,8 +313,13 @@ def rewrite_messages(question: str, history: Sequence[Turn]) -> list[Message]:
 def rewritten(reply: str, question: str, history: Sequence[Turn]) -> str:
     """The model's standalone question if it is one, else the question beside the turn before it."""
     lines = [line.strip() for line in reply.splitlines() if line.strip()]
-    plain = re.sub(r"^(?:last |standalone |rewritten )?question:\s*", "", lines[0], flags=re.IGNORECASE).strip("\"'“” ") if lines else ""
-    known = {word.lower() for word in WORD.findall(" ".join([question, *(turn.text for turn in history)]))}
-    strange = [word for word in WORD.findall(plain) if word.lower() not in known and word.lower() not in FUNCTION_WORDS and word[0].isupper()]
-    # A rewrite that brings in names nobody said would search for the model's invention.
-    return plain if 3 <= len(plain) <= 300 and not strange[1:] else with_subject(question, history)
+    first = lines[0].strip(_QUOTES) if lines else ""
+    plain = re.sub(r"^(?:last |standalone |rewritten )?question:\s*", "", first, flags=re.IGNORECASE).strip(_QUOTES)
+    said = " ".join([question, *(turn.text for turn in history)])
+    known = {stem(word) for word in WORD.findall(said)}
+    told = content_words(plain)
+    strange = [word for word in told if stem(word) not in known]
+    # A rewrite that brings in what nobody said, or that answers, would search for the model's invention.
+    invented = any(word[0].isupper() or word[0].isdigit() for word in strange[1:]) or len(strange) > _NEW_WORDS * len(told)
+    answers = question.rstrip().endswith("?") and not plain.endswith("?")
+    return plain if 3 <= len(plain) <= 300 and not invented and not answers else with_subject(question, history)

@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     api_key: SecretStr = Field(SecretStr(""), description="the key for that URL; set it in the environment, not in a file")
     model_seconds: float = Field(
         180.0, gt=0, le=86_400, description="the longest that one reply of the model may take, in seconds; an answer takes one to three"
+    )
+    refusal: Literal["cautious", "balanced", "eager"] = Field(
+        "balanced", description="how sure it must be that the documents answer a question: cautious refuses more, eager answers more"
     )
     embedder: str = Field("all-MiniLM-L6-v2", description="any sentence-transformers model, by name or folder")
     max_file_mb: float = Field(25.0, gt=0, le=1_000, description="the largest file that is read, in megabytes")

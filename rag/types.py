@@ -71,6 +71,7 @@ class Answer:
     """Last event of a stream. Every sentence of `text` ends in marks like [1] that `citations` resolves, or is listed in `unsupported`.
 
     With `asks_back`, the text asks what the question means, because neither it nor the conversation tells. `notices` are plain sentences about how the answer came to be (no model, model broke off), for every door to show.
+    `confidence` is the probability, from 0 to 1, that the documents answer the question, as far as it was estimated; None where it was not. `conflicts` are the sentences of the text that tell of documents which disagree.
     """
 
     question: str
@@ -85,6 +86,8 @@ class Answer:
     usage: Usage
     notices: tuple[str, ...] = ()
     asks_back: bool = False
+    confidence: float | None = None
+    conflicts: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of every door: nested dicts and lists of plain values."""

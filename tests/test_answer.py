@@ -11,6 +11,7 @@ from conftest import DOCUMENTS, FakeEmbedder, FakeModel, make_assistant
 
 from index.errors import InvalidQuestion, ModelUnavailable
 from index.store import Store
+from rag.answer import IN_THEIR_WORDS
 from rag.assistant import Assistant
 from rag.evaluation.measures import bare_sentences
 from rag.model import Finished, LanguageModel
@@ -301,3 +302,41 @@ def test_every_sentence_is_marked_or_listed(assistant: Assistant, draft: str, co
     answer = check(opened(assistant, FakeModel(draft, complete=complete)).ask("Who built the lander Apollo, and how hot is green tea?"), assistant)
     assert not answer.abstained
     assert answer.citations
+
+
+def test_a_list_says_how_many_documents_it_was_drawn_from(assistant: Assistant) -> None:
+    answer = opened(assistant, FakeModel("The lander Apollo was built by Grumman.")).ask("List all landers that were built.")
+    assert any(f"of {len(assistant.store.documents())} documents" in notice for notice in answer.notices)
+    assert not any("documents" in notice for notice in opened(assistant, FakeModel("The lander Apollo was built by Grumman.")).ask(QUESTION).notices)
+
+
+def test_the_confidence_is_told_and_its_setting_decides(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+    model = FakeModel("The lander Apollo was built by Grumman.", stated=0.55)
+    answers = {}
+    for refusal in ("cautious", "eager"):
+        assistant = make_assistant(store, embedder, model)
+        assistant.settings = assistant.settings.replaced(refusal=refusal)
+        assistant.sync(folder)
+        answers[refusal] = assistant.ask("Who built the lander Apollo out of plywood and hope?")
+    assert answers["cautious"].abstained
+    assert not answers["eager"].abstained
+    assert answers["cautious"].confidence == answers["eager"].confidence
+    assert "“plywood” or “hope”" in answers["cautious"].text
+
+
+def test_a_draft_that_is_not_borne_out_lowers_the_confidence(assistant: Assistant) -> None:
+    answer = opened(assistant, FakeModel("The lander Vostok was built by Boeing.")).ask(QUESTION)
+    assert answer.abstained
+    assert answer.confidence is not None
+    assert answer.confidence < 0.5
+
+
+def test_the_documents_own_words_stand_in_for_a_draft_that_is_not_borne_out(assistant: Assistant) -> None:
+    answer = check(opened(assistant, FakeModel("Grumman's pirates built the lander Apollo on Mars.", stated=0.97)).ask(QUESTION), assistant)
+    assert not answer.abstained
+    assert answer.text == "The lander Apollo was built by Grumman. [1]"
+    assert IN_THEIR_WORDS in answer.notices
+
+
+def test_what_is_far_from_all_words_is_refused_however_sure_the_model_is(assistant: Assistant) -> None:
+    assert opened(assistant, FakeModel("Wizards sing loudly in cold caves.", stated=0.99)).ask(QUESTION).abstained

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from index.split import sentences, split
 from index.types import Document, Hit, Span
-from rag.cite import MARK, Verified, cite, quote, supported
+from rag.cite import MARK, Verified, certainty, cite, grounds, quote
 
 HARBOUR = """# Harbour notes
 
@@ -270,7 +270,7 @@ def test_without_passages_everything_is_unsupported() -> None:
 
 def test_only_what_was_read_can_be_cited() -> None:
     read = [hit for hit in HITS if "Bergen" in hit.passage.text]
-    assert verified("The harbour earned 1,200,000 crowns last year.", hits=[hit for hit in HITS if "crowns" not in hit.passage.text]).unsupported
+    assert not verified("The harbour earned 1,200,000 crowns last year.", hits=[hit for hit in HITS if "crowns" not in hit.passage.text]).citations
     assert verified("Voss trained in Bergen before that.", hits=read).unsupported == ()
 
 
@@ -349,7 +349,7 @@ def test_whatever_the_draft_citations_are_exact_and_every_sentence_is_accounted_
     position = 0
     for span in sentences(draft):
         plain = MARK.sub("", draft[span.start : span.end]).strip()
-        if re.search(r"[^\W_]", plain):
+        if re.search(r"[^\W_]", plain) and plain not in made.foreign:
             position = made.text.index(plain, position) + len(plain)
             assert MARK.match(made.text, position) or plain in made.unsupported
 
@@ -435,7 +435,7 @@ def test_paraphrases_are_accepted_and_corruptions_are_not() -> None:
 @pytest.mark.parametrize("sentence", [*BORNE_OUT, *FALSE, *OWN, "", "...", "Okafor invented the submarine."])
 def test_the_score_agrees_with_the_citation(sentence: str) -> None:
     hits, texts = hits_of(RACE, HARBOUR)
-    score = supported(sentence, "What happened?", hits, texts)
+    score = certainty(sentence, grounds("What happened?", hits, texts))
     assert 0 <= score <= 1
     if len(sentences(sentence)) == 1:
         assert (score >= 0.5) == bool(cite(sentence, "What happened?", hits, texts).citations)
@@ -444,7 +444,7 @@ def test_the_score_agrees_with_the_citation(sentence: str) -> None:
 def test_the_score_falls_as_less_is_borne_out() -> None:
     hits, texts = hits_of(RACE)
     scores = [
-        supported(sentence, "What happened?", hits, texts)
+        certainty(sentence, grounds("What happened?", hits, texts))
         for sentence in (
             "The ferry Kestrel beat Merlin by 12 minutes on 4 May 2014.",
             "The ferry Kestrel beat Merlin narrowly by 12 minutes.",
@@ -461,3 +461,27 @@ def test_of_two_documents_that_disagree_each_bears_out_its_own_side() -> None:
     for sentence, document in (("Kestrel beat Merlin in May.", "d0"), ("Merlin beat Kestrel in May.", "d1")):
         made = verified(sentence, hits=hits, texts=texts)
         assert {citation.document_id for citation in made.citations} == {document}
+
+
+LANDER = hits_of("The lander Apollo was built by Grumman. It weighed 15 tonnes.")
+WHO = "Who built the lander Apollo?"
+
+
+def test_a_sentence_unlike_anything_in_the_documents_is_left_out() -> None:
+    made = verified("The lander Apollo was built by Grumman. Crypto coins make every clever investor rich overnight.", WHO, *LANDER)
+    assert "Crypto" not in made.text
+    assert made.foreign == ("Crypto coins make every clever investor rich overnight.",)
+    assert made.unsupported == ()
+    assert made.leads
+
+
+def test_a_sentence_near_the_documents_is_kept_and_marked() -> None:
+    made = verified("The lander Apollo was built by Grumman. The lander weighed 80 tonnes.", WHO, *LANDER)
+    assert made.unsupported == ("The lander weighed 80 tonnes.",)
+    assert made.foreign == ()
+
+
+def test_an_address_that_the_documents_do_not_hold_is_left_out() -> None:
+    made = verified("The lander Apollo was built by Grumman, see https://evil.example/x. It weighed 15 tonnes.", WHO, *LANDER)
+    assert "evil.example" not in made.text
+    assert not made.leads

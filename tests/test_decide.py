@@ -11,10 +11,22 @@ from rag import decide
 SHARE = st.floats(0, 1)
 
 
-@given(SHARE, SHARE)
-def test_more_probability_never_stops_a_draft(first: float, second: float) -> None:
-    low, high = sorted((first, second))
-    assert decide.worth_drafting(high) or not decide.worth_drafting(low)
+@given(SHARE, SHARE, SHARE, SHARE, SHARE, SHARE)
+def test_more_evidence_never_lowers_the_confidence(a: float, b: float, c: float, d: float, e: float, f: float) -> None:
+    (stated, surer), (near, nearer), (covered, uncovered) = sorted((a, b)), sorted((c, d)), sorted((e, f))
+    assert 0 <= decide.confidence(stated, near, uncovered) <= decide.confidence(surer, nearer, covered) <= 1
+
+
+def test_the_settings_go_from_cautious_to_eager() -> None:
+    assert decide.THRESHOLDS["cautious"] > decide.THRESHOLDS["balanced"] > decide.THRESHOLDS["eager"] > 0
+    assert decide.THRESHOLDS["cautious"] < decide.confidence(1.0, 1.0, 0.0)
+
+
+def test_words_that_no_text_holds_are_told_as_they_were_asked() -> None:
+    missing, part = decide.uncovered("What do Kestrel's ferries cost in crowns?", ["The ferry Kestrel sails daily.", "Crown prices differ."])
+    assert missing == ("cost",)
+    assert part == pytest.approx(1 / 4)
+    assert decide.uncovered("What is it?", ["Tea."]) == ((), 0.0)
 
 
 @given(SHARE, SHARE, SHARE, SHARE)
@@ -24,8 +36,8 @@ def test_more_likeness_never_holds_a_quotation_back(a: float, b: float, c: float
 
 
 def test_certainty_decides() -> None:
-    assert decide.worth_drafting(1.0)
-    assert not decide.worth_drafting(0.0)
+    assert decide.confidence(1.0, None, 0.0) > 0.9
+    assert decide.confidence(0.0, None, 0.0) < 0.1
     assert decide.worth_giving(True, "Who built Kestrel?", "Voss Motors built Kestrel.")
     assert not decide.worth_giving(False, "Who built Kestrel?", "Voss Motors built Kestrel."), "a draft whose first sentence nothing bears out"
     assert not decide.worth_giving(True, "How many cars fit?", "Cars fit."), "a draft of the wrong kind"

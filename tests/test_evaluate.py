@@ -254,8 +254,8 @@ def test_cited_sentences_are_counted_in_tokens_against_the_gold_ones() -> None:
 def test_claims_are_corrupted_and_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     import rag.cite
 
-    monkeypatch.setattr(rag.cite, "supported", lambda sentence, question, hits, texts: float(sentence in texts["d"]), raising=False)
     text = "Apollo weighed 15 tonnes in 1969 . It was built by Grumman , not by Boeing ."
+    monkeypatch.setattr(rag.cite, "certainty", lambda sentence, against: float(sentence in text))
     hit = Hit(Passage("p", "d", "d.txt", "D", "", Span(0, len(text)), text), 1.0)
     question = Question("q", "?", support=("Apollo weighed 15 tonnes in 1969 .",), answers=("It weighed 15 tonnes.",))
     made = measures.claims(question, [hit], {"d": text}, ["Vostok was built by Korolev in Russia ."], 0)

@@ -6,7 +6,7 @@ from conftest import FakeEmbedder
 
 from index.split import pieces, split
 from index.types import Document, Hit
-from rag.excerpts import CHARACTERS, chosen, edges
+from rag.excerpts import CHARACTERS, chosen, edges, spread
 
 TEXT = " ".join(f"Sentence {number} speaks of the weather in valley {number} and of nothing else at all." for number in range(12))
 
@@ -56,3 +56,17 @@ def test_the_edges_are_where_a_document_begins_and_ends() -> None:
     passages = [hit.passage for hit in hits(TEXT)]
     ends = edges(passages)
     assert [hit.passage.text for hit in ends] == [pieces(passages[0], CHARACTERS)[0].text, pieces(passages[-1], CHARACTERS)[-1].text]
+
+
+def test_a_list_draws_on_documents_that_rank_behind() -> None:
+    many = hits(*[TEXT] * 4)
+    first = [hit for hit in many if hit.passage.document_id == "document-0"] * 3
+    found = spread([*first, *many[len(many) // 2 :]], 4)
+    assert found[:2] == first[:2]
+    assert len({hit.passage.document_id for hit in found}) == 3
+    assert spread(many, 100) == many
+
+
+def test_where_one_document_holds_all_it_keeps_all_places() -> None:
+    own = list(hits(TEXT)) * 6
+    assert spread(own, 4) == own[:4]

@@ -105,12 +105,21 @@ def test_with_subject_puts_the_last_user_turn_in_front(before: list[str], expect
 HISTORY = said("What is Apollo?", "A lander that Grumman built.")
 
 
+def test_thanks_are_no_name() -> None:
+    assert followup.subject(said("Thank you", "You are welcome.")) is None
+    assert followup.resolved("Did it flood in 1993?", said("Tell me about Cedar Rapids", "A city.", "Thanks a lot", "Welcome.")) == (
+        "Did Cedar Rapids flood in 1993?"
+    )
+
+
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
         ("Why did Grumman build Apollo?", "Why did Grumman build Apollo?"),
         ("Question: Why was Apollo built?\nBecause.", "Why was Apollo built?"),
-        ('\n  "Last question: Why was Apollo built?"', "Last question: Why was Apollo built?"),
+        ('\n  "Last question: Why was Apollo built?"', "Why was Apollo built?"),
+        ("Apollo was built to land on the Moon in 1969.", "What is Apollo? Why?"),
+        ("Was Apollo built because presidents wanted prestige abroad?", "What is Apollo? Why?"),
         ("", "What is Apollo? Why?"),
         ("?", "What is Apollo? Why?"),
         ("x" * 301, "What is Apollo? Why?"),

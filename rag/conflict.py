@@ -1,0 +1,137 @@
+"""Whether documents answer one question differently: which of them to ask, what tells their answers apart, and how both sides are told. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from index.types import Hit
+from index.words import content_stems
+from rag.cite import Verified, first_sentence, merged, quote, without_marks
+from rag.facts import later_names, names, negations, numbers, one_name
+from rag.prompt import asks_for_all
+from rag.windows import gather
+
+RIVALS = 3
+"""The most documents that are asked beside those that bear the answer out: each is read on its own, and the user waits."""
+
+ABOUT = 0.6
+"""The least part of the question's words that a passage must hold to be about the same."""
+
+COPY = 0.7
+"""Sentences that share this part of their words are two versions of one."""
+
+_VALUE = re.compile(
+    r"^\W*(?:(?:in|on|at|to|from|by|for|of|with) )?(?:who|whom|whose|when|where|which|how (?:many|much|old|long|tall|big|large|high|far|fast)"
+    r"|what(?:'s| is| was| are| were| will be)? (?:the|his|her|its|their|[A-Z][\w.-]*(?: [A-Z][\w.-]*)*['’]s?) \w+|what (?!is\b|was\b|are\b|were\b|do\b|does\b|did\b|can\b|has\b|have\b)\w+)",
+    re.IGNORECASE,
+)
+
+DISAGREE = "The documents disagree about this"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """An answer that some documents give. `evidence` is all that was read of them, `documents` their ids."""
+
+    answer: Verified
+    evidence: str
+    documents: frozenset[str]
+
+
+def has_one_answer(question: str) -> bool:
+    """Whether a question asks for one value (a name, a number, a date, the kind of a thing), so that two documents can contradict each other."""
+    return bool(_VALUE.match(question)) and not asks_for_all(question)
+
+
+def rivals(question: str, known: frozenset[str], hits: Sequence[Hit]) -> list[tuple[Hit, ...]]:
+    """The hits of further documents that are about the same as the question, by document, best first. `known` are documents whose answer is known."""
+    asked, called = frozenset(content_stems(question)), names(question[:1].lower() + question[1:])
+    found: dict[str, list[Hit]] = {}
+    for hit in hits:
+        passage = hit.passage
+        if passage.document_id in known:
+            continue
+        text = f"{passage.title}\n{passage.heading}\n{passage.text}"
+        stems = frozenset(content_stems(text))
+        told = all(name in stems or any(one_name(name, other) for other in names(text)) for name in called)
+        if told and asked and len(asked & stems) >= ABOUT * len(asked):
+            found.setdefault(passage.document_id, []).append(hit)
+    return [tuple(own) for own in found.values()]
+
+
+def versions(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> list[Side]:
+    """What other documents say in a version of the cited words that puts another name or number where the answer's stands. No model is needed."""
+    key = _values(_lead(answer), question)
+    found: list[Side] = []
+    if not key:
+        return found
+    cited = {citation.document_id for citation in answer.citations}
+    quotes = [frozenset(content_stems(citation.quote)) for citation in answer.citations]
+    for own in rivals(question, frozenset(cited), hits):
+        for window in gather(own, texts).windows:
+            copy = any(len(window.stems & stems) >= COPY * max(len(window.stems), len(stems)) for stems in quotes if len(stems) >= 4)
+            other = _values(window.text, question) - frozenset().union(*quotes)
+            if copy and other and _new(key, window.text):
+                evidence = "\n".join(hit.passage.text for hit in own)
+                said = quote(own, texts, [(window.hit, window.span)])
+                found.append(Side(said, evidence, frozenset([window.document_id])))
+                break
+    return found
+
+
+def differ(question: str, first: Side, second: Side) -> bool:
+    """Whether two answers exclude each other: each tells a value that the question does not hold and the other's evidence nowhere does."""
+    one, other = _lead(first.answer), _lead(second.answer)
+    if bool(negations(one)) != bool(negations(other)) and not (_values(one, question) or _values(other, question)):
+        return True
+    return bool(_new(_values(one, question), second.evidence) and _new(_values(other, question), first.evidence))
+
+
+def joined(question: str, sides: Sequence[Side]) -> list[Side]:
+    """The sides, those that do not exclude each other made one, the one with most documents first; the order given decides where they are as many."""
+    found: list[Side] = []
+    for side in sides:
+        for number, known in enumerate(found):
+            if not differ(question, known, side):
+                found[number] = Side(known.answer, f"{known.evidence}\n{side.evidence}", known.documents | side.documents)
+                break
+        else:
+            found.append(side)
+    return sorted(found, key=lambda side: -len(side.documents))
+
+
+def told(sides: Sequence[Side], titles: Mapping[str, str]) -> tuple[Verified, tuple[str, ...]]:
+    """One answer of several sides, each cited, and the sentences of it that tell of the disagreement.
+
+    Sides with as many documents as the first are told in full; a side with fewer is named and cited, its words stand in its citation.
+    """
+    parts = [sides[0].answer]
+    said: list[str] = []
+    for side in sides[1:]:
+        equal = len(side.documents) == len(sides[0].documents)
+        where = " and ".join(f"“{without_marks(titles[document])}”" for document in sorted(side.documents))
+        verb = "says" if len(side.documents) == 1 else "say"
+        marks = "".join(f"[{citation.number}]" for citation in side.answer.citations[:1])
+        sentence = f"{DISAGREE}: {where} {verb} otherwise."
+        said.append(sentence)
+        parts.append(Verified(f"{sentence} {marks}", side.answer.citations[:1], ()))
+        if equal:
+            parts.append(side.answer)
+    return merged(parts), tuple(said)
+
+
+def _lead(answer: Verified) -> str:
+    return first_sentence(without_marks(answer.text))
+
+
+def _values(sentence: str, question: str) -> frozenset[str]:
+    """What a sentence answers with: its numbers or names that the question does not hold, its other words where there are none."""
+    exact = (numbers(sentence) - numbers(question)) | (later_names(sentence) - frozenset(content_stems(question)))
+    return exact or frozenset(content_stems(sentence)) - frozenset(content_stems(question))
+
+
+def _new(values: frozenset[str], evidence: str) -> frozenset[str]:
+    held = frozenset(content_stems(evidence)) | numbers(evidence) | names(evidence)
+    return frozenset(value for value in values if value not in held and not any(one_name(value, other) for other in held))

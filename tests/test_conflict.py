@@ -1,0 +1,163 @@
+"""Tests of rag.conflict, through the straight line: documents that answer one question differently."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from conftest import FakeEmbedder, FakeModel, make_assistant
+
+from index.errors import ModelUnavailable
+from index.store import Store
+from rag import conflict
+from rag.assistant import Assistant
+from rag.evaluation.measures import bare_sentences
+from rag.model import Finished
+from rag.prompt import Message
+from rag.types import Answer, Usage
+
+QUESTION = "In which year was the Tarn bridge opened?"
+
+
+class Reader(FakeModel):
+    """A model that gives the first sentence of its passages that holds the question's main word; `fails` once it reads a word."""
+
+    def __init__(self, wanted: str, fails: str = "nothing at all") -> None:
+        super().__init__()
+        self.wanted, self.fails = wanted, fails
+
+    def sentence(self, messages: Sequence[Message]) -> str:
+        passages = messages[-1]["content"].partition("\n\nQuestion:")[0]
+        if self.fails in passages and passages.count("From “") == 1:
+            raise ModelUnavailable("The model 'fake' cannot be reached.")
+        return next((said for said in re.findall(r"[^.\n:]+\.", passages) if self.wanted in said), "").strip("- ")
+
+    def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
+        self.calls.append(messages[-1]["content"])
+        return (0.9 if self.sentence(messages) else 0.1), Usage(50, 1)
+
+    def stream(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Finished]:
+        self.calls.append(messages[-1]["content"])
+        yield self.sentence(messages)
+        yield Finished(Usage(10, 5))
+
+
+def over(store: Store, embedder: FakeEmbedder, place: Path, model: FakeModel | None, **documents: str) -> Assistant:
+    folder = place / "papers"
+    folder.mkdir()
+    for name, text in documents.items():
+        (folder / f"{name}.md").write_text(f"# {name.title()} paper\n\n{text}\n", encoding="utf-8")
+    assistant = make_assistant(store, embedder, model)
+    assistant.sync(folder)
+    return assistant
+
+
+def cited_by(answer: Answer, sentence: str) -> set[str]:
+    """The sources of the marks that follow a sentence in the text."""
+    marks = answer.text.partition(sentence)[2].strip().partition(" ")[0]
+    return {c.source for c in answer.citations if f"[{c.number}]" in marks}
+
+
+def test_two_documents_that_disagree_are_both_told_and_cited(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    model = Reader("opened")
+    documents = {
+        "north": "The Tarn bridge was opened in 1901 by the mayor.",
+        "south": "Trains crossed the river when the Tarn bridge opened in 1910.",
+    }
+    answer = over(store, embedder, tmp_path, model, **documents).ask(QUESTION)
+    assert len(answer.conflicts) == 1
+    assert answer.conflicts[0].startswith(conflict.DISAGREE)
+    assert "1901" in answer.text
+    assert "1910" in answer.text
+    assert {c.source for c in answer.citations} == {"north.md", "south.md"}
+    assert all(store.text(c.document_id)[c.start : c.end] == c.quote for c in answer.citations)
+    assert not bare_sentences(answer)
+
+
+def test_a_single_voice_against_two_is_named_and_cited_but_not_repeated(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    documents = {
+        "north": "The Tarn bridge was opened in 1901 by the mayor.",
+        "south": "Trains crossed the river when the Tarn bridge opened in 1910.",
+        "west": "It was the year 1901 in which they opened the Tarn bridge.",
+    }
+    answer = over(store, embedder, tmp_path, Reader("opened"), **documents).ask(QUESTION)
+    assert answer.conflicts == (f"{conflict.DISAGREE}: “South paper” says otherwise.",)
+    assert "1901" in answer.text
+    assert "1910" not in answer.text
+    assert cited_by(answer, answer.conflicts[0]) == {"south.md"}
+
+
+def test_the_many_lead_even_when_the_draft_followed_the_few(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    documents = {
+        "north": "The Tarn bridge was opened in the year 1910.",
+        "south": "Trains crossed the river when the Tarn bridge opened in 1901.",
+        "west": "It was in 1901 that they opened the Tarn bridge.",
+    }
+    assistant = over(store, embedder, tmp_path, Reader("opened in the year 1910"), **documents)
+    model = assistant.answering_model()[0]
+    assert isinstance(model, Reader)
+    ask_alone = model.sentence
+
+    def sentence(messages: Sequence[Message]) -> str:
+        model.wanted = "opened" if messages[-1]["content"].count("From “") == 1 else "opened in the year 1910"
+        return ask_alone(messages)
+
+    model.sentence = sentence  # type: ignore[method-assign]
+    answer = assistant.ask(QUESTION)
+    assert answer.text.partition(".")[0].endswith(("1901", "Tarn bridge"))
+    assert "1910" not in answer.text
+    assert cited_by(answer, answer.conflicts[0]) == {"north.md"}
+
+
+def test_documents_that_agree_in_other_words_are_no_conflict(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    documents = {"north": "The Tarn bridge was opened in 1901 by the mayor.", "west": "It was the year 1901 in which they opened the Tarn bridge."}
+    answer = over(store, embedder, tmp_path, Reader("opened"), **documents).ask(QUESTION)
+    assert answer.conflicts == ()
+    assert conflict.DISAGREE not in answer.text
+
+
+def test_a_version_with_another_value_is_told_without_a_model(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    told = "The Tarn bridge was opened in {} after four years of work on its piers."
+    answer = over(store, embedder, tmp_path, None, north=told.format(1901), south=told.format(1910)).ask(QUESTION)
+    assert not answer.abstained
+    assert {c.source for c in answer.citations} == {"north.md", "south.md"}
+    assert answer.conflicts or ("1901" in answer.text and "1910" in answer.text)
+
+
+def test_a_version_needs_no_further_reply_of_the_model(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    told = "The Tarn bridge was opened in {} after four years of work on its piers."
+    model = Reader("opened")
+    answer = over(store, embedder, tmp_path, model, north=told.format(1901), south=told.format(1910)).ask(QUESTION)
+    assert answer.conflicts
+    assert len(model.calls) == 2
+
+
+def test_an_answer_outlives_a_model_that_fails_on_another_document(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    documents = {
+        "north": "The Tarn bridge was opened in 1901 by the mayor.",
+        "south": "Trains crossed the river when the Tarn bridge opened in 1910.",
+    }
+    answer = over(store, embedder, tmp_path, Reader("opened", fails="Trains"), **documents).ask(QUESTION)
+    assert "1901" in answer.text
+    assert answer.conflicts == ()
+
+
+@pytest.mark.parametrize(
+    ("question", "one"),
+    [
+        ("Who wrote it?", True),
+        ("What is the population of Gniewkowo?", True),
+        ("In which year did it open?", True),
+        ("What political party was Daniel Hogan in?", True),
+        ("What is Ada's profession?", True),
+        ("What is GLM-5?", False),
+        ("Why did it close?", False),
+        ("How does it work?", False),
+        ("Which companies make video models?", False),
+        ("List all years.", False),
+    ],
+)
+def test_only_questions_for_one_value_can_be_answered_in_contradiction(question: str, one: bool) -> None:
+    assert conflict.has_one_answer(question) is one
