@@ -416,7 +416,7 @@ def nearest(sentence: str, question: str, hits: Sequence[Hit], texts: Mapping[st
 
     def closeness(window: Window) -> float:
         otherwise = min(1.0, _contradiction(said, window.setting, window.setting, against.evidence) / 2)
-        return _cover(said, window, against.evidence).worth(said) - LENGTH * len(window.text) - 2 * otherwise
+        return _cover(said, window, against.evidence).worth(said) - 3 * LENGTH * len(window.text) - 2 * otherwise
 
     best = max((window for window in against.evidence.windows if not window.text.startswith("#")), key=closeness, default=None)
     if best is None or not said.stems or len(_cover(said, best, against.evidence).stems) < OWN * len(said.stems):

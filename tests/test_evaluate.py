@@ -28,7 +28,7 @@ def an_answer(text: str, unsupported: tuple[str, ...] = (), abstained: bool = Fa
 
 def scores(question: Question, text: str, abstained: bool = False, cited: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
     """The scores of an answer that may tell more than answers do today."""
-    answer: Any = SimpleNamespace(text=text, abstained=abstained, **more)
+    answer: Any = SimpleNamespace(**{"text": text, "abstained": abstained, "asks_back": False, "conflicts": (), **more})
     return dict(answer_scores(question, answer, cited, ["apollo.md"]))
 
 

@@ -132,7 +132,7 @@ def is_right(question: Question, answer: Answer) -> bool | None:
     if question.answerable is False:
         return answer.abstained
     if question.answerable == "underspecified":
-        return bool(getattr(answer, "asks_back", False))
+        return answer.asks_back
     if question.must:
         return given and holds(question, answer.text)
     short = question.answers and min(len(normal(gold)) for gold in question.answers) <= SHORT
@@ -166,13 +166,13 @@ def answer_scores(question: Question, answer: Answer, cited: Iterable[str], show
             scores["refusal precision"] = float(not question.answerable)
     if question.answerable == "partial":
         scores["answered where only a part is there"] = float(given)
-    asks_back = bool(getattr(answer, "asks_back", False))
+    asks_back = answer.asks_back
     if question.answerable == "underspecified":
         scores["asked back when underspecified"] = float(asks_back)
     elif question.answerable is not None:
         scores["asked back although specified"] = float(asks_back)
     if question.wrong_answers is not None:
-        flagged = float(bool(getattr(answer, "conflicts", ())))
+        flagged = float(bool(answer.conflicts))
         scores["disagreement flagged" if question.wrong_answers else "disagreement flagged where there is none"] = flagged
         scores["exact match"] = float(given and exact_match(question, answer.text))
     elif question.answers and question.answerable is True:

@@ -203,7 +203,7 @@ def _answered(ground: Ground, question: Question, documents: Sequence[str] | Non
         "answer": {
             "text": answer.text,
             "abstained": answer.abstained,
-            "asks_back": bool(getattr(answer, "asks_back", False)),
+            "asks_back": answer.asks_back,
             "citations": [{"number": c.number, "document": document, "quote": c.quote} for c, document in zip(answer.citations, cited, strict=True)],
             "unsupported": list(answer.unsupported),
             "evidence": [_shown(ground, hit) for hit in answer.evidence],
@@ -211,7 +211,7 @@ def _answered(ground: Ground, question: Question, documents: Sequence[str] | Non
             "model": answer.model,
             "notices": list(answer.notices),
         },
-        "confidence": getattr(answer, "confidence", None),
+        "confidence": answer.confidence,
         "times": times,
         "remembered": model is not None and model.remembered > remembered,
         "model_failed": model is not None and model.failed > failed,

@@ -280,9 +280,11 @@ def _synced(
     report = assistant.sync(folder, lambda done, total, what: progress(done, total, f"indexing {what}"))
     if report.rejected:
         notes.append(f"{len(report.rejected)} documents could not be read: {', '.join(sorted(report.rejected)[:5])}.")
-    if not entries:
+    sources = [document.source for document in assistant.store.documents()]
+    if entries:
+        ids = {source: ids[source] for source in sources if source in ids}  # what was rejected cannot be asked
+    else:
         golds = sorted({gold for question in given.questions for gold in (*question.relevant, *(span.document for span in question.spans))})
-        sources = [document.source for document in assistant.store.documents()]
         ids = {source: next((gold for gold in golds if same_document(source, gold)), source) for source in sources}
     return ids
 
