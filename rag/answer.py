@@ -97,13 +97,13 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
     elif asked_back:
         outcome = Outcome(asked_back, True, asks_back=True)
     elif model is None:
-        outcome = _by_quoting(standalone, hits, texts, assistant, documents, notice)
+        outcome = _by_quoting(standalone, hits, found, texts, assistant, documents, notice)
     else:
         try:
             outcome = yield from _by_model(standalone, hits, found, texts, assistant, documents, model, course)
             name = model.name
         except ModelUnavailable as error:
-            outcome = _by_quoting(standalone, hits, texts, assistant, documents, f"{error} Until then the documents' own sentences answer.")
+            outcome = _by_quoting(standalone, hits, found, texts, assistant, documents, f"{error} Until then the documents' own sentences answer.")
     notices = outcome.notices
     if assistant.store.index_state != "ready" and all(hit.similarity is None for hit in hits):
         notices = (*notices, WORDS_ALONE)
@@ -218,7 +218,12 @@ def _confidence(question: str, hits: Sequence[Hit], model: LanguageModel, course
 
 
 def _compared(
-    question: str, verified: Verified, found: Sequence[Hit], assistant: Assistant, model: LanguageModel | None, course: Course
+    question: str,
+    verified: Verified,
+    found: Sequence[Hit],
+    assistant: Assistant,
+    model: LanguageModel | None = None,
+    course: Course | None = None,
 ) -> tuple[Verified, tuple[str, ...]]:
     """The answer beside what other documents answer, and the sentences that tell of a disagreement; the answer as it was where there is none.
 
@@ -228,18 +233,22 @@ def _compared(
         return verified, ()
     texts = _texts(assistant, found)
     cited = frozenset(citation.document_id for citation in verified.citations)
-    read = "\n".join(hit.passage.text for hit in found if hit.passage.document_id in cited)
-    sides = [conflict.Side(verified, read, cited), *conflict.versions(question, verified, found, texts)]
+    sides = [conflict.Side(verified, conflict.evidence_of([hit for hit in found if hit.passage.document_id in cited]), cited)]
+    sides += conflict.versions(question, verified, found, texts)
     known = frozenset().union(*(side.documents for side in sides))
-    for own in conflict.rivals(question, known, found)[: conflict.RIVALS]:
-        if model is None:
-            break
-        try:
-            side = _asked_alone(question, own, texts, assistant, model, course)
-        except ModelUnavailable:
-            break  # the answer that is there holds without it
-        if side:
-            sides.append(side)
+    asked = 0
+    for own in conflict.rivals(question, known, found):
+        document = own[0].passage.document_id
+        if conflict.agrees(question, verified, own):
+            sides.append(conflict.Side(verified, conflict.evidence_of(own), frozenset([document])))
+        elif model is not None and course is not None and asked < conflict.RIVALS:
+            asked += 1
+            try:
+                other = _asked_alone(question, own, texts, assistant, model, course)
+            except ModelUnavailable:
+                break  # the answer that is there holds without it
+            if other:
+                sides.append(conflict.Side(other, conflict.evidence_of(own), frozenset([document])))
     sides = conflict.joined(question, sides)
     if len(sides) == 1:
         return verified, ()
@@ -248,7 +257,7 @@ def _compared(
 
 def _asked_alone(
     question: str, own: Sequence[Hit], texts: Mapping[str, str], assistant: Assistant, model: LanguageModel, course: Course
-) -> conflict.Side | None:
+) -> Verified | None:
     """What one document answers, verified against it alone; None where it does not answer."""
     hits = excerpts.chosen(question, own, RIVAL_EXCERPTS, assistant.embedder.embed)
     sure, _ = _confidence(question, hits, model, course)
@@ -258,14 +267,17 @@ def _asked_alone(
     course.add(usage)
     draft = prompt.unlabelled(text)
     verified = cite(first_sentence(draft), question, hits, texts)
-    if not decide.worth_giving(verified.leads, question, verified.borne_out):
-        return None
-    document = own[0].passage.document_id
-    return conflict.Side(verified, "\n".join(hit.passage.text for hit in own), frozenset([document]))
+    return verified if decide.worth_giving(verified.leads, question, verified.borne_out) else None
 
 
 def _by_quoting(
-    question: str, hits: Sequence[Hit], texts: Mapping[str, str], assistant: Assistant, documents: Sequence[str] | None, notice: str
+    question: str,
+    hits: Sequence[Hit],
+    found: Sequence[Hit],
+    texts: Mapping[str, str],
+    assistant: Assistant,
+    documents: Sequence[str] | None,
+    notice: str,
 ) -> Outcome:
     """The best supporting sentences themselves, as exactly cited as a model's."""
     ranked = extract.candidates(question, hits, texts, assistant.embedder.embed)
@@ -278,7 +290,8 @@ def _by_quoting(
         or decide.lacks_quantity(question, without_marks(quoted.text))
     ):
         return replace(_refusal(assistant, hits, documents), notices=(notice,))
-    return _given(quoted, (notice,))
+    compared, conflicts = _compared(question, quote(hits, texts, [(best.hit, best.span)]), found, assistant)
+    return replace(_given(compared if conflicts else quoted, (notice,)), conflicts=conflicts)
 
 
 def _given(verified: Verified, notices: tuple[str, ...]) -> Outcome:

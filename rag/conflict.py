@@ -16,8 +16,8 @@ from rag.windows import gather
 RIVALS = 3
 """The most documents that are asked beside those that bear the answer out: each is read on its own, and the user waits."""
 
-ABOUT = 0.6
-"""The least part of the question's words that a passage must hold to be about the same."""
+ABOUT = 0.5
+"""The least part of the question's words, and of its names, that a passage must hold to be about the same."""
 
 COPY = 0.7
 """Sentences that share this part of their words are two versions of one."""
@@ -55,10 +55,22 @@ def rivals(question: str, known: frozenset[str], hits: Sequence[Hit]) -> list[tu
             continue
         text = f"{passage.title}\n{passage.heading}\n{passage.text}"
         stems = frozenset(content_stems(text))
-        told = all(name in stems or any(one_name(name, other) for other in names(text)) for name in called)
-        if told and asked and len(asked & stems) >= ABOUT * len(asked):
+        there = names(text)
+        told = sum(name in stems or any(one_name(name, other) for other in there) for name in called)
+        if told >= ABOUT * len(called) and asked and len(asked & stems) >= ABOUT * len(asked):
             found.setdefault(passage.document_id, []).append(hit)
     return [tuple(own) for own in found.values()]
+
+
+def agrees(question: str, answer: Verified, hits: Sequence[Hit]) -> bool:
+    """Whether passages hold all that an answer answers with, so that nobody need be asked whether they say otherwise."""
+    values = _values(_lead(answer), question)
+    return bool(values) and not _new(values, evidence_of(hits))
+
+
+def evidence_of(hits: Sequence[Hit]) -> str:
+    """All that was read of some passages."""
+    return "\n".join(hit.passage.text for hit in hits)
 
 
 def versions(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> list[Side]:
@@ -74,9 +86,8 @@ def versions(question: str, answer: Verified, hits: Sequence[Hit], texts: Mappin
             copy = any(len(window.stems & stems) >= COPY * max(len(window.stems), len(stems)) for stems in quotes if len(stems) >= 4)
             other = _values(window.text, question) - frozenset().union(*quotes)
             if copy and other and _new(key, window.text):
-                evidence = "\n".join(hit.passage.text for hit in own)
                 said = quote(own, texts, [(window.hit, window.span)])
-                found.append(Side(said, evidence, frozenset([window.document_id])))
+                found.append(Side(said, evidence_of(own), frozenset([window.document_id])))
                 break
     return found
 
