@@ -213,6 +213,8 @@ def _confidence(question: str, hits: Sequence[Hit], model: LanguageModel, course
     stated, usage = model.probability(prompt.messages(question, hits, prompt.GATE))
     course.add(usage)
     missing, part = decide.uncovered(question, [f"{hit.passage.title}\n{hit.passage.heading}\n{hit.passage.text}" for hit in hits])
+    if prompt.asks_about_document(question):
+        missing, part = (), 0.0  # that it was written, published or has a title, no document says
     near = max((hit.similarity for hit in hits if hit.similarity is not None), default=None)
     return decide.confidence(stated, near, part), missing
 
@@ -233,14 +235,13 @@ def _compared(
         return verified, ()
     texts = _texts(assistant, found)
     cited = frozenset(citation.document_id for citation in verified.citations)
-    sides = [conflict.Side(verified, conflict.evidence_of([hit for hit in found if hit.passage.document_id in cited]), cited)]
-    sides += conflict.versions(question, verified, found, texts)
+    sides = [conflict.Side(verified, cited), *conflict.versions(question, verified, found, texts)]
     known = frozenset().union(*(side.documents for side in sides))
     asked = 0
     for own in conflict.rivals(question, known, found):
         document = own[0].passage.document_id
-        if conflict.agrees(question, verified, own):
-            sides.append(conflict.Side(verified, conflict.evidence_of(own), frozenset([document])))
+        if conflict.agrees(question, verified, own, texts):
+            sides.append(conflict.Side(verified, frozenset([document])))
         elif model is not None and course is not None and asked < conflict.RIVALS:
             asked += 1
             try:
@@ -248,7 +249,7 @@ def _compared(
             except ModelUnavailable:
                 break  # the answer that is there holds without it
             if other:
-                sides.append(conflict.Side(other, conflict.evidence_of(own), frozenset([document])))
+                sides.append(conflict.Side(other, frozenset([document])))
     sides = conflict.joined(question, sides)
     if len(sides) == 1:
         return verified, ()

@@ -33,10 +33,9 @@ DISAGREE = "The documents disagree about this"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """An answer that some documents give. `evidence` is all that was read of them, `documents` their ids."""
+    """An answer that some documents give, with their ids."""
 
     answer: Verified
-    evidence: str
     documents: frozenset[str]
 
 
@@ -62,15 +61,13 @@ def rivals(question: str, known: frozenset[str], hits: Sequence[Hit]) -> list[tu
     return [tuple(own) for own in found.values()]
 
 
-def agrees(question: str, answer: Verified, hits: Sequence[Hit]) -> bool:
-    """Whether passages hold all that an answer answers with, so that nobody need be asked whether they say otherwise."""
-    values = _values(_lead(answer), question)
-    return bool(values) and not _new(values, evidence_of(hits))
-
-
-def evidence_of(hits: Sequence[Hit]) -> str:
-    """All that was read of some passages."""
-    return "\n".join(hit.passage.text for hit in hits)
+def agrees(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> bool:
+    """Whether passages hold, in one place about the same, all that an answer answers with, so that nobody need be asked whether they say otherwise."""
+    values, asked = _values(_lead(answer), question), frozenset(content_stems(question))
+    return bool(values) and any(
+        not _new(values, window.text) and len(asked & (window.stems | window.title | window.context)) >= ABOUT * len(asked)
+        for window in gather(hits, texts).windows
+    )
 
 
 def versions(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> list[Side]:
@@ -81,23 +78,26 @@ def versions(question: str, answer: Verified, hits: Sequence[Hit], texts: Mappin
         return found
     cited = {citation.document_id for citation in answer.citations}
     quotes = [frozenset(content_stems(citation.quote)) for citation in answer.citations]
-    for own in rivals(question, frozenset(cited), hits):
+    others = [hit for hit in hits if hit.passage.document_id not in cited]
+    for own in [
+        tuple(hit for hit in others if hit.passage.document_id == document) for document in dict.fromkeys(hit.passage.document_id for hit in others)
+    ]:
         for window in gather(own, texts).windows:
             copy = any(len(window.stems & stems) >= COPY * max(len(window.stems), len(stems)) for stems in quotes if len(stems) >= 4)
             other = _values(window.text, question) - frozenset().union(*quotes)
             if copy and other and _new(key, window.text):
                 said = quote(own, texts, [(window.hit, window.span)])
-                found.append(Side(said, evidence_of(own), frozenset([window.document_id])))
+                found.append(Side(said, frozenset([window.document_id])))
                 break
     return found
 
 
 def differ(question: str, first: Side, second: Side) -> bool:
-    """Whether two answers exclude each other: each tells a value that the question does not hold and the other's evidence nowhere does."""
+    """Whether two answers exclude each other: each tells a value that neither the question nor the words that the other cites hold."""
     one, other = _lead(first.answer), _lead(second.answer)
     if bool(negations(one)) != bool(negations(other)) and not (_values(one, question) or _values(other, question)):
         return True
-    return bool(_new(_values(one, question), second.evidence) and _new(_values(other, question), first.evidence))
+    return bool(_new(_values(one, question), _cited(second)) and _new(_values(other, question), _cited(first)))
 
 
 def joined(question: str, sides: Sequence[Side]) -> list[Side]:
@@ -106,7 +106,7 @@ def joined(question: str, sides: Sequence[Side]) -> list[Side]:
     for side in sides:
         for number, known in enumerate(found):
             if not differ(question, known, side):
-                found[number] = Side(known.answer, f"{known.evidence}\n{side.evidence}", known.documents | side.documents)
+                found[number] = Side(known.answer, known.documents | side.documents)
                 break
         else:
             found.append(side)
@@ -131,6 +131,10 @@ def told(sides: Sequence[Side], titles: Mapping[str, str]) -> tuple[Verified, tu
         if equal:
             parts.append(side.answer)
     return merged(parts), tuple(said)
+
+
+def _cited(side: Side) -> str:
+    return "\n".join([_lead(side.answer), *(citation.quote for citation in side.answer.citations)])
 
 
 def _lead(answer: Verified) -> str:
