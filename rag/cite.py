@@ -45,6 +45,8 @@ FOREIGN, FOREIGN_WORDS = 1 / 3, 6
 
 _ADDRESS = re.compile(r"(?:https?://|www\.)[^\s)\]>\"”]+|[\w.+-]+@[\w-]+\.[\w.-]*\w", re.IGNORECASE)
 
+_PRONOUN = re.compile(r"\W*(?:it|they|he|she|this|these|those|its|their|his|her)\b", re.IGNORECASE)
+
 MARK = re.compile(r"[ \t]*\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 
 
@@ -254,7 +256,11 @@ def _hangs_together(sentence: Claim, parts: Sequence[tuple[Window, Cover]]) -> b
     """
     if sentence.subject:
         predicate = sentence.fresh - sentence.subject
-        _, leading = max(parts, key=lambda part: len(part[1].stems & predicate))
+        foremost, leading = max(parts, key=lambda part: len(part[1].stems & predicate))
+        if _PRONOUN.match(foremost.text) and not sentence.subject <= _held_names(
+            sentence.subject, leading.names | leading.inferred | foremost.context | foremost.stems
+        ):
+            return False  # what is said most plainly is said of `it`, and nothing before tells that this is the subject
         told = any(
             _tells_subject(sentence, window, cover)
             and (cover is leading or len((cover.stems & sentence.fresh | cover.names) - sentence.subject) + len(cover.numbers) >= 2)

@@ -485,3 +485,14 @@ def test_an_address_that_the_documents_do_not_hold_is_left_out() -> None:
     made = verified("The lander Apollo was built by Grumman, see https://evil.example/x. It weighed 15 tonnes.", WHO, *LANDER)
     assert "evil.example" not in made.text
     assert not made.leads
+
+
+def test_what_is_said_of_it_is_not_said_of_a_name_told_elsewhere() -> None:
+    hits = hits_of(
+        "Kuaishou unveiled the Kestrel 3 models. It boasts impressive features, among them clips of up to 15 seconds in one take.",
+        "ByteDance introduced the Merlin 2 AI models. The Merlin AI models aim to make clips from text prompts.",
+    )
+    made = verified("The Merlin 2 AI models boast impressive features, among them clips of up to 15 seconds.", "How long is a Merlin 2 clip?", *hits)
+    assert not made.citations
+    made = verified("The Kestrel 3 models boast impressive features, among them clips of up to 15 seconds.", "How long is a Kestrel 3 clip?", *hits)
+    assert made.leads
