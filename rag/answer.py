@@ -234,8 +234,7 @@ def _compared(
     if not conflict.has_one_answer(question):
         return verified, ()
     texts = _texts(assistant, found)
-    cited = frozenset(citation.document_id for citation in verified.citations)
-    sides = [conflict.Side(verified, cited), *conflict.versions(question, verified, found, texts)]
+    sides = [conflict.Side(verified, conflict.bearers(question, verified)), *conflict.versions(question, verified, found, texts)]
     known = frozenset().union(*(side.documents for side in sides))
     asked = 0
     for own in conflict.rivals(question, known, found):

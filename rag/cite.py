@@ -456,6 +456,12 @@ def merged(parts: Sequence[Verified]) -> Verified:
     )
 
 
+def pointing(sentence: str, answers: Sequence[Verified]) -> Verified:
+    """A sentence of our own about some answers, with marks that lead to the first words that each of them cites."""
+    citations = tuple(replace(answer.citations[0], number=number) for number, answer in enumerate(answers, 1))
+    return Verified(f"{sentence} {''.join(f'[{citation.number}]' for citation in citations)}", citations, ())
+
+
 def first_sentence(text: str) -> str:
     """The first sentence of a text, which answers."""
     first = next(iter(sentences(text)), Span(0, len(text)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from index.types import Hit
 from index.words import content_stems
-from rag.cite import Verified, first_sentence, merged, quote, without_marks
+from rag.cite import Verified, first_sentence, merged, pointing, quote, without_marks
 from rag.facts import later_names, names, negations, numbers, one_name
 from rag.prompt import asks_for_all
 from rag.windows import gather
@@ -61,6 +61,13 @@ def rivals(question: str, known: frozenset[str], hits: Sequence[Hit]) -> list[tu
     return [tuple(own) for own in found.values()]
 
 
+def bearers(question: str, answer: Verified) -> frozenset[str]:
+    """The documents whose cited words hold all that an answer answers with; where none does so alone, the one that is cited first."""
+    values = _values(_lead(answer), question)
+    held = frozenset(citation.document_id for citation in answer.citations if not _new(values, citation.quote))
+    return held or frozenset(citation.document_id for citation in answer.citations[:1])
+
+
 def agrees(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> bool:
     """Whether passages hold, in one place about the same, all that an answer answers with, so that nobody need be asked whether they say otherwise."""
     values, asked = _values(_lead(answer), question), frozenset(content_stems(question))
@@ -76,7 +83,7 @@ def versions(question: str, answer: Verified, hits: Sequence[Hit], texts: Mappin
     found: list[Side] = []
     if not key:
         return found
-    cited = {citation.document_id for citation in answer.citations}
+    cited = bearers(question, answer)
     quotes = [frozenset(content_stems(citation.quote)) for citation in answer.citations]
     others = [hit for hit in hits if hit.passage.document_id not in cited]
     for own in [
@@ -118,19 +125,14 @@ def told(sides: Sequence[Side], titles: Mapping[str, str]) -> tuple[Verified, tu
 
     Sides with as many documents as the first are told in full; a side with fewer is named and cited, its words stand in its citation.
     """
-    parts = [sides[0].answer]
-    said: list[str] = []
-    for side in sides[1:]:
-        equal = len(side.documents) == len(sides[0].documents)
-        where = " and ".join(f"“{without_marks(titles[document])}”" for document in sorted(side.documents))
-        verb = "says" if len(side.documents) == 1 else "say"
-        marks = "".join(f"[{citation.number}]" for citation in side.answer.citations[:1])
-        sentence = f"{DISAGREE}: {where} {verb} otherwise."
-        said.append(sentence)
-        parts.append(Verified(f"{sentence} {marks}", side.answer.citations[:1], ()))
-        if equal:
-            parts.append(side.answer)
-    return merged(parts), tuple(said)
+    if len(sides) < 2:
+        return sides[0].answer, ()
+    others = sides[1:]
+    names = [f"“{without_marks(titles[document])}”" for side in others for document in sorted(side.documents)]
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    sentence = f"{DISAGREE}: {listed} {'says' if len(names) == 1 else 'say'} otherwise."
+    equal = [side.answer for side in others if len(side.documents) == len(sides[0].documents)]
+    return merged([sides[0].answer, pointing(sentence, [side.answer for side in others]), *equal]), (sentence,)
 
 
 def _cited(side: Side) -> str:
