@@ -81,8 +81,8 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
     course = Course(time.monotonic())
     asked = prompt.checked(question)
     model, notice = assistant.answering_model()
-    standalone, queries = _understood(asked, history, model, course)
-    wants_all = prompt.asks_for_all(standalone)
+    standalone, queries = _understood(prompt.without_conditions(asked), history, model, course)
+    wants_all = prompt.asks_for_all(asked) or prompt.asks_for_all(standalone)
     limit = PASSAGES_FOR_ALL if wants_all else PASSAGES
     found = tuple(excerpts.spread(assistant.find(queries, LOOKED_THROUGH_FOR_ALL if wants_all else limit, documents), limit))
     evidence_ms = course.elapsed_ms()
@@ -100,7 +100,7 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
         outcome = _by_quoting(standalone, hits, found, texts, assistant, documents, notice)
     else:
         try:
-            outcome = yield from _by_model(standalone, hits, found, texts, assistant, documents, model, course)
+            outcome = yield from _by_model(standalone, wants_all, hits, found, texts, assistant, documents, model, course)
             name = model.name
         except ModelUnavailable as error:
             outcome = _by_quoting(standalone, hits, found, texts, assistant, documents, f"{error} Until then the documents' own sentences answer.")
@@ -153,6 +153,7 @@ def _texts(assistant: Assistant, hits: Sequence[Hit]) -> dict[str, str]:
 
 def _by_model(
     question: str,
+    wants_all: bool,
     hits: Sequence[Hit],
     found: Sequence[Hit],
     texts: Mapping[str, str],
@@ -167,7 +168,6 @@ def _by_model(
     if sure < threshold:
         return replace(_refusal(assistant, hits, documents, missing), confidence=sure)
 
-    wants_all = prompt.asks_for_all(question)
     pieces: list[str] = []
     complete = True
     for item in model.stream(

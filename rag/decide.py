@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from index.split import sentences
-from index.words import content_stems, content_words, stem
+from index.words import ASKING_WORDS, PIECE, content_stems, content_words, stem
 from rag.facts import later_names, names, numbers
 
 THRESHOLDS = {"cautious": 0.7, "balanced": 0.5, "eager": 0.3}
@@ -64,8 +64,10 @@ def confidence(stated: float, similarity: float | None, uncovered: float) -> flo
 
 def uncovered(question: str, texts: Iterable[str]) -> tuple[tuple[str, ...], float]:
     """The question's content words, as they are written there, that no text holds in any form, and what part of all they are."""
-    held = frozenset(stem for text in texts for stem in content_stems(text))
-    asked = {stem(word): word for word in reversed(content_words(question))}
+    held = frozenset(stemmed for text in texts for word in content_words(text) for stemmed in (stem(word), *map(stem, PIECE.findall(word))))
+    told = content_words(question)
+    told = told[1:] if told and told[0].lower() in ASKING_WORDS and question.lstrip().startswith(told[0]) else told
+    asked = {stem(word): word for word in reversed(told)}
     left = [word for stemmed, word in reversed(asked.items()) if stemmed not in held]
     return tuple(left), len(left) / len(asked) if asked else 0.0
 

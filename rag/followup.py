@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from index.types import Hit
-from index.words import FUNCTION_WORDS, WORD, content_words, stem
+from index.words import ASKING_WORDS, FUNCTION_WORDS, WORD, content_words, stem
 from rag.prompt import Message
 from rag.types import Turn
 
@@ -43,9 +43,6 @@ _COURTESY = frozenset(
     wow""".split()  # noqa: SIM905
 )
 """Words of a turn that keep a conversation going and say nothing about its subject."""
-
-_ASKING = frozenset("tell explain describe list name give summarise summarize is".split())  # noqa: SIM905
-"""Words that a turn can open with, and that are no names for it."""
 
 _QUOTES = "\"'“” "
 
@@ -140,7 +137,7 @@ def _names(text: str) -> list[str]:
     for number, token in enumerate(tokens):
         word = re.sub(r"['’]s$", "", token.group())
         capital = word[0].isupper() or bool(re.search(r"\w[A-Z]|[A-Za-z]\d", word))
-        if number == 0 and word.lower() in FUNCTION_WORDS | _COURTESY | _ASKING:
+        if number == 0 and word.lower() in FUNCTION_WORDS | ASKING_WORDS | _COURTESY:
             continue
         starts = token.start()
         joined = bool(runs) and text[runs[-1][1] : starts] == " "

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from index.errors import InvalidQuestion
+from index.split import sentences
 from index.types import Hit
 
 MAX_QUESTION = 2_000
@@ -29,6 +30,7 @@ _ALL = re.compile(
     r"^\W*(?:please )?list\b|\b(?:all|every|each|name the|documents|sources|which (?:two|three|four|five|\d+)\b|(?:which|what) (?:\w+ )?(?!is\b|was\b|does\b|has\b)\w{3,}(?<!s)s (?!of\b)\w)",
     re.IGNORECASE,
 )
+_CONDITION = re.compile(r"\W*(?:if|otherwise|in that case)\b", re.IGNORECASE)
 _DOCUMENT = re.compile(
     r"\b(?:who (?:wrote|authored|penned|is the (?:author|writer))|author(?:ed|s)?|writer|written by|byline|wrote|published|publisher|outlet|title[ds]?|headline)\b",
     re.IGNORECASE,
@@ -52,6 +54,13 @@ def checked(question: str) -> str:
             f"The question has {len(plain):,} characters; at most {MAX_QUESTION:,} can be asked. Shorten it, or add the long text as a document and ask about it."
         )
     return plain
+
+
+def without_conditions(question: str) -> str:
+    """The question without sentences behind it that say how to answer in some case (`If there are several, give all.`): they are not what is looked for."""
+    parts = [question[span.start : span.end] for span in sentences(question)]
+    kept = [part for number, part in enumerate(parts) if not number or part.rstrip().endswith("?") or not _CONDITION.match(part)]
+    return question if len(kept) == len(parts) else " ".join(kept)
 
 
 def asks_for_all(question: str) -> bool:

@@ -130,3 +130,17 @@ def test_instructions_inside_a_passage_stay_on_its_own_line(attack: str) -> None
 def test_however_wild_a_passage_it_is_one_line(text: str) -> None:
     shown, plain = (prompt.passages([make_hit(words), HITS[1]]) for words in (text, "plain"))
     assert len(shown.splitlines()) == len(plain.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("question", "main"),
+    [
+        ("What was paid to Mixpanel? If multiple, record all values paid.", "What was paid to Mixpanel?"),
+        ("What was paid? Otherwise say so.", "What was paid?"),
+        ("If it rains, what then?", "If it rains, what then?"),
+        ("The lander failed. If it failed, why?", "The lander failed. If it failed, why?"),
+        ("Who built it?", "Who built it?"),
+    ],
+)
+def test_how_to_answer_in_some_case_is_not_looked_for(question: str, main: str) -> None:
+    assert prompt.without_conditions(question) == main
