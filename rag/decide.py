@@ -26,7 +26,7 @@ SURE = 4.0
 TYPICAL_SIMILARITY = 0.5
 """What stands for the cosine where there is none, as when words alone were searched."""
 
-SURE_OF_EVIDENCE = 0.15
+SURE_OF_EVIDENCE = 0.05
 """So far above the threshold the confidence must be that the documents' own words answer where the draft's are not borne out."""
 
 NOT_BORNE_OUT = 0.5
