@@ -25,7 +25,7 @@ FUNCTION_WORDS = frozenset(
 )
 """Words that say how something is asked, not what is asked."""
 
-ASKING_WORDS = frozenset("tell explain describe list name give find show state summarise summarize is".split())  # noqa: SIM905
+ASKING_WORDS = frozenset("explain describe list name give find show summarise summarize".split())  # noqa: SIM905
 """Words that a question can open with, and that are not what it is about: `Find the sum of …`."""
 
 _stemmer = snowballstemmer.stemmer("english")

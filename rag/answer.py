@@ -12,7 +12,7 @@ from index.errors import ModelUnavailable
 from index.split import sentences
 from index.types import Hit
 from rag import conflict, decide, excerpts, extract, followup, prompt
-from rag.cite import Verified, cite, first_sentence, merged, nearest, quote, without_marks
+from rag.cite import Grounds, Verified, cite, first_sentence, grounds, merged, named, nearest, quote, repeats, without_marks
 from rag.model import Finished, LanguageModel, reply
 from rag.types import Answer, Citation, Event, Evidence, Timings, Token, Turn, Usage
 
@@ -88,8 +88,8 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
     evidence_ms = course.elapsed_ms()
     yield Evidence(standalone, found)
     hits = _excerpts(standalone, found, limit, assistant)
-    texts = _texts(assistant, hits)
-    hits = tuple(hit for hit in hits if texts.get(hit.passage.document_id, "")[hit.passage.span.start : hit.passage.span.end] == hit.passage.text)
+    texts = _texts(assistant, (*found, *hits))
+    found, hits = _still_there(found, texts), _still_there(hits, texts)
     asked_back = followup.ask_back(asked, history, found)
     name = "none"
     if not hits:
@@ -107,7 +107,7 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
     notices = outcome.notices
     if assistant.store.index_state != "ready" and all(hit.similarity is None for hit in hits):
         notices = (*notices, WORDS_ALONE)
-    if wants_all and hits and not outcome.asks_back:
+    if wants_all and not outcome.abstained:
         notices = (*notices, _examined(hits, assistant, documents))
     timings = Timings(round(evidence_ms, 1), course.first_token_ms, round(course.elapsed_ms(), 1))
     yield Answer(
@@ -151,6 +151,11 @@ def _texts(assistant: Assistant, hits: Sequence[Hit]) -> dict[str, str]:
     return found
 
 
+def _still_there(hits: Sequence[Hit], texts: Mapping[str, str]) -> tuple[Hit, ...]:
+    """The hits whose passage still stands in its document as it was found."""
+    return tuple(hit for hit in hits if texts.get(hit.passage.document_id, "")[hit.passage.span.start : hit.passage.span.end] == hit.passage.text)
+
+
 def _by_model(
     question: str,
     wants_all: bool,
@@ -183,29 +188,30 @@ def _by_model(
             yield Token(item)
     draft = prompt.unlabelled("".join(pieces))
 
-    verified = cite(draft, question, hits, texts)
-    reworded = not verified.leads and sure >= threshold + decide.SURE_OF_EVIDENCE
-    if reworded:
-        verified = _in_their_words(draft, question, verified, hits, texts)
-    if not decide.worth_giving(verified.leads, question, verified.borne_out):
-        return replace(_refusal(assistant, hits, documents, missing), confidence=min(sure, threshold) * decide.NOT_BORNE_OUT)
+    against = grounds(question, hits, texts)
+    verified = cite(draft, against)
+    in_their_words = None
+    if not verified.leads and sure >= threshold + decide.SURE_OF_EVIDENCE:
+        in_their_words = _in_their_words(draft, verified, against)
+    final = in_their_words or verified
+    if not decide.worth_giving(final.leads, question, final.borne_out):
+        return replace(_refusal(assistant, hits, documents, missing), confidence=sure * decide.NOT_BORNE_OUT)
+    final, conflicts = _compared(question, final, found, texts, assistant, model, course)
     said = [] if complete else ["The model reached its length limit, so this answer may be incomplete."]
-    said += [f"I could not find an answer to this part of the question: {part}." for part in decide.missing_parts(question, verified.borne_out)]
-    said += [IN_THEIR_WORDS] if reworded else []
-    said += [FOREIGN] if verified.foreign else []
-    verified, conflicts = _compared(question, verified, found, assistant, model, course)
-    return replace(_given(verified, tuple(said)), confidence=sure, conflicts=conflicts)
+    said += [f"I could not find an answer to this part of the question: {part}." for part in decide.missing_parts(question, final.borne_out)]
+    said += [IN_THEIR_WORDS] if in_their_words else []
+    said += [FOREIGN] if final.foreign else []
+    return replace(_given(final, tuple(said)), confidence=sure, conflicts=conflicts)
 
 
-def _in_their_words(draft: str, question: str, verified: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> Verified:
-    """The documents' own words in place of a draft's first sentence that they do not bear out, where some come near it; what they bear out of the rest stays."""
-    first = first_sentence(draft)
-    quoted = nearest(first, question, hits, texts)
+def _in_their_words(draft: str, verified: Verified, against: Grounds) -> Verified | None:
+    """The documents' own words in place of a draft's first sentence that they do not bear out; what they bear out of the rest stays. None where none come near it."""
+    first, *rest = [draft[span.start : span.end] for span in sentences(draft)] or [""]
+    quoted = nearest(first, against)
     if quoted is None:
-        return verified
-    rest = [draft[span.start : span.end] for span in sentences(draft)][1:]
-    others = [made for made in (cite(said, question, hits, texts) for said in rest) if made.leads and made.citations[0].quote not in quoted.text]
-    return merged([quoted, *others])
+        return None
+    others = [made for made in (cite(said, against) for said in rest) if made.leads and not repeats(made, quoted)]
+    return replace(merged([quoted, *others]), foreign=verified.foreign)
 
 
 def _confidence(question: str, hits: Sequence[Hit], model: LanguageModel, course: Course) -> tuple[float, tuple[str, ...]]:
@@ -223,6 +229,7 @@ def _compared(
     question: str,
     verified: Verified,
     found: Sequence[Hit],
+    texts: Mapping[str, str],
     assistant: Assistant,
     model: LanguageModel | None = None,
     course: Course | None = None,
@@ -233,7 +240,6 @@ def _compared(
     """
     if not conflict.has_one_answer(question):
         return verified, ()
-    texts = _texts(assistant, found)
     sides = [conflict.Side(verified, conflict.bearers(question, verified)), *conflict.versions(question, verified, found, texts)]
     known = frozenset().union(*(side.documents for side in sides))
     asked = 0
@@ -266,7 +272,7 @@ def _asked_alone(
     text, usage = reply(model, prompt.messages(question, hits, prompt.DRAFT), RIVAL_TOKENS)
     course.add(usage)
     draft = prompt.unlabelled(text)
-    verified = cite(first_sentence(draft), question, hits, texts)
+    verified = cite(first_sentence(draft), grounds(question, hits, texts))
     return verified if decide.worth_giving(verified.leads, question, verified.borne_out) else None
 
 
@@ -290,7 +296,7 @@ def _by_quoting(
         or decide.lacks_quantity(question, without_marks(quoted.text))
     ):
         return replace(_refusal(assistant, hits, documents), notices=(notice,))
-    compared, conflicts = _compared(question, quote(hits, texts, [(best.hit, best.span)]), found, assistant)
+    compared, conflicts = _compared(question, quote(hits, texts, [(best.hit, best.span)]), found, texts, assistant)
     return replace(_given(compared if conflicts else quoted, (notice,)), conflicts=conflicts)
 
 
@@ -301,8 +307,8 @@ def _given(verified: Verified, notices: tuple[str, ...]) -> Outcome:
 def _examined(hits: Sequence[Hit], assistant: Assistant, documents: Sequence[str] | None) -> str:
     """What a list or a count was drawn from: whoever relies on it must know what was not looked at."""
     read = len({hit.passage.document_id for hit in hits})
-    there = len(set(documents)) if documents else len(assistant.store.documents())
-    return f"For this list I read the passages nearest to the question, which are in {read} of {there} document{'s' if there > 1 else ''}."
+    there = len([document for document in assistant.store.documents() if documents is None or {document.id, document.source} & set(documents)])
+    return f"For this list I read the passages nearest to the question, which are in {read} of {max(read, there)} documents."
 
 
 def _refusal(assistant: Assistant, hits: Sequence[Hit], documents: Sequence[str] | None, missing: Sequence[str] = ()) -> Outcome:
@@ -316,7 +322,7 @@ def _refusal(assistant: Assistant, hits: Sequence[Hit], documents: Sequence[str]
     if not hits:
         return Outcome(f"I could not find an answer to this in {where}: nothing there is near the question.", True)
     titles = list(dict.fromkeys(hit.passage.title for hit in hits))[:2]
-    nearest = " and ".join(f"“{title}”" for title in titles)
-    words = " or ".join(f"“{word}”" for word in missing[:MISSING_WORDS])
+    near = " and ".join(f"“{named(title)}”" for title in titles)
+    words = " or ".join(f"“{word}”" for word in [word for word in missing if word.isascii()][:MISSING_WORDS])
     without = f", and none of them speaks of {words}" if words else ""
-    return Outcome(f"I could not find an answer to this in {where}. The nearest passages that I looked at are in {nearest}{without}.", True)
+    return Outcome(f"I could not find an answer to this in {where}. The nearest passages that I looked at are in {near}{without}.", True)

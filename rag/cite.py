@@ -45,6 +45,8 @@ FOREIGN, FOREIGN_WORDS = 1 / 3, 6
 
 _ADDRESS = re.compile(r"(?:https?://|www\.)[^\s)\]>\"”]+|[\w.+-]+@[\w-]+\.[\w.-]*\w", re.IGNORECASE)
 
+_OF_THE_PASSAGES = re.compile(r"\b(?:passages?|documents?|texts?|context|information)\b", re.IGNORECASE)
+
 _PRONOUN = re.compile(r"\W*(?:it|they|he|she|this|these|those|its|their|his|her)\b", re.IGNORECASE)
 
 MARK = re.compile(r"[ \t]*\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
@@ -186,7 +188,7 @@ def support(sentence: Claim, evidence: Evidence) -> tuple[list[Window], float]:
     if not parts or not _hangs_together(sentence, parts):
         return [], refused
     parts = _shrunk(sentence, parts, agreeing)
-    windows = [window for window, _ in parts]
+    windows = list(dict.fromkeys(window for window, _ in parts))
     # Pieces can be found that agree, while the sentence which says most plainly what this is about says otherwise.
     doubt = _contradiction(sentence, joined([window.setting for window in windows]), evidence.whole, evidence)
     if doubt > 1:
@@ -308,9 +310,12 @@ def _others(sentence: Claim, covers: Sequence[tuple[Window, Cover]], cited: set[
 
 @dataclass(frozen=True, slots=True)
 class Grounds:
-    """What sentences are verified against: the evidence, the names that it or the question tell, all their stems, and the documents' titles."""
+    """What sentences are verified against: the hits with their documents' texts, the evidence in them, the names that it or the question tell, all their
+    stems, and the documents' titles."""
 
     question: str
+    hits: tuple[Hit, ...]
+    texts: Mapping[str, str]
     evidence: Evidence
     known: frozenset[str]
     told: frozenset[str]
@@ -323,7 +328,7 @@ def grounds(question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> Gro
     known = names(question) | frozenset().union(*(later_names(window.text) for window in evidence.windows))
     told = frozenset(content_stems(question)).union(*(window.stems | window.title for window in evidence.windows))
     titles = {hit.passage.document_id: hit.passage.title for hit in hits if len(hit.passage.title) >= NAMED_TITLE}
-    return Grounds(question, evidence, known, told, titles)
+    return Grounds(question, tuple(hits), texts, evidence, known, told, titles)
 
 
 def certainty(sentence: str, against: Grounds) -> float:
@@ -331,13 +336,11 @@ def certainty(sentence: str, against: Grounds) -> float:
     return _borne_out(without_marks(sentence).strip(), against)[1]
 
 
-def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> Verified:
-    """Verifies every sentence of a draft against the hits' passages.
+def cite(draft: str, against: Grounds) -> Verified:
+    """Verifies every sentence of a draft against what was read.
 
-    `texts` holds the stored text of every hit's document. In the result each supported sentence ends in its marks, numbered by first use;
-    the others stay as they are and are listed in `unsupported`.
+    In the result each supported sentence ends in its marks, numbered by first use; the others stay as they are and are listed in `unsupported`.
     """
-    against = grounds(question, hits, texts)
     pieces: list[str] = []
     citations: dict[tuple[str, Span], Citation] = {}
     unsupported: list[str] = []
@@ -363,7 +366,7 @@ def cite(draft: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str
         for window in found:
             key = (window.document_id, window.span)
             if key not in citations:
-                citations[key] = _citation(len(citations) + 1, hits[window.hit].passage, window.span, texts[window.document_id])
+                citations[key] = _citation(len(citations) + 1, against.hits[window.hit].passage, window.span, against.texts[window.document_id])
         marks = "".join(f"[{citations[window.document_id, window.span].number}]" for window in found)
         pieces.append(f"{plain} {marks}" if marks else plain)
         (borne_out if marks else unsupported).append(plain)
@@ -411,23 +414,40 @@ def quote(hits: Sequence[Hit], texts: Mapping[str, str], spans: Sequence[tuple[i
         passage = hits[hit].passage
         citations.append(_citation(number, passage, span, texts[passage.document_id]))
     lines = [" ".join(without_marks(citation.quote).split()) for citation in citations]
-    marked = "\n".join(f"{line} [{citation.number}]" for line, citation in zip(lines, citations, strict=True))
+    # A span of several sentences carries its mark behind each of them: no sentence stands without one.
+    marked = "\n".join(
+        " ".join(f"{line[span.start : span.end]} [{citation.number}]" for span in sentences(line))
+        for line, citation in zip(lines, citations, strict=True)
+    )
     return Verified(marked, tuple(citations), (), bool(lines), " ".join(lines))
 
 
-def nearest(sentence: str, question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> Verified | None:
-    """The documents' own words that come nearest to a sentence that they do not bear out as it stands, cited; None where nothing is near."""
-    against = grounds(question, hits, texts)
-    said = claim(without_marks(sentence).strip(), question, against.known, against.told)
+def nearest(sentence: str, against: Grounds) -> Verified | None:
+    """The documents' own words that come nearest to a sentence that they do not bear out as it stands, cited; None where nothing is near.
+
+    They must hold something of what the sentence answers; one that speaks of what the passages leave out answers nothing.
+    """
+    if negations(sentence) and _OF_THE_PASSAGES.search(sentence):
+        return None
+    said = claim(without_marks(sentence).strip(), against.question, against.known, against.told)
 
     def closeness(window: Window) -> float:
         otherwise = min(1.0, _contradiction(said, window.setting, window.setting, against.evidence) / 2)
         return _cover(said, window, against.evidence).worth(said) - 3 * LENGTH * len(window.text) - 2 * otherwise
 
     best = max((window for window in against.evidence.windows if not window.text.startswith("#")), key=closeness, default=None)
-    if best is None or not said.stems or len(_cover(said, best, against.evidence).stems) < OWN * len(said.stems):
+    held = _cover(said, best, against.evidence) if best else Cover()
+    if best is None or not (held.stems & said.fresh or held.numbers) or len(held.stems) < OWN * len(said.stems):
         return None
-    return quote(hits, texts, [(best.hit, best.span)])
+    return quote(against.hits, against.texts, [(best.hit, best.span)])
+
+
+def repeats(one: Verified, other: Verified) -> bool:
+    """Whether all that a text cites stands inside what another cites."""
+    return all(
+        any(cited.document_id == there.document_id and there.start <= cited.start and cited.end <= there.end for there in other.citations)
+        for cited in one.citations
+    )
 
 
 def merged(parts: Sequence[Verified]) -> Verified:
@@ -448,11 +468,12 @@ def merged(parts: Sequence[Verified]) -> Verified:
 
         texts.append(re.sub(r"\[(\d+)\]", renumbered, part.text))
     return Verified(
-        " ".join(texts),
+        "\n\n".join(texts),
         tuple(citations.values()),
         tuple(sentence for part in parts for sentence in part.unsupported),
         parts[0].leads,
         " ".join(part.borne_out for part in parts if part.borne_out),
+        tuple(sentence for part in parts for sentence in part.foreign),
     )
 
 
@@ -460,6 +481,12 @@ def pointing(sentence: str, answers: Sequence[Verified]) -> Verified:
     """A sentence of our own about some answers, with marks that lead to the first words that each of them cites."""
     citations = tuple(replace(answer.citations[0], number=number) for number, answer in enumerate(answers, 1))
     return Verified(f"{sentence} {''.join(f'[{citation.number}]' for citation in citations)}", citations, ())
+
+
+def named(title: str) -> str:
+    """A title as it can stand within a sentence of ours: without marks and without ends of sentences."""
+    plain = without_marks(title)
+    return " – ".join(plain[span.start : span.end].strip().rstrip(".!?…。！？") for span in sentences(plain)) or plain
 
 
 def first_sentence(text: str) -> str:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from index.types import Hit
 from index.words import content_stems
-from rag.cite import Verified, first_sentence, merged, pointing, quote, without_marks
-from rag.facts import later_names, names, negations, numbers, one_name
+from rag.cite import Verified, first_sentence, merged, named, pointing, quote, without_marks
+from rag.facts import later_names, names, numbers, one_name, sets_the_scene
 from rag.prompt import asks_for_all
-from rag.windows import gather
+from rag.windows import Window, gather
 
 RIVALS = 3
 """The most documents that are asked beside those that bear the answer out: each is read on its own, and the user waits."""
@@ -23,10 +23,20 @@ COPY = 0.7
 """Sentences that share this part of their words are two versions of one."""
 
 _VALUE = re.compile(
-    r"^\W*(?:(?:in|on|at|to|from|by|for|of|with) )?(?:who|whom|whose|when|where|which|how (?:many|much|old|long|tall|big|large|high|far|fast)"
-    r"|what(?:'s| is| was| are| were| will be)? (?:the|his|her|its|their|[A-Z][\w.-]*(?: [A-Z][\w.-]*)*['’]s?) \w+|what (?!is\b|was\b|are\b|were\b|do\b|does\b|did\b|can\b|has\b|have\b)\w+)",
+    r"""^\W*(?:(?:in|on|at|to|from|by|for|of|with)\ )?(?:
+    who(?!\ (?:are|were)\b)|whom|whose|when|where|which|how\ (?:many|much|old|long|tall|big|large|high|far|fast)
+    |what(?:['’]s|\ is|\ was|\ will\ be)?\ (?:the|his|her|its|their|(?-i:[A-Z][\w.-]*(?:\ [A-Z][\w.-]*)*)['’]s?)\ (?!difference|purpose|role|best\b|point|idea|meaning)\w+
+    |what\ (?!is\b|was\b|are\b|were\b|do\b|does\b|did\b|can\b|has\b|have\b|had\b|should|would|could|will|may|might|must|happen|about|if|else)\w+)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_NUMERIC = re.compile(
+    r"\bwhen\b|\bhow (?:many|much|old|long|tall|big|large|high|far|fast|often)\b|\b(?:year|date|day|month|century|age|number|population|price|percentage|amount|size|length|height|area|score|value)\b",
     re.IGNORECASE,
 )
+"""Questions whose answer is a number or a date."""
+
+FEW = 3
+"""So many words at most tell apart two answers that hold neither name nor number: longer ones put one thing in different words."""
 
 DISAGREE = "The documents disagree about this"
 
@@ -55,6 +65,8 @@ def rivals(question: str, known: frozenset[str], hits: Sequence[Hit]) -> list[tu
         text = f"{passage.title}\n{passage.heading}\n{passage.text}"
         stems = frozenset(content_stems(text))
         there = names(text)
+        if not numbers(question) <= numbers(text):
+            continue  # another year, another version
         told = sum(name in stems or any(one_name(name, other) for other in there) for name in called)
         if told >= ABOUT * len(called) and asked and len(asked & stems) >= ABOUT * len(asked):
             found.setdefault(passage.document_id, []).append(hit)
@@ -70,11 +82,8 @@ def bearers(question: str, answer: Verified) -> frozenset[str]:
 
 def agrees(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> bool:
     """Whether passages hold, in one place about the same, all that an answer answers with, so that nobody need be asked whether they say otherwise."""
-    values, asked = _values(_lead(answer), question), frozenset(content_stems(question))
-    return bool(values) and any(
-        not _new(values, window.text) and len(asked & (window.stems | window.title | window.context)) >= ABOUT * len(asked)
-        for window in gather(hits, texts).windows
-    )
+    values = _values(_lead(answer), question)
+    return bool(values) and any(not _new(values, window.text) and _about(question, window) for window in gather(hits, texts).windows)
 
 
 def versions(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> list[Side]:
@@ -92,7 +101,8 @@ def versions(question: str, answer: Verified, hits: Sequence[Hit], texts: Mappin
         for window in gather(own, texts).windows:
             copy = any(len(window.stems & stems) >= COPY * max(len(window.stems), len(stems)) for stems in quotes if len(stems) >= 4)
             other = _values(window.text, question) - frozenset().union(*quotes)
-            if copy and other and _new(key, window.text):
+            same = numbers(question) <= window.numbers | numbers(own[0].passage.title) and _about(question, window)
+            if copy and same and other and _new(key, window.text):
                 said = quote(own, texts, [(window.hit, window.span)])
                 found.append(Side(said, frozenset([window.document_id])))
                 break
@@ -100,11 +110,9 @@ def versions(question: str, answer: Verified, hits: Sequence[Hit], texts: Mappin
 
 
 def differ(question: str, first: Side, second: Side) -> bool:
-    """Whether two answers exclude each other: each tells a value that neither the question nor the words that the other cites hold."""
-    one, other = _lead(first.answer), _lead(second.answer)
-    if bool(negations(one)) != bool(negations(other)) and not (_values(one, question) or _values(other, question)):
-        return True
-    return bool(_new(_values(one, question), _cited(second)) and _new(_values(other, question), _cited(first)))
+    """Whether two answers exclude each other: each tells a value of the kind that is asked for which does not stand in the words that the other cites."""
+    one, other = _values(_lead(first.answer), question), _values(_lead(second.answer), question)
+    return bool(_new(one, _cited(second)) and _new(other, _cited(first)))
 
 
 def joined(question: str, sides: Sequence[Side]) -> list[Side]:
@@ -125,12 +133,10 @@ def told(sides: Sequence[Side], titles: Mapping[str, str]) -> tuple[Verified, tu
 
     Sides with as many documents as the first are told in full; a side with fewer is named and cited, its words stand in its citation.
     """
-    if len(sides) < 2:
-        return sides[0].answer, ()
     others = sides[1:]
-    names = [f"“{without_marks(titles[document])}”" for side in others for document in sorted(side.documents)]
-    listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-    sentence = f"{DISAGREE}: {listed} {'says' if len(names) == 1 else 'say'} otherwise."
+    shown = list(dict.fromkeys(f"“{named(titles[document])}”" for side in others for document in sorted(side.documents)))
+    listed = " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+    sentence = f"{DISAGREE}: {listed} {'says' if len(shown) == 1 else 'say'} otherwise."
     equal = [side.answer for side in others if len(side.documents) == len(sides[0].documents)]
     return merged([sides[0].answer, pointing(sentence, [side.answer for side in others]), *equal]), (sentence,)
 
@@ -144,9 +150,19 @@ def _lead(answer: Verified) -> str:
 
 
 def _values(sentence: str, question: str) -> frozenset[str]:
-    """What a sentence answers with: its numbers or names that the question does not hold, its other words where there are none."""
-    exact = (numbers(sentence) - numbers(question)) | (later_names(sentence) - frozenset(content_stems(question)))
-    return exact or frozenset(content_stems(sentence)) - frozenset(content_stems(question))
+    """What a sentence answers with, the question's own words left out: numbers where it asks for them, else names, else a few other words."""
+    asked = frozenset(content_stems(question))
+    told = later_names(sentence) if sets_the_scene(sentence) else names(sentence)
+    counted, called = numbers(sentence) - numbers(question), told - asked
+    exact = counted or called if _NUMERIC.search(question) else called or counted
+    others = frozenset(content_stems(sentence)) - asked
+    return exact or (others if len(others) <= FEW else frozenset())
+
+
+def _about(question: str, window: Window) -> bool:
+    """Whether a window speaks of what the question is about."""
+    asked = frozenset(content_stems(question))
+    return len(asked & (window.stems | window.title | window.context)) >= ABOUT * len(asked)
 
 
 def _new(values: frozenset[str], evidence: str) -> frozenset[str]:

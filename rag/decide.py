@@ -1,6 +1,6 @@
 """Whether the documents answer a question: from signals to yes or no. Pure.
 
-The thresholds were chosen on tests/questions.jsonl and are reported on other questions: docs/benchmarks.md says how.
+docs/benchmarks.md says on which questions the weights and thresholds were chosen, and what they are worth on others.
 """
 
 from __future__ import annotations

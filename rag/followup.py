@@ -313,7 +313,7 @@ def rewritten(reply: str, question: str, history: Sequence[Turn]) -> str:
     first = lines[0].strip(_QUOTES) if lines else ""
     plain = re.sub(r"^(?:last |standalone |rewritten )?question:\s*", "", first, flags=re.IGNORECASE).strip(_QUOTES)
     said = " ".join([question, *(turn.text for turn in history)])
-    known = {stem(word) for word in WORD.findall(said)}
+    known = {stem(word) for word in content_words(said)}
     told = content_words(plain)
     strange = [word for word in told if stem(word) not in known]
     # A rewrite that brings in what nobody said, or that answers, would search for the model's invention.

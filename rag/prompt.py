@@ -30,7 +30,10 @@ _ALL = re.compile(
     r"^\W*(?:please )?list\b|\b(?:all|every|each|name the|documents|sources|which (?:two|three|four|five|\d+)\b|(?:which|what) (?:\w+ )?(?!is\b|was\b|does\b|has\b)\w{3,}(?<!s)s (?!of\b)\w)",
     re.IGNORECASE,
 )
-_CONDITION = re.compile(r"\W*(?:if|otherwise|in that case)\b", re.IGNORECASE)
+_CONDITION = re.compile(
+    r"\W*(?:if (?:there (?:is|are)|multiple|several|many|more than|none|not|no|nothing|you (?:cannot|can't|do not|don't))\b|otherwise\b)",
+    re.IGNORECASE,
+)
 _DOCUMENT = re.compile(
     r"\b(?:who (?:wrote|authored|penned|is the (?:author|writer))|author(?:ed|s)?|writer|written by|byline|wrote|published|publisher|outlet|title[ds]?|headline)\b",
     re.IGNORECASE,
@@ -59,7 +62,8 @@ def checked(question: str) -> str:
 def without_conditions(question: str) -> str:
     """The question without sentences behind it that say how to answer in some case (`If there are several, give all.`): they are not what is looked for."""
     parts = [question[span.start : span.end] for span in sentences(question)]
-    kept = [part for number, part in enumerate(parts) if not number or part.rstrip().endswith("?") or not _CONDITION.match(part)]
+    asked = next((number for number, part in enumerate(parts) if part.rstrip().endswith("?")), len(parts))
+    kept = [part for number, part in enumerate(parts) if number <= asked or part.rstrip().endswith("?") or not _CONDITION.match(part)]
     return question if len(kept) == len(parts) else " ".join(kept)
 
 

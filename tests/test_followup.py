@@ -105,6 +105,13 @@ def test_with_subject_puts_the_last_user_turn_in_front(before: list[str], expect
 HISTORY = said("What is Apollo?", "A lander that Grumman built.")
 
 
+def test_a_rewrite_with_a_hyphenated_name_is_taken() -> None:
+    assert (
+        followup.rewritten("Why did Zhipu release GLM-5?", "Why did they?", said("Who released GLM-5?", "Zhipu did release it."))
+        == "Why did Zhipu release GLM-5?"
+    )
+
+
 def test_thanks_are_no_name() -> None:
     assert followup.subject(said("Thank you", "You are welcome.")) is None
     assert followup.resolved("Did it flood in 1993?", said("Tell me about Cedar Rapids", "A city.", "Thanks a lot", "Welcome.")) == (
@@ -118,6 +125,7 @@ def test_thanks_are_no_name() -> None:
         ("Why did Grumman build Apollo?", "Why did Grumman build Apollo?"),
         ("Question: Why was Apollo built?\nBecause.", "Why was Apollo built?"),
         ('\n  "Last question: Why was Apollo built?"', "Why was Apollo built?"),
+        ("Why did Grumman build Apollo with open-source parts?", "What is Apollo? Why?"),
         ("Apollo was built to land on the Moon in 1969.", "What is Apollo? Why?"),
         ("Was Apollo built because presidents wanted prestige abroad?", "What is Apollo? Why?"),
         ("", "What is Apollo? Why?"),

@@ -138,7 +138,8 @@ def test_however_wild_a_passage_it_is_one_line(text: str) -> None:
         ("What was paid to Mixpanel? If multiple, record all values paid.", "What was paid to Mixpanel?"),
         ("What was paid? Otherwise say so.", "What was paid?"),
         ("If it rains, what then?", "If it rains, what then?"),
-        ("The lander failed. If it failed, why?", "The lander failed. If it failed, why?"),
+        ("I have a licence. If I sell my work do I pay", "I have a licence. If I sell my work do I pay"),
+        ("What does it cost? If I pay yearly, say so.", "What does it cost? If I pay yearly, say so."),
         ("Who built it?", "Who built it?"),
     ],
 )
