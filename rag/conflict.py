@@ -35,7 +35,7 @@ _NUMERIC = re.compile(
 )
 """Questions whose answer is a number or a date."""
 
-FEW = 3
+FEW = 8
 """So many words at most tell apart two answers that hold neither name nor number: longer ones put one thing in different words."""
 
 DISAGREE = "The documents disagree about this"
@@ -142,7 +142,8 @@ def told(sides: Sequence[Side], titles: Mapping[str, str]) -> tuple[Verified, tu
 
 
 def _cited(side: Side) -> str:
-    return "\n".join([_lead(side.answer), *(citation.quote for citation in side.answer.citations)])
+    """What a side says and cites of its own documents: a citation of another may be what says otherwise."""
+    return "\n".join([_lead(side.answer), *(citation.quote for citation in side.answer.citations if citation.document_id in side.documents)])
 
 
 def _lead(answer: Verified) -> str:
