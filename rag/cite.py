@@ -425,7 +425,8 @@ def quote(hits: Sequence[Hit], texts: Mapping[str, str], spans: Sequence[tuple[i
 def nearest(sentence: str, against: Grounds) -> Verified | None:
     """The documents' own words that come nearest to a sentence that they do not bear out as it stands, cited; None where nothing is near.
 
-    They must hold something of what the sentence answers; one that speaks of what the passages leave out answers nothing.
+    They must speak of what is asked and hold something of what the sentence answers, and ask nothing themselves: a draft can have followed what was planted
+    in a document. A sentence about what the passages leave out answers nothing.
     """
     if negations(sentence) and _OF_THE_PASSAGES.search(sentence):
         return None
@@ -435,7 +436,13 @@ def nearest(sentence: str, against: Grounds) -> Verified | None:
         otherwise = min(1.0, _contradiction(said, window.setting, window.setting, against.evidence) / 2)
         return _cover(said, window, against.evidence).worth(said) - 3 * LENGTH * len(window.text) - 2 * otherwise
 
-    best = max((window for window in against.evidence.windows if not window.text.startswith("#")), key=closeness, default=None)
+    asked = frozenset(content_stems(against.question))
+    speaking = [
+        window
+        for window in against.evidence.windows
+        if not window.text.startswith("#") and "?" not in window.text and len(asked & (window.stems | window.title)) >= OWN * len(asked)
+    ]
+    best = max(speaking, key=closeness, default=None)
     held = _cover(said, best, against.evidence) if best else Cover()
     if best is None or not (held.stems & said.fresh or held.numbers) or len(held.stems) < OWN * len(said.stems):
         return None

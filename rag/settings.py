@@ -32,7 +32,10 @@ class Settings(BaseSettings):
     model_name: str = Field("", description="the model to ask for at an OpenAI-compatible URL")
     api_key: SecretStr = Field(SecretStr(""), description="the key for that URL; set it in the environment, not in a file")
     model_seconds: float = Field(
-        180.0, gt=0, le=86_400, description="the longest that one reply of the model may take, in seconds; an answer takes one to three, and short ones where documents are compared"
+        180.0,
+        gt=0,
+        le=86_400,
+        description="the longest that one reply of the model may take, in seconds; an answer takes one to three, and short ones where documents are compared",
     )
     refusal: Literal["cautious", "balanced", "eager"] = Field(
         "balanced", description="how sure it must be that the documents answer a question: cautious refuses more, eager answers more"
