@@ -259,7 +259,7 @@ def _hangs_together(sentence: Claim, parts: Sequence[tuple[Window, Cover]]) -> b
     if sentence.subject:
         predicate = sentence.fresh - sentence.subject
         foremost, leading = max(parts, key=lambda part: len(part[1].stems & predicate))
-        if _PRONOUN.match(foremost.text) and not sentence.subject <= _held_names(
+        if _speaks_of_it(foremost, predicate) and not sentence.subject <= _held_names(
             sentence.subject, leading.names | leading.inferred | foremost.context | foremost.stems
         ):
             return False  # what is said most plainly is said of `it`, and nothing before tells that this is the subject
@@ -271,6 +271,15 @@ def _hangs_together(sentence: Claim, parts: Sequence[tuple[Window, Cover]]) -> b
         if not told:
             return False
     return all(any(number in cover.numbers and name in cover.names | cover.inferred for _, cover in parts) for number, name in sentence.bound)
+
+
+def _speaks_of_it(window: Window, predicate: frozenset[str]) -> bool:
+    """Whether the sentence of a window that says most of a predicate opens with a pronoun."""
+    said = [len(_held(predicate, line)) for line in window.lines]
+    written = sentences(window.text)
+    # Cut anew, a window can fall into other sentences than its paragraph did.
+    at = said.index(max(said)) if said and len(written) == len(said) else 0
+    return bool(written) and bool(_PRONOUN.match(window.text[written[at].start :]))
 
 
 def _tells_subject(sentence: Claim, window: Window, cover: Cover) -> bool:

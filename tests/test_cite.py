@@ -487,15 +487,15 @@ def test_an_address_that_the_documents_do_not_hold_is_left_out() -> None:
     assert not made.leads
 
 
-def test_what_is_said_of_it_is_not_said_of_a_name_told_elsewhere() -> None:
+@pytest.mark.parametrize("opening", ["", "The EV cars of Voss Motors came first, and the Kestrel 3 is an EV car too. "])
+def test_what_is_said_of_it_is_not_said_of_a_name_told_elsewhere(opening: str) -> None:
+    has = "remarkable batteries, among them one that lasts up to 15 days"
+    before = "" if opening else "The Kestrel 3 is an EV car of Voss Motors.\n\n"
     hits = hits_of(
-        "Kuaishou unveiled the Kestrel 3 models. It boasts impressive features, among them clips of up to 15 seconds in one take.",
-        "ByteDance introduced the Merlin 2 AI models. The Merlin AI models aim to make clips from text prompts.",
+        f"{before}{opening}It has {has} on the road.", "Okafor Works showed the Merlin 2. The Merlin EV cars aim to carry families over long roads."
     )
-    made = verified("The Merlin 2 AI models boast impressive features, among them clips of up to 15 seconds.", "How long is a Merlin 2 clip?", *hits)
-    assert not made.citations
-    made = verified("The Kestrel 3 models boast impressive features, among them clips of up to 15 seconds.", "How long is a Kestrel 3 clip?", *hits)
-    assert made.leads
+    assert not verified(f"The Merlin 2 EV cars have {has}.", "What do the Merlin cars have?", *hits).citations
+    assert verified(f"The Kestrel 3 is an EV car. It has {has}.", "What does the Kestrel 3 have?", *hits).leads
 
 
 def test_words_that_were_planted_do_not_stand_in_for_an_answer() -> None:
