@@ -14,14 +14,14 @@ from index.errors import ModelUnavailable
 from index.types import Hit
 
 LOOKED_AT = 30
-"""How many of search's hits are read anew: on two cores a small cross-encoder reads some 30 passages in a second."""
+"""How many of search's hits are read anew."""
 
 
 class Reranker(Protocol):
     """What reranking needs of a model."""
 
     def scores(self, question: str, texts: Sequence[str]) -> list[float]:
-        """How well each text answers the question; higher is better. Raises ModelUnavailable."""
+        """How well each text answers the question, from 0 to 1, as all scores of hits are. Raises ModelUnavailable."""
         ...
 
 
@@ -48,7 +48,11 @@ class CrossEncoderReranker:
 
     def scores(self, question: str, texts: Sequence[str]) -> list[float]:
         with self._lock:
-            made = self._model.predict([(question, text) for text in texts], batch_size=16, show_progress_bar=False)
+            model = self._model
+            from torch.nn import Sigmoid
+
+            # Many cross-encoders tell log-odds, below zero too, by which no other score could be weighed.
+            made = model.predict([(question, text) for text in texts], batch_size=16, show_progress_bar=False, activation_fn=Sigmoid())
         if getattr(made, "ndim", 1) != 1:
             raise ModelUnavailable(f"The model '{self.name}' tells {made.shape[1]} scores for a passage; a reranker tells one. Choose another.")
         return [float(score) for score in made]
