@@ -18,7 +18,7 @@ THRESHOLDS = {"cautious": 0.7, "balanced": 0.5, "eager": 0.3}
 
 BIAS, STATED, SIMILARITY, UNCOVERED = -0.99, 1.63, 1.38, -0.86
 """Weights of a logistic regression: of the log-odds of the model's own probability, of the best passage's cosine, of the part of the question's words that
-the evidence leaves uncovered. docs/benchmarks.md says on what they were fitted, and what they are worth on other questions."""
+the evidence leaves uncovered. The cosine is the default embedding model's. docs/benchmarks.md says on what they were fitted, and what they are worth on others."""
 
 SURE = 4.0
 """Log-odds beyond which a model's probability counts as this: hosted models tell 0 or 1."""

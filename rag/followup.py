@@ -223,7 +223,7 @@ def unsettled(question: str, history: Sequence[Turn]) -> str | None:
     own = content_words(question)
     plain = _EXPLETIVE.sub(" ", question)
     pronoun = next((found for found in _PRONOUN.finditer(plain) if not content_words(plain[: found.start()])), None)
-    # With more words of its own, a question for `they` or `it` is about something in general: `how do they cut a person in half trick`.
+    # With more words of its own, a question for `they` or `it` is about something in general: `how do they brew green tea at home`.
     if pronoun and ((len(own) < 3 and not _names(question)) or (pronoun.start() == 0 and pronoun.group().lower() in ("this", "these"))):
         return pronoun.group().lower()
     if not own and not re.search(r"\b(?:documents?|passages?|texts?|you)\b", question, re.IGNORECASE):

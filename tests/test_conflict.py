@@ -161,9 +161,9 @@ def test_an_answer_outlives_a_model_that_fails_on_another_document(store: Store,
     ("question", "one"),
     [
         ("Who wrote it?", True),
-        ("What is the population of Gniewkowo?", True),
+        ("What is the height of the tower?", True),
         ("In which year did it open?", True),
-        ("What political party was Daniel Hogan in?", True),
+        ("What colour was the ferry?", True),
         ("What is Ada's profession?", True),
         ("What is GLM-5?", False),
         ("Why did it close?", False),
@@ -174,7 +174,7 @@ def test_an_answer_outlives_a_model_that_fails_on_another_document(store: Store,
         ("What are the advantages of GLM-5?", False),
         ("What happened to Sora?", False),
         ("What should I do next?", False),
-        ("What's the difference between A and B?", False),
+        ("What's the difference in price?", False),
         ("Who is the mayor?", True),
     ],
 )
@@ -237,4 +237,5 @@ def test_a_document_that_goes_away_meanwhile_takes_no_part(store: Store, embedde
         "south": "Trains crossed the river when the Tarn bridge opened in 1910.",
     }
     assistant = over(store, embedder, tmp_path, Removing("opened"), **documents)
-    assert "1901" in assistant.ask(QUESTION).text or "1910" in assistant.ask(QUESTION).text
+    answer = assistant.ask(QUESTION)
+    assert "1901" in answer.text or "1910" in answer.text

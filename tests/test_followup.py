@@ -114,8 +114,8 @@ def test_a_rewrite_with_a_hyphenated_name_is_taken() -> None:
 
 def test_thanks_are_no_name() -> None:
     assert followup.subject(said("Thank you", "You are welcome.")) is None
-    assert followup.resolved("Did it flood in 1993?", said("Tell me about Cedar Rapids", "A city.", "Thanks a lot", "Welcome.")) == (
-        "Did Cedar Rapids flood in 1993?"
+    assert followup.resolved("Did it burn in 1850?", said("Tell me about Arlen Castle", "A castle.", "Thanks a lot", "Welcome.")) == (
+        "Did Arlen Castle burn in 1850?"
     )
 
 
@@ -201,13 +201,13 @@ PLACES = hits("Chris Hemsworth", "Harrison Ford", "James Dean")
         ("How do I apply?", "How do I apply?"),
         ("Where can we sign up?", "Where can we sign up?"),
         ("Why?", "Why?"),
-        ("What awards has the actor received?", "actor"),
+        ("Where did the actor go to school?", "actor"),
         ("How is this burger made?", "burger"),
         ("When was the famous museum opened?", "famous museum"),
         ("How did the hospital chain grow in the United States?", "hospital chain"),
         ("Which stadium does the country's team play in?", "country"),
-        ("How has the role of the Prime Minister changed?", "Prime Minister"),
-        ("When was the season of Harbour Tales shown?", "season"),
+        ("What does the Prime Minister earn?", "Prime Minister"),
+        ("Was the season of Harbour Tales good?", "season"),
     ],
 )
 def test_out_of_nowhere_it_is_told_what_nobody_has_named(question: str, missing: str) -> None:
@@ -231,7 +231,7 @@ def test_out_of_nowhere_it_is_told_what_nobody_has_named(question: str, missing:
         "What is the longest river?",
         "What is the museum policy on travel?",
         "What did the company earn?",
-        "who bought the old london bridge",
+        "who painted the old tarn bridge",
         "What happened this year?",
         "Where do I apply for a mooring licence?",
         "What is apoptosis?",
@@ -247,7 +247,7 @@ def test_questions_that_can_be_understood_are_not_asked_back(question: str) -> N
     [
         ("What about it?", ["What is Apollo?", "A lander."]),
         ("How do I apply?", ["Are there grants?", "Yes."]),
-        ("What awards has the actor received?", ["Who played Thor?", "An actor named Hemsworth."]),
+        ("Where did the actor go to school?", ["Who played Thor?", "An actor named Hemsworth."]),
         ("Is this song famous?", ["Who sings Harbour Light?", "It is a song by Serrin."]),
     ],
 )
@@ -260,7 +260,7 @@ def test_a_conversation_about_something_else_does_not_settle_it() -> None:
 
 
 def test_asking_back_names_what_it_could_mean() -> None:
-    asked = followup.ask_back("What awards has the actor received?", [], PLACES)
+    asked = followup.ask_back("Where did the actor go to school?", [], PLACES)
     assert asked is not None
     assert asked.startswith("Which actor do you mean")
     assert asked.endswith("?")
@@ -279,7 +279,7 @@ def test_asking_back_is_one_question_whatever_the_titles(question: str) -> None:
 
 
 def test_documents_that_leave_no_choice_settle_it() -> None:
-    assert followup.ask_back("What awards has the actor received?", [], hits("Chris Hemsworth", "Harrison Ford")) is None
+    assert followup.ask_back("Where did the actor go to school?", [], hits("Chris Hemsworth", "Harrison Ford")) is None
     assert followup.ask_back("What about it?", [], []) is None
 
 

@@ -135,7 +135,7 @@ def test_however_wild_a_passage_it_is_one_line(text: str) -> None:
 @pytest.mark.parametrize(
     ("question", "main"),
     [
-        ("What was paid to Mixpanel? If multiple, record all values paid.", "What was paid to Mixpanel?"),
+        ("Which pier was closed? If there are several, give all.", "Which pier was closed?"),
         ("What was paid? Otherwise say so.", "What was paid?"),
         ("If it rains, what then?", "If it rains, what then?"),
         ("I have a licence. If I sell my work do I pay", "I have a licence. If I sell my work do I pay"),
