@@ -282,6 +282,24 @@ def test_addresses(address: str, path: str, status: int, words: str) -> None:
         assert "default-src" in response.headers["Content-Security-Policy"]
 
 
+def test_a_question_typed_before_the_page_is_open_is_asked_once_it_is(browser: Any) -> None:
+    class Slow(FakeAssistant):
+        def starters(self) -> tuple[str, ...]:
+            time.sleep(1.5)
+            return STARTERS
+
+    assistant = Slow()
+    with served(assistant) as address, watched(browser, address, "#ask textarea") as page:
+        loads: list[Any] = []
+        page.on("load", lambda loaded: loads.append(loaded))
+        ask(page, "How long does it take?")
+        expect(page.locator("#running")).to_contain_text("Opening your documents…")
+        answered(page)
+        assert [question for question, _ in assistant.asked] == ["How long does it take?"]
+        assert not loads
+        expect(page.get_by_role("textbox")).to_have_value("")
+
+
 def test_a_server_that_goes_and_comes_back_leaves_the_conversation_to_be_read(browser: Any) -> None:
     assistant = FakeAssistant()
     page = browser.new_page()

@@ -166,16 +166,26 @@
     box.dispatchEvent(new Event("input", { bubbles: true }));
   }).observe(document, { subtree: true, childList: true });
 
+  let early = false;
   new MutationObserver(() => {
     // Gradio tells of the loss in words of its own, which the style hides, and reloads the page once the server is back.
     if (!away() && [...document.querySelectorAll(".toast-message-text")].some((told) => told.textContent.startsWith("Connection to the server was lost"))) {
       document.documentElement.classList.add("unreachable");
     }
+    const opened = document.querySelector("#welcome .welcome, #transcript .exchange") !== null;
     const forgotten = document.querySelector("[data-forgotten]");
     if (forgotten) {
       forgotten.removeAttribute("data-forgotten");
-      keep();
-      location.reload();
+      // Whoever types faster than the page opens has not been forgotten, only not been met yet.
+      early = !opened;
+      forgotten.textContent = early ? "Opening your documents…" : forgotten.textContent;
+      if (opened) {
+        keep();
+        location.reload();
+      }
+    } else if (early && opened) {
+      early = false;
+      document.querySelector("#send").click();
     }
   }).observe(document, { subtree: true, childList: true });
 
