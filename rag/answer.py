@@ -192,7 +192,7 @@ def _by_model(
     verified = cite(draft, against)
     in_their_words = None
     if not verified.leads and sure >= threshold + decide.SURE_OF_EVIDENCE:
-        in_their_words = _in_their_words(draft, verified, against)
+        in_their_words = _in_their_words(draft, verified, against, assistant)
     final = in_their_words or verified
     if not decide.worth_giving(final.leads, question, final.borne_out):
         return replace(_refusal(assistant, hits, documents, missing), confidence=sure * decide.NOT_BORNE_OUT)
@@ -204,10 +204,10 @@ def _by_model(
     return replace(_given(final, tuple(said)), confidence=sure, conflicts=conflicts)
 
 
-def _in_their_words(draft: str, verified: Verified, against: Grounds) -> Verified | None:
+def _in_their_words(draft: str, verified: Verified, against: Grounds, assistant: Assistant) -> Verified | None:
     """The documents' own words in place of a draft's first sentence that they do not bear out; what they bear out of the rest stays. None where none come near it."""
     first, *rest = [draft[span.start : span.end] for span in sentences(draft)] or [""]
-    quoted = nearest(first, against)
+    quoted = nearest(first, against, lambda texts: decide.about(assistant.embedder.embed([against.question, *texts])))
     if quoted is None:
         return None
     others = [made for made in (cite(said, against) for said in rest) if made.leads and not repeats(made, quoted)]

@@ -8,7 +8,7 @@ This module alone builds a Citation.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from index.split import sentences
@@ -42,6 +42,9 @@ SPANS = 4
 
 FOREIGN, FOREIGN_WORDS = 1 / 3, 6
 """A sentence of so many words that nothing bears out, less than this part of which stands anywhere in evidence or question, is not about the documents at all."""
+
+STAND_INS = 8
+"""How many of the windows nearest to a sentence are looked at for one that may stand in its place."""
 
 _ADDRESS = re.compile(r"(?:https?://|www\.)[^\s)\]>\"”]+|[\w.+-]+@[\w-]+\.[\w.-]*\w", re.IGNORECASE)
 
@@ -431,31 +434,35 @@ def quote(hits: Sequence[Hit], texts: Mapping[str, str], spans: Sequence[tuple[i
     return Verified(marked, tuple(citations), (), bool(lines), " ".join(lines))
 
 
-def nearest(sentence: str, against: Grounds) -> Verified | None:
+def nearest(sentence: str, against: Grounds, about: Callable[[Sequence[str]], Sequence[bool]]) -> Verified | None:
     """The documents' own words that come nearest to a sentence that they do not bear out as it stands, cited; None where nothing is near.
 
-    They must speak of what is asked and hold something of what the sentence answers, and ask nothing themselves: a draft can have followed what was planted
-    in a document. A sentence about what the passages leave out answers nothing.
+    They must speak of what is asked, in its words or as `about` tells of some texts, and hold something of what the sentence answers, and ask nothing
+    themselves: a draft can have followed what was planted in a document. A sentence about what the passages leave out answers nothing.
     """
     if negations(sentence) and _OF_THE_PASSAGES.search(sentence):
         return None
     said = claim(without_marks(sentence).strip(), against.question, against.known, against.told)
 
-    def closeness(window: Window) -> float:
+    def closeness(window: Window, cover: Cover) -> float:
         otherwise = min(1.0, _contradiction(said, window.setting, window.setting, against.evidence) / 2)
-        return _cover(said, window, against.evidence).worth(said) - 3 * LENGTH * len(window.text) - 2 * otherwise
+        return cover.worth(said) - 3 * LENGTH * len(window.text) - 2 * otherwise
 
     asked = frozenset(content_stems(against.question))
-    speaking = [
-        window
-        for window in against.evidence.windows
-        if not window.text.startswith("#") and "?" not in window.text and len(asked & (window.stems | window.title)) >= OWN * len(asked)
+    telling = [window for window in against.evidence.windows if not window.text.startswith("#") and "?" not in window.text]
+    covers = [(window, _cover(said, window, against.evidence)) for window in telling]
+    # What a window leaves to a pronoun (`the role`) counts here as it would where a whole sentence were borne out.
+    holding = [
+        (window, cover)
+        for window, cover in covers
+        if (cover.stems & said.fresh or cover.numbers) and len(cover.stems | said.stems & window.context) >= OWN * len(said.stems)
     ]
-    best = max(speaking, key=closeness, default=None)
-    held = _cover(said, best, against.evidence) if best else Cover()
-    if best is None or not (held.stems & said.fresh or held.numbers) or len(held.stems) < OWN * len(said.stems):
-        return None
-    return quote(against.hits, against.texts, [(best.hit, best.span)])
+    best = sorted(holding, key=lambda entry: closeness(*entry), reverse=True)[:STAND_INS]
+    near = about([window.text for window, _ in best])
+    for (window, _), is_near in zip(best, near, strict=True):
+        if is_near or len(asked & (window.stems | window.title | window.context)) >= OWN * len(asked):
+            return quote(against.hits, against.texts, [(window.hit, window.span)])
+    return None
 
 
 def repeats(one: Verified, other: Verified) -> bool:

@@ -8,10 +8,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from index.split import sentences
 from index.words import ASKING_WORDS, PIECE, content_stems, content_words, stem
 from rag.facts import later_names, names, numbers
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 THRESHOLDS = {"cautious": 0.7, "balanced": 0.5, "eager": 0.3}
 """By the setting `refusal`: below this confidence nothing is answered."""
@@ -111,6 +116,11 @@ def missing_parts(question: str, borne_out: str) -> tuple[str, ...]:
 def worth_giving(leads: bool, question: str, borne_out: str) -> bool:
     """Whether to give a verified draft rather than to say that nothing was found. `leads`: its first sentence, which answers, is borne out; `borne_out`: all its sentences that are."""
     return leads and not lacks_quantity(question, borne_out)
+
+
+def about(vectors: NDArray[np.float32]) -> list[bool]:
+    """Which texts are near enough to a question to answer it in other words: `vectors` (1 + n, dimension) are the question's and theirs, of unit length."""
+    return [bool(similarity >= QUOTE_SIMILARITY) for similarity in vectors[1:] @ vectors[0]]
 
 
 def worth_quoting(similarity: float, coverage: float, names_told: bool) -> bool:
