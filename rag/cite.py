@@ -14,7 +14,20 @@ from dataclasses import dataclass, replace
 from index.split import sentences
 from index.types import Hit, Passage, Span
 from index.words import WORD, content_stems
-from rag.facts import alike, held_numbers, later_names, name_runs, names, negations, numbers, one_name, plain_opening, quantities, sets_the_scene
+from rag.facts import (
+    alike,
+    held_numbers,
+    later_names,
+    name_runs,
+    names,
+    negations,
+    numbers,
+    one_name,
+    plain_opening,
+    quantities,
+    sets_the_scene,
+    versions,
+)
 from rag.roles import Setting, denied, displaced, joined, setting
 from rag.types import Citation
 from rag.windows import Evidence, Window, gather
@@ -167,6 +180,10 @@ def _cover(sentence: Claim, window: Window, evidence: Evidence) -> Cover:
     speaks_of = window.subjects[said.index(max(said))] if said else frozenset()
     if speaks_of and not _held_names(speaks_of, sentence.names):
         inferred -= sentence.subject  # the sentence that says most of it is plainly about somebody else
+    if window.told and _PRONOUN.match(window.text):
+        # `It` is what its paragraph told, and not what the whole document is about.
+        inferred = _held_names(inferred, window.told)
+        titled -= sentence.names - inferred
     siblings = evidence.siblings.get(window.document_id, {})
     inferred = frozenset(name for name in inferred if not siblings.get(name, frozenset()) & window.names)
     counted = held_numbers(sentence.numbers, window.numbers)
@@ -263,7 +280,7 @@ def _hangs_together(sentence: Claim, parts: Sequence[tuple[Window, Cover]]) -> b
         predicate = sentence.fresh - sentence.subject
         foremost, leading = max(parts, key=lambda part: len(part[1].stems & predicate))
         if _speaks_of_it(foremost, predicate) and not sentence.subject <= _held_names(
-            sentence.subject, leading.names | leading.inferred | foremost.context | foremost.stems
+            sentence.subject, leading.names | leading.inferred | (foremost.told or foremost.context) | foremost.stems
         ):
             return False  # what is said most plainly is said of `it`, and nothing before tells that this is the subject
         told = any(
@@ -272,6 +289,12 @@ def _hangs_together(sentence: Claim, parts: Sequence[tuple[Window, Cover]]) -> b
             for window, cover in parts
         )
         if not told:
+            return False
+    # The number of another name's version bears nothing out: `Opus 4.5` tells of no GLM 4.5.
+    told_versions = frozenset().union(*(versions(window.text) for window, _ in parts))
+    for name, number in versions(sentence.text):
+        bearers = {other for other, told_number in told_versions if told_number == number}
+        if bearers and name not in bearers:
             return False
     return all(any(number in cover.numbers and name in cover.names | cover.inferred for _, cover in parts) for number, name in sentence.bound)
 

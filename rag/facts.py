@@ -55,6 +55,7 @@ _DATES = tuple(
     )
 )
 _NO_NAME = re.compile(r"\d+(?:st|nd|rd|th|s)|\w*n['’]t", re.IGNORECASE)
+_VERSION = re.compile(r"\b([A-Z]\w*)[ -](\d+(?:\.\d+)*)(?![\w%])")
 _NEGATION = re.compile(
     r"\b(?:not(?!\s+(?:just|only|merely|simply|so much))|never|no(?!\s+doubt)|none|nobody|nothing|neither|nor|without|cannot"
     r"|\w*n['’]t(?!\s+(?:just|only|merely|simply))|lacks?|lacked|fail(?:s|ed)? to|unable|refus(?:e|es|ed) to)\b",
@@ -163,6 +164,16 @@ def quantities(text: str) -> tuple[tuple[int, int, str], ...]:
 def numbers(text: str) -> frozenset[str]:
     """The quantities in a text."""
     return frozenset(quantity for _, _, quantity in quantities(text))
+
+
+def versions(text: str) -> frozenset[tuple[str, str]]:
+    """The names in a text that a number stands right behind, each as (stem, number): `GLM 4.5`, `GLM-5`, `Boeing 747`. Dates are none."""
+    dated = [(start, end) for start, end, _ in _dates(text)]
+    return frozenset(
+        (stem(match[1]), match[2])
+        for match in _VERSION.finditer(text)
+        if match[1].lower() not in FUNCTION_WORDS and not any(start < match.end() and match.start() < end for start, end in dated)
+    )
 
 
 def held_numbers(wanted: frozenset[str], there: frozenset[str]) -> frozenset[str]:

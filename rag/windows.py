@@ -31,8 +31,8 @@ _FULL_NAME = re.compile(r"\b[A-Z]\w+(?: [A-Z]\w+){1,3}\b")
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Neighbouring sentences of one paragraph of one document, and what they hold. `context` are the names
-    told before them in the paragraph or above it, `title` the stems of the document's title,
+    """Neighbouring sentences of one paragraph of one document, and what they hold. `told` are the names
+    told before them in the paragraph, `context` those and the ones above it, `title` the stems of the document's title,
     `lines` the stems of each sentence, `subjects` the name that each opens with."""
 
     hit: int
@@ -42,6 +42,7 @@ class Window:
     stems: frozenset[str]
     numbers: frozenset[str]
     names: frozenset[str]
+    told: frozenset[str]
     context: frozenset[str]
     title: frozenset[str]
     lines: tuple[frozenset[str], ...]
@@ -102,6 +103,7 @@ def gather(hits: Sequence[Hit], texts: Mapping[str, str]) -> Evidence:
                             stems,
                             numbers(text),
                             names(text),
+                            before,
                             before | above,
                             titled,
                             held,
