@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from index.errors import ModelUnavailable
 from index.split import sentences
 from index.types import Hit
-from rag import conflict, decide, excerpts, extract, followup, prompt
+from rag import byline, conflict, decide, excerpts, extract, followup, premise, prompt
 from rag.cite import Grounds, Verified, cite, first_sentence, grounds, merged, named, nearest, quote, repeats, without_marks
 from rag.model import Finished, LanguageModel, reply
 from rag.types import Answer, Citation, Event, Evidence, Timings, Token, Turn, Usage
@@ -96,6 +96,8 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
         outcome = _refusal(assistant, hits, documents)
     elif asked_back:
         outcome = Outcome(asked_back, True, asks_back=True)
+    elif written := byline.written_by(standalone, hits, texts):
+        outcome = _given(written, ())
     elif model is None:
         outcome = _by_quoting(standalone, hits, found, texts, assistant, documents, notice)
     else:
@@ -171,7 +173,8 @@ def _by_model(
     sure, missing = _confidence(question, hits, model, course)
     threshold = decide.THRESHOLDS[assistant.settings.refusal]
     if sure < threshold:
-        return replace(_refusal(assistant, hits, documents, missing), confidence=sure)
+        outcome = _set_right(question, hits, texts, assistant, model, course) or _refusal(assistant, hits, documents, missing)
+        return replace(outcome, confidence=sure)
 
     pieces: list[str] = []
     complete = True
@@ -274,6 +277,21 @@ def _asked_alone(
     draft = prompt.unlabelled(text)
     verified = cite(first_sentence(draft), grounds(question, hits, texts))
     return verified if decide.worth_giving(verified.leads, question, verified.borne_out) else None
+
+
+def _set_right(
+    question: str, hits: Sequence[Hit], texts: Mapping[str, str], assistant: Assistant, model: LanguageModel, course: Course
+) -> Outcome | None:
+    """What the documents say where a question takes for granted that somebody did what they tell of another; None where they do not."""
+    taken = premise.granted(question)
+    if taken is None or premise.is_told(*taken, hits):
+        return None
+    who, asked = taken
+    with suppress(ModelUnavailable):
+        told = _asked_alone(asked, hits, texts, assistant, model, course)
+        if told and premise.corrects(told.borne_out, question, who):
+            return _given(told, (f"The question takes for granted what the documents do not say of {who}; this is what they say.",))
+    return None
 
 
 def _by_quoting(

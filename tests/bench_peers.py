@@ -1,6 +1,6 @@
 """Other systems on the public question sets, with the same language model and the same embedding model, judged as Citewell is.
 
-usage: python tests/bench_peers.py PEER SET... --model URL [--documents FOLDER] [--limit N] [--seed N] [--out FILE]
+usage: python tests/bench_peers.py PEER SET... --model URL [--documents FOLDER] [--limit N] [--seed N] [--most N] [--out FILE]
 
 PEER is `citation` (LlamaIndex's CitationQueryEngine, its defaults over documents in memory) or `txtai` (its RAG pipeline over paragraphs; install txtai
 first, it is no dependency of Citewell). URL is an OpenAI-compatible server that serves the embedded model's weights. The questions of a set are those that
@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--documents", type=Path, default=Path("seeds"))
     parser.add_argument("--limit", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most", type=int, help="of these questions, the first so many")
     parser.add_argument("--out", type=Path, default=Path("peers.jsonl"))
     options = parser.parse_args()
     peer: Peer = PEERS[options.peer](options.model)
@@ -211,7 +212,7 @@ def main() -> None:
         given = read_set(path)
         before: Mapping[str, str] = {}
         rows = []
-        for key, question, documents, case in tasks(given, options.documents, options.limit, options.seed):
+        for key, question, documents, case in tasks(given, options.documents, options.limit, options.seed)[: options.most]:
             mark = [options.peer, given.name, str(options.documents), options.seed, key]
             row = next((row for row in known if row["mark"] == mark), None)
             if row is None:

@@ -340,3 +340,27 @@ def test_the_documents_own_words_stand_in_for_a_draft_that_is_not_borne_out(assi
 
 def test_what_is_far_from_all_words_is_refused_however_sure_the_model_is(assistant: Assistant) -> None:
     assert opened(assistant, FakeModel("Wizards sing loudly in cold caves.", stated=0.99)).ask(QUESTION).abstained
+
+
+class Unsure(FakeModel):
+    """A model that finds one question answered and no other."""
+
+    def __init__(self, answered: str, draft: str) -> None:
+        super().__init__(draft)
+        self.answered = answered
+
+    def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
+        super().probability(messages)
+        return (0.99 if self.answered in messages[-1]["content"] else 0.01), Usage(50, 1)
+
+
+def test_what_a_question_takes_for_granted_is_set_right(assistant: Assistant) -> None:
+    asked, who = "Why did Boeing build the lander Apollo?", "Who did build the lander Apollo?"
+    right = opened(assistant, Unsure(who, "The lander Apollo was built by Grumman."))
+    answer = right.ask(asked)
+    assert not answer.abstained
+    assert "Grumman" in answer.text
+    assert answer.citations
+    assert any("Boeing" in notice for notice in answer.notices)
+    assert right.ask("Why did Grumman build the lander Apollo?").abstained
+    assert opened(assistant, Unsure(who, "The lander Apollo was built by Boeing.")).ask(asked).abstained
