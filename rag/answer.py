@@ -106,6 +106,8 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
             name = model.name
         except ModelUnavailable as error:
             outcome = _by_quoting(standalone, hits, found, texts, assistant, documents, f"{error} Until then the documents' own sentences answer.")
+    if outcome.abstained and not outcome.asks_back and hits and (unclear := followup.asked_in_vain(asked, history, standalone)):
+        outcome = replace(outcome, text=f"{outcome.text} {unclear}", asks_back=True)
     notices = outcome.notices
     if assistant.store.index_state != "ready" and all(hit.similarity is None for hit in hits):
         notices = (*notices, WORDS_ALONE)

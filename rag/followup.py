@@ -301,6 +301,16 @@ def ask_back(question: str, history: Sequence[Turn], hits: Sequence[Hit]) -> str
     return f"{asked}: something in “{titles[0]}”, in “{titles[1]}”, or something else?"
 
 
+def asked_in_vain(question: str, history: Sequence[Turn], standalone: str) -> str | None:
+    """What to ask back when a follow-up was not found and its pronoun may stand for several things; None where the conversation tells what it stands for."""
+    plain = _EXPLETIVE.sub(" ", question)
+    pronoun = next((found for found in _PRONOUN.finditer(plain) if len(content_words(plain[: found.start()])) < 3), None)
+    if pronoun is None or not history or _names(question) or subject(history) is not None:
+        return None
+    taken = f" I looked for “{standalone}”." if standalone != question else ""
+    return f"What do you mean by “{pronoun.group().lower()}”?{taken}"
+
+
 def rewrite_messages(question: str, history: Sequence[Turn]) -> list[Message]:
     """Asks for the standalone question. Only the last turns go in, cut short: every token costs the user time."""
     said = "\n".join(f"{turn.role.capitalize()}: {' '.join(turn.text.split())[:SAID]}" for turn in history[-4:])

@@ -287,3 +287,18 @@ def test_documents_that_leave_no_choice_settle_it() -> None:
 def test_whatever_is_asked_what_is_missing_stands_in_the_question(question: str) -> None:
     missing = followup.unsettled(question, [])
     assert missing is None or all(word in question.lower() for word in missing.lower().split())
+
+
+@pytest.mark.parametrize(
+    ("question", "said", "asked"),
+    [
+        ("How much does it pay?", "Tell me about ships and harbours.", "What do you mean by “it”? I looked for “How much does a ship pay?”."),
+        ("How much does it pay?", "Who built the Kestrel?", None),  # one name: it is plain
+        ("How much does it pay to work at sea?", "Tell me about ships and harbours.", None),
+        ("How much does Okafor pay for it?", "Tell me about ships and harbours.", None),
+        ("How much is paid?", "Tell me about ships and harbours.", None),
+    ],
+)
+def test_what_was_not_found_is_asked_back_where_a_pronoun_may_stand_for_several_things(question: str, said: str, asked: str | None) -> None:
+    assert followup.asked_in_vain(question, [Turn("user", said), Turn("assistant", "Ships lie in harbours.")], "How much does a ship pay?") == asked
+    assert followup.asked_in_vain(question, [], question) is None
