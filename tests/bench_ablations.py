@@ -1,6 +1,6 @@
 """Each mechanism of answering switched off in turn, on public question sets: one table.
 
-usage: python tests/bench_ablations.py SET[:LIMIT[:SEED]]... [--model URL] [--model-name NAME] [--documents FOLDER] [--out FOLDER]
+usage: python tests/bench_ablations.py SET[:LIMIT[:SEED]]... [--model URL] [--model-name NAME] [--documents FOLDER] [--leave-out WORD]... --out FOLDER
 
 The gold document is given for clapnq, as its figures are counted. Replies are kept in the folder of `citewell evaluate --out`, so that only what a mechanism
 changes in a prompt is asked of the model. What retrieval's mechanisms bring is measured without a model: docs/benchmarks.md.
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--model-name", default="")
     parser.add_argument("--documents", type=Path)
+    parser.add_argument("--leave-out", action="append", default=[], metavar="WORD", help="mechanisms with this word in their line stay on")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     settings = Settings(model=options.model, model_name=options.model_name)
@@ -106,7 +107,7 @@ def main() -> None:
         asked = run.Options((path,), options.documents, limit=int(limit) if limit else None, seed=int(seed or 0), given=given.name == "clapnq")
         with run._opened(given, asked, settings, embedder, remembering, status, options.out, lambda *_: None) as (ground, _):
             header = None
-            for name in OFF:
+            for name in (name for name in OFF if not any(word in name for word in options.leave_out)):
                 with switched_off(name):
                     figures = measures.figures(made(ground), asked.seed)
                 if header is None:
