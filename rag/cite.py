@@ -63,6 +63,9 @@ _ADDRESS = re.compile(r"(?:https?://|www\.)[^\s)\]>\"”]+|[\w.+-]+@[\w-]+\.[\w.
 
 _OF_THE_PASSAGES = re.compile(r"\b(?:passages?|documents?|texts?|context|information)\b", re.IGNORECASE)
 
+_SENTENCE = re.compile(r"\A(?!#).*[.!…。！][\W\d]*\Z", re.DOTALL)
+"""What tells a sentence from a heading or a row of a table."""
+
 _PRONOUN = re.compile(r"\W*(?:it|they|he|she|this|these|those|its|their|his|her)\b", re.IGNORECASE)
 
 MARK = re.compile(r"[ \t]*\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
@@ -472,7 +475,7 @@ def nearest(sentence: str, against: Grounds, about: Callable[[Sequence[str]], Se
         return cover.worth(said) - 3 * LENGTH * len(window.text) - 2 * otherwise
 
     asked = frozenset(content_stems(against.question))
-    telling = [window for window in against.evidence.windows if not window.text.startswith("#") and "?" not in window.text]
+    telling = [window for window in against.evidence.windows if _SENTENCE.search(window.text) and "?" not in window.text]
     covers = [(window, _cover(said, window, against.evidence)) for window in telling]
     # What a window leaves to a pronoun (`the role`) counts here as it would where a whole sentence were borne out.
     holding = [

@@ -533,6 +533,12 @@ def unlike(texts: Sequence[str]) -> list[bool]:
     return [False] * len(texts)
 
 
+def test_a_heading_does_not_stand_in_for_an_answer() -> None:
+    hits, texts = hits_of("The Builder of the Lander Apollo\n\nIt was in a hall that the lander Apollo stood.")
+    stands = nearest("The builder of the lander Apollo was Otto.", grounds(WHO, hits, texts), unlike)
+    assert stands is None or "Builder" not in stands.text
+
+
 def test_what_stands_in_may_leave_the_name_to_a_pronoun_or_say_it_in_other_words() -> None:
     wanted = "Otto Brandt was the builder of the lander Apollo in Texas."
     pronoun, texts = hits_of("Apollo was a lander. Otto Brandt made it. Others flew later.")
