@@ -1,4 +1,4 @@
-"""One file that holds a whole store, and the way back. The vector index is not in it: it is built anew from the store."""
+"""One file that holds a whole store with its accounts and conversations, and the way back. The vector index is not in it: it is built anew from the store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from filelock import FileLock, Timeout
 
 from index.database import NAME, connect, is_damage
 from index.errors import StoreDamaged, StoreError, StoreInUse, StoreTooNew
-from index.salvage import RESTORED, RESTORED_UPLOADS, RESTORING, UPLOADS, refuse_damaged, take_over
+from index.people import PEOPLE, refuse_damaged_people
+from index.salvage import RESTORED, RESTORED_PEOPLE, RESTORED_UPLOADS, RESTORING, UPLOADS, refuse_damaged, take_over
 from index.schema import VERSION
 from index.seal import flush_folder
 
@@ -29,7 +30,9 @@ MANIFEST_BYTES = 200_000_000
 
 
 def backup(folder: Path, target: Path) -> None:
-    """Writes the store, and the files that were uploaded to it, into one new zip file; also while the store is in use, as of one moment.
+    """Writes the store, the files that were uploaded to it, accounts and conversations into one new zip file; also while the store is in use.
+
+    The store is as of one moment, and accounts and conversations as of the next.
 
     Raises StoreError where there is no store or `target` exists or cannot be written, StoreDamaged where the store is not whole.
     """
@@ -43,6 +46,10 @@ def backup(folder: Path, target: Path) -> None:
             _copy(folder / NAME, copy)
             refuse_damaged(copy, f"The store in {folder}")
             files = {NAME: copy}
+            if (folder / PEOPLE).exists():
+                files[PEOPLE] = Path(scratch, PEOPLE)
+                _copy(folder / PEOPLE, files[PEOPLE])
+                refuse_damaged_people(files[PEOPLE], f"The file {folder / PEOPLE}")
             for path in sorted((folder / UPLOADS).rglob("*")):
                 if path.is_file() and not path.is_symlink():
                     files[path.relative_to(folder).as_posix()] = path
@@ -117,9 +124,14 @@ def restore(archive: Path, folder: Path, replace: bool = False) -> list[Path]:
             with tempfile.TemporaryDirectory(prefix=RESTORING, dir=folder) as scratch:
                 _unpack(archive, Path(scratch))
                 refuse_damaged(Path(scratch, NAME), f"The backup {archive}")
+                if Path(scratch, PEOPLE).exists():
+                    refuse_damaged_people(Path(scratch, PEOPLE), f"The backup {archive}")
                 _forget_index(Path(scratch, NAME))
                 Path(scratch, UPLOADS).mkdir(exist_ok=True)
                 Path(scratch, UPLOADS).rename(folder / RESTORED_UPLOADS)
+                if Path(scratch, PEOPLE).exists():
+                    Path(scratch, PEOPLE).chmod(0o600)
+                    Path(scratch, PEOPLE).rename(folder / RESTORED_PEOPLE)
                 # From here on it is decided: whoever opens the store finishes it.
                 Path(scratch, NAME).rename(folder / RESTORED)
             flush_folder(folder)
@@ -153,7 +165,9 @@ def _unpack(archive: Path, into: Path) -> None:
                 raise StoreDamaged(f"{damaged}: it does not hold the files that it lists.")
             for name, described in files.items():
                 parts = PurePosixPath(name).parts
-                if name != NAME and (len(parts) < 2 or parts[0] != UPLOADS or ".." in parts or "\\" in name or "\0" in name or Path(name).drive):
+                if name not in (NAME, PEOPLE) and (
+                    len(parts) < 2 or parts[0] != UPLOADS or ".." in parts or "\\" in name or "\0" in name or Path(name).drive
+                ):
                     raise StoreDamaged(f"{damaged}: it holds a file of a name that no backup has.")
                 target = into.joinpath(*parts)
                 target.parent.mkdir(parents=True, exist_ok=True)

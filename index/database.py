@@ -20,6 +20,8 @@ SEAL = "seal.json"
 CHANGES = "changes"
 """The file beside it that holds the number of the last transaction: where the store holds fewer, some were lost."""
 
+SAVED_ON_OPENING = "Close Citewell and start it again: what can be saved is saved then, and you are told the rest."
+
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH}
 """What SQLite reports when a file's content makes no sense. Our own statements are right, so SQLITE_ERROR means that the schema is not."""
 
@@ -58,11 +60,13 @@ class _Mine:
 class Database:
     """One SQLite file for all threads of a process. Everything raises StoreError once it is closed.
 
-    `damaged` turns True when any query finds the file unreadable. `changes` counts the transactions since the store was made, -1 before it is known.
+    `damaged` turns True when any query finds the file unreadable. `changes` counts the transactions since the store was made, -1 before it is known,
+    and for a file beside the store, which is not `sealed` with it. `advice` ends what is said of a damaged file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, sealed: bool = True, advice: str = SAVED_ON_OPENING) -> None:
         self.path = path
+        self._sealed, self._advice = sealed, advice
         self.writing = threading.RLock()
         self.closed = False
         self.damaged = False
@@ -106,9 +110,7 @@ class Database:
             return self.closed_error()
         if is_damage(error):
             self.damaged = True
-            return StoreDamaged(
-                f"The store's file {self.path} is damaged ({error}). Close Citewell and start it again: what can be saved is saved then, and you are told the rest."
-            )
+            return StoreDamaged(f"The store's file {self.path} is damaged ({error}). {self._advice}")
         return StoreError(f"The store's file {self.path} cannot be read ({error}). Check that the disk is there and that the file may be read.")
 
     def _unwritable(self, reason: object) -> StoreError:
@@ -131,7 +133,8 @@ class Database:
         with self.writing:
             connection = self.connection
             try:
-                break_seal(self.path.with_name(SEAL))
+                if self._sealed:
+                    break_seal(self.path.with_name(SEAL))
                 connection.execute("BEGIN IMMEDIATE")
                 yield connection
                 if self.changes >= 0:

@@ -21,6 +21,7 @@ import numpy as np
 
 from index.database import CHANGES, NAME, SEAL, connect, is_damage, read_changes
 from index.errors import StoreDamaged, StoreError
+from index.people import PEOPLE
 from index.schema import DOCUMENT, PASSAGES, VERSION, Entry, checksum, create, insert_document, insert_vectors, read_document, read_passage, set_meta
 from index.seal import check_seal, flush_folder
 from index.types import Passage, Span
@@ -34,6 +35,7 @@ UPLOADS = "uploads"
 """The folder beside the store's file in which uploaded files are kept."""
 
 RESTORED_UPLOADS = UPLOADS + ".restored"
+RESTORED_PEOPLE = PEOPLE + ".restored"
 RESTORING = ".restoring-"
 
 HEADER = b"SQLite format 3\x00"
@@ -72,6 +74,7 @@ def take_over(folder: Path) -> list[Path]:
         shutil.rmtree(leftover, ignore_errors=True)
     if not (folder / RESTORED).exists():
         shutil.rmtree(folder / RESTORED_UPLOADS, ignore_errors=True)
+        (folder / RESTORED_PEOPLE).unlink(missing_ok=True)
     for name, kept in KEPT.items():
         if not (folder / name).exists():
             continue
@@ -85,6 +88,13 @@ def take_over(folder: Path) -> list[Path]:
             with suppress(FileNotFoundError):
                 (folder / UPLOADS).rename(aside / UPLOADS)
             (folder / RESTORED_UPLOADS).rename(folder / UPLOADS)
+        # A backup of a time without accounts leaves those that there are: nobody is let in, or locked out, by what it does not know.
+        if (folder / RESTORED_PEOPLE).exists():
+            for part in (f"{PEOPLE}-wal", f"{PEOPLE}-shm", PEOPLE):
+                with suppress(FileNotFoundError):
+                    (folder / part).rename(aside / part)
+            flush_folder(folder)
+            (folder / RESTORED_PEOPLE).rename(folder / PEOPLE)
         flush_folder(folder)
         (folder / name).rename(folder / NAME)
         flush_folder(folder)

@@ -6,10 +6,11 @@ import json
 import os
 import random
 import shutil
+import stat
 import threading
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from store_writer import ROOT, opened, parts, put, visible
 from index import backup as module
 from index.backup import backup, restore
 from index.errors import StoreDamaged, StoreError, StoreInUse, StoreTooNew
+from index.people import PEOPLE, open_people
 from index.store import Store
+from rag.conversations import Conversations
 
 FILE = "citewell.sqlite3"
 
@@ -261,6 +264,96 @@ def test_a_kill_while_restoring_leaves_the_one_or_the_other(place: Path, monkeyp
     assert nth > 1 or not new
     assert nth < 9 or new
     store.close()
+
+
+# Accounts and conversations
+
+
+def people(place: Path, *titles: str) -> None:
+    with closing(open_people(place)) as database:
+        for title in titles:
+            Conversations(database).begin("ann", title)
+
+
+def titles(place: Path) -> list[str]:
+    with closing(open_people(place)) as database:
+        return sorted(info.title for info in Conversations(database).listing("ann"))
+
+
+def test_accounts_and_conversations_come_back_with_the_store(place: Path) -> None:
+    filled(place).close()
+    people(place, "before")
+    target = place.parent / "backup.zip"
+    backup(place, target)
+    people(place, "after")
+    restore(target, place, replace=True)
+    opened(place).close()
+    assert titles(place) == ["before"]
+    assert stat.S_IMODE((place / PEOPLE).stat().st_mode) == 0o600
+    (kept,) = place.glob("replaced-*")
+    assert titles(kept) == ["after", "before"]
+
+
+def test_a_file_in_use_is_backed_up_with_what_its_log_holds(place: Path) -> None:
+    filled(place).close()
+    with closing(open_people(place)) as database:
+        Conversations(database).begin("ann", "in the log")
+        backup(place, place.parent / "backup.zip")
+    restore(place.parent / "backup.zip", place.parent / "new")
+    assert titles(place.parent / "new") == ["in the log"]
+
+
+def test_a_backup_without_accounts_leaves_those_that_there_are(place: Path) -> None:
+    filled(place).close()
+    target = place.parent / "backup.zip"
+    backup(place, target)
+    people(place, "later")
+    restore(target, place, replace=True)
+    opened(place).close()
+    assert titles(place) == ["later"]
+
+
+def test_damaged_accounts_are_neither_backed_up_nor_restored(place: Path) -> None:
+    filled(place).close()
+    people(place, "one")
+    whole = (place / PEOPLE).read_bytes()
+    (place / PEOPLE).write_bytes(whole[:4096] + b"\xff" * 4096 + whole[8192:])
+    with pytest.raises(StoreDamaged):
+        backup(place, place.parent / "backup.zip")
+    content = (place / FILE).read_bytes()
+    for wrong in (b"", b"no database", whole[:4096] + b"\xff" * 4096 + whole[8192:]):
+        target = packed(place.parent / "evil.zip", {FILE: content, PEOPLE: wrong})
+        with pytest.raises(StoreDamaged):
+            restore(target, place.parent / "new")
+        assert not (place.parent / "new").exists()
+
+
+@pytest.mark.parametrize("nth", range(1, 18))
+def test_a_kill_while_restoring_never_mixes_accounts_with_another_store(place: Path, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
+    filled(place).close()
+    people(place, "before")
+    target = place.parent / "backup.zip"
+    backup(place, target)
+    store = opened(place)
+    put(store, 1, 2)
+    store.close()
+    people(place, "after")
+    left, real = [nth], Path.rename
+
+    def rename(self: Path, to: Path) -> Path:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+        return real(self, to)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename)
+        with suppress(Killed):
+            restore(target, place, replace=True)
+    store = opened(place)
+    new = visible(store, 1, 1)
+    store.close()
+    assert titles(place) == (["before"] if new else ["after", "before"])
 
 
 def test_a_full_disk_leaves_all_as_it_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
