@@ -3,6 +3,10 @@
 CitewellError
 ├── InvalidQuestion        an empty or over-long question
 ├── InvalidSettings        an unknown or impossible setting
+├── InvalidAccount         a name, a password or a key that cannot be as asked
+├── NotAllowed             what this user may not do
+├── OverLimit              more than is allowed; `retry_after` says for how long
+│   └── TooManyTries       wrong passwords
 ├── UnreadableDocument     a file that cannot become a document
 ├── StoreError
 │   ├── StoreInUse         another process owns this store; `address` says where it answers, if it does
@@ -26,6 +30,26 @@ class InvalidQuestion(CitewellError):
 
 class InvalidSettings(CitewellError):
     """A setting is unknown or its value cannot work."""
+
+
+class InvalidAccount(CitewellError):
+    """A user's name, password or key cannot be as asked, or there is no such user."""
+
+
+class NotAllowed(CitewellError):
+    """A user may not do this; the text says who may."""
+
+
+class OverLimit(CitewellError):
+    """More than is allowed: too often where `retry_after` tells the seconds to wait, too much where it is None, as waiting does not help."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TooManyTries(OverLimit):
+    """So many wrong passwords came before that the next one has to wait."""
 
 
 class UnreadableDocument(CitewellError):

@@ -1,4 +1,5 @@
-"""The command line: `citewell ask`, `chat`, `serve`, `sync`, `forget`, `documents`, `backup`, `restore`, `reembed`, `evaluate`, `fetch`, `doctor`.
+"""The command line: `citewell ask`, `chat`, `serve`, `sync`, `forget`, `documents`, `backup`, `restore`, `reembed`, `evaluate`, `fetch`, `doctor`,
+and `users` and `keys` from rag.accounts_cli.
 
 Nothing heavy is imported before a command needs it.
 """
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from rag import accounts_cli
 
 if TYPE_CHECKING:
     from threading import Event
@@ -30,6 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(accounts_cli.users, name="users")
+app.add_typer(accounts_cli.keys, name="keys")
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the store lives.")]
 Model = Annotated[str | None, typer.Option("--model", help="embedded, embedded-small, a .gguf file, an OpenAI-compatible URL, or none.")]
