@@ -22,7 +22,21 @@ import numpy as np
 from index.database import CHANGES, NAME, SEAL, connect, is_damage, read_changes
 from index.errors import StoreDamaged, StoreError
 from index.people import PEOPLE
-from index.schema import DOCUMENT, PASSAGES, VERSION, Entry, checksum, create, insert_document, insert_vectors, read_document, read_passage, set_meta
+from index.schema import (
+    DOCUMENT,
+    DOCUMENT_2,
+    NOBODY,
+    PASSAGES,
+    VERSION,
+    Entry,
+    checksum,
+    create,
+    insert_document,
+    insert_vectors,
+    read_document,
+    read_passage,
+    set_meta,
+)
 from index.seal import check_seal, flush_folder
 from index.types import Passage, Span
 
@@ -160,6 +174,8 @@ def _trouble_within(connection: sqlite3.Connection) -> str:
     connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
     if version == 1:
         return "it has lost its version" if "next_vectors" in tables else ""
+    if version == 2 and "owners" in tables:
+        return "it has lost its version"
     notes = _notes(connection)
     ((count,),) = connection.execute("SELECT count(*) FROM meta")
     if len(notes) != count or notes.get("format") != str(version):
@@ -168,9 +184,12 @@ def _trouble_within(connection: sqlite3.Connection) -> str:
         for key, vector, checked in connection.execute(f"SELECT content_key, vector, checksum FROM {table}"):
             if checksum(key, vector, made_by) != checked:
                 return "a vector is not what was written"
-    for row in connection.execute(f"SELECT {DOCUMENT}, checksum, text FROM documents"):
+    for row in connection.execute(f"SELECT {DOCUMENT if version > 2 else DOCUMENT_2}, checksum, text FROM documents"):
         if read_document(row) is None:
             return "a document is not what was written"
+    for *said_of, checked in connection.execute("SELECT root, source, owner, checksum FROM owners") if version > 2 else ():
+        if checksum(*said_of) != checked:
+            return "an owner is not what was written"
     seen = 0
     for row in connection.execute(PASSAGES):
         seen += 1
@@ -198,7 +217,7 @@ def _forgotten(folder: Path) -> str:
     noted = read_changes(folder / CHANGES)
     with closing(connect(folder / NAME)) as connection:
         ((version,),) = connection.execute("PRAGMA user_version")
-        if version != VERSION:
+        if not 2 <= version <= VERSION:
             return "its last changes are missing" if version == 0 and noted >= 0 else ""
         held = int(_notes(connection).get("changes", "0"))
         if held >= noted:
@@ -290,12 +309,19 @@ def _save(reader: _Reader, new: sqlite3.Connection, made_by: str, whole: bool) -
     files = {(root, source) for root, source in reader.rows("SELECT root, source FROM documents INDEXED BY sqlite_autoindex_documents_2")}
     numbers = {number for (number,) in reader.both_ways("number", "documents", "sqlite_autoindex_documents_1")}
     saved: set[tuple[str, str]] = set()
+    columns = DOCUMENT if any(row[1] == "owner" for row in reader.rows("PRAGMA table_info(documents)")) else DOCUMENT_2
+    if columns == DOCUMENT:
+        for root, source, owner, checked in reader.rows("SELECT root, source, owner, checksum FROM owners"):
+            if all(isinstance(part, str) for part in (root, source)):
+                # What was somebody's must not become everybody's.
+                owner = owner if checksum(root, source, owner) == checked else NOBODY
+                new.execute("INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?)", (root, source, owner, checksum(root, source, owner)))
     for number in sorted(numbers):
-        for row in reader.rows(f"SELECT {DOCUMENT}, checksum, text, stamp, reader FROM documents WHERE number = ?", (number,)):
+        for row in reader.rows(f"SELECT {columns}, checksum, text, stamp, reader FROM documents WHERE number = ?", (number,)):
             place = (row[1], row[2])
             files.add(place if all(isinstance(part, str) for part in place) else ("", ""))
             with suppress(ValueError, TypeError):
-                if _save_document(reader, new, row, made_by):
+                if _save_document(reader, new, row, made_by, row[12] if columns == DOCUMENT else ""):
                     saved.add(place)
     for row in reader.rows("SELECT root, source, reason, fingerprint, stamp, reader, at FROM rejected"):
         # Without its fingerprint it is read again at the next sync, whatever damage made of it.
@@ -308,7 +334,7 @@ def _save(reader: _Reader, new: sqlite3.Connection, made_by: str, whole: bool) -
     return lost
 
 
-def _save_document(reader: _Reader, new: sqlite3.Connection, row: Sequence[Any], made_by: str) -> bool:
+def _save_document(reader: _Reader, new: sqlite3.Connection, row: Sequence[Any], made_by: str, owner: str) -> bool:
     found = read_document(row[:-2])
     if found is None:
         return False
@@ -344,7 +370,7 @@ def _save_document(reader: _Reader, new: sqlite3.Connection, row: Sequence[Any],
     if len(vectors) != len(set(keys)):
         return False
     insert_vectors(new, vectors, made_by)
-    insert_document(new, Entry(found, root, passages, keys, str(row[-2]), int(row[-1])), indexed_at)
+    insert_document(new, Entry(found, root, passages, keys, str(row[-2]), int(row[-1])), indexed_at, owner)
     return True
 
 

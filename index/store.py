@@ -27,6 +27,8 @@ from index.salvage import make_sure
 from index.schema import (
     DOCUMENT,
     PASSAGES,
+    SEEN,
+    SEEN_EACH,
     VERSION,
     create,
     insert_document,
@@ -37,6 +39,7 @@ from index.schema import (
     read_passage,
     remove_document,
     set_meta,
+    set_owner,
 )
 from index.schema import Entry as Entry
 from index.seal import write_seal
@@ -149,7 +152,7 @@ class Store:
         elif version < VERSION:
             log.info("The store in %s is taken over from version %d.", self.folder, version)
             with self._database.transaction() as connection:
-                migrate(connection)
+                migrate(connection, version)
         # Never fewer than were noted: an older note beside a newer file is right, a newer one beside an older file is a loss.
         self._database.changes = max(int(self._database.meta("changes") or 0), read_changes(self.folder / CHANGES))
         made_by = self._database.meta("embedder")
@@ -292,6 +295,22 @@ class Store:
         with self._database.transaction() as connection:
             connection.executemany("DELETE FROM rejected WHERE root = ? AND source = ?", [(root, source) for source in sources])
 
+    def set_owner(self, document_id: str, owner: str | None) -> None:
+        """Gives a document to the user with this id, or shares it; it stays theirs when its file changes or comes back. Raises KeyError."""
+        root, source, _ = self.document_file(document_id)
+        with self._database.transaction() as connection:
+            set_owner(connection, root, source, owner or "")
+
+    def set_folder_owner(self, root: str, owner: str | None) -> None:
+        """Gives all documents of a synced folder to a user, or shares them: those there are and those to come, but not those given by set_owner()."""
+        with self._database.transaction() as connection:
+            set_owner(connection, root, "", owner or "")
+
+    def folder_owner(self, root: str) -> str | None:
+        """Whose the documents of a synced folder are; None where they are shared."""
+        rows = self._database.rows("SELECT owner FROM owners WHERE root = ? AND source = ''", (root,))
+        return rows[0][0] or None if rows else None
+
     def forget_unused_vectors(self) -> int:
         """Drops the vectors that no passage refers to any more; returns how many. For the end of a sync: until then a file that moved finds them."""
         with self._database.transaction() as connection:
@@ -428,14 +447,37 @@ class Store:
             return document
         raise KeyError(document_id)
 
-    def documents(self, document_id: str | None = None) -> list[DocumentInfo]:
-        """All documents by source, or the one asked for."""
-        where = "" if document_id is None else "WHERE id = ?"
+    def documents(self, document_id: str | None = None, viewer: str | None = None) -> list[DocumentInfo]:
+        """All documents by source, or the one asked for; with `viewer` only those that are shared or the user's with this id."""
+        conditions, values = ["1"], []
+        if document_id is not None:
+            conditions, values = ["id = ?"], [document_id]
+        if viewer is not None:
+            conditions, values = [*conditions, f"id {SEEN}"], [*values, viewer]
+        where = " AND ".join(conditions)
         rows = self._database.rows(
-            f"SELECT id, source, title, length, passages, indexed_at, root, size, json_array_length(pages) FROM documents {where} ORDER BY source, root",
-            () if document_id is None else (document_id,),
+            "SELECT id, source, title, length, passages, indexed_at, root, size, json_array_length(pages) FROM documents "
+            f"WHERE {where} ORDER BY source, root",
+            values,
         )
-        return [DocumentInfo(*row) for row in rows]
+        # By the index: in a store that was taken over from version 2 the column stands behind the text, which would be read for it.
+        if document_id is None:
+            owners = dict(self._database.rows("SELECT id, owner FROM documents INDEXED BY documents_of WHERE owner > ''"))
+        else:
+            owners = {row[0]: self.owner(row[0]) for row in rows}
+        return [DocumentInfo(*[*row, owners.get(row[0])]) for row in rows]
+
+    def owner(self, document_id: str) -> str | None:
+        """Whose a document is; None where it is shared. Raises KeyError when there is no such document."""
+        return self._one("owner", document_id)[0] or None
+
+    def owned(self, owner: str) -> list[str]:
+        """The ids of all documents that belong to the user with this id."""
+        return [row[0] for row in self._database.rows("SELECT id FROM documents INDEXED BY documents_of WHERE owner = ?", (owner,))]
+
+    def seen(self, document_id: str, viewer: str) -> bool:
+        """Whether there is such a document and it is shared or the user's."""
+        return bool(self._database.rows("SELECT 1 FROM documents INDEXED BY documents_of WHERE owner IN ('', ?) AND id = ?", (viewer, document_id)))
 
     def roots(self) -> list[str]:
         """All synced folders of which there is a document or a rejected file."""
@@ -458,9 +500,14 @@ class Store:
         """Files that could not become documents: source to reason."""
         return {rejection.source: rejection.reason for rejection in self.rejections(root)}
 
-    def rejections(self, root: str | None = None) -> list[Rejection]:
-        """Files that could not become documents, by source; those of one synced folder, or of all."""
-        rows = self._database.rows("SELECT root, source, reason, at FROM rejected WHERE ? IS NULL OR root = ? ORDER BY source, root", (root, root))
+    def rejections(self, root: str | None = None, viewer: str | None = None) -> list[Rejection]:
+        """Files that could not become documents, by source; those of one synced folder, or of all; with `viewer` those that a user may know of."""
+        whose = "SELECT o.owner FROM owners o WHERE o.root = r.root AND o.source IN (r.source, '') ORDER BY o.source DESC LIMIT 1"
+        rows = self._database.rows(
+            "SELECT root, source, reason, at FROM rejected r WHERE (?1 IS NULL OR root = ?1) "
+            f"AND (?2 IS NULL OR coalesce(({whose}), '') IN ('', ?2)) ORDER BY source, root",
+            (root, viewer),
+        )
         return [Rejection(*row) for row in rows]
 
     def passage_count(self) -> int:
@@ -482,9 +529,10 @@ class Store:
             found.update((row[0], np.frombuffer(row[1], dtype=np.float32)) for row in rows)
         return found
 
-    def passages(self, ids: Sequence[str]) -> dict[str, Passage]:
-        """The passages with these ids, those that are gone left out."""
-        rows = [row for batch, marks in batches(ids) for row in self._database.rows(f"{PASSAGES} WHERE p.id IN ({marks})", batch)]
+    def passages(self, ids: Sequence[str], viewer: str | None = None) -> dict[str, Passage]:
+        """The passages with these ids, those that are gone left out, and with `viewer` those that the user may not see."""
+        whose, more = ("", []) if viewer is None else (f"AND {SEEN_EACH}", [viewer])
+        rows = [row for batch, marks in batches(ids) for row in self._database.rows(f"{PASSAGES} WHERE p.id IN ({marks}) {whose}", [*batch, *more])]
         return {found.id: found for row in rows if (found := self._whole(row)) is not None}
 
     def edges(self, document_id: str) -> list[Passage]:
@@ -496,28 +544,32 @@ class Store:
         found = [passage for rows in ends for row in rows if (passage := self._whole(row)) is not None]
         return list(dict.fromkeys(found))
 
-    def nearest(self, vector: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None) -> list[tuple[str, float]]:
-        """Passage ids by meaning, nearest first, with their cosine similarity to the unit `vector`.
+    def nearest(
+        self, vector: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None
+    ) -> list[tuple[str, float]]:
+        """Passage ids by meaning, nearest first, with their cosine similarity to the unit `vector`; with `viewer` of what that user may see.
 
         Nothing is found while the vectors of a large store are being indexed, or are of another embedding model: notices() says so.
         """
         if limit < 1 or (document_ids is not None and not document_ids):
             self._database.rows("SELECT 1")
             return []
-        return self._vectors.nearest(vector, limit, document_ids)
+        return self._vectors.nearest(vector, limit, document_ids, viewer)
 
-    def matching(self, query: str, limit: int, document_ids: Sequence[str] | None = None) -> list[tuple[str, float]]:
-        """Passage ids by words (BM25 over passage, title and headings), best first, with a score that grows with the match."""
+    def matching(self, query: str, limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None) -> list[tuple[str, float]]:
+        """Passage ids by words (BM25 over passage, title and headings), best first, with a score that grows with the match; with `viewer` of what that
+        user may see. How rare a word is, is counted over all documents."""
         terms = list(dict.fromkeys(word.lower() for word in content_words(query)))[:QUERY_WORDS]
         if not terms or (document_ids is not None and not document_ids):
             return []
         # FTS5 stems the words as it stemmed the text; quoting keeps its operators out of a user's question.
         expression = " OR ".join(f'"{term}"' for term in terms)
         chosen = "" if document_ids is None else "AND p.document_id IN (SELECT value FROM json_each(?))"
+        whose = "" if viewer is None else f"AND {SEEN_EACH}"
         rows = self._database.rows(
             "SELECT p.id, -bm25(words) FROM words JOIN passages p ON p.number = words.rowid "
-            f"WHERE words MATCH ? {chosen} ORDER BY bm25(words) LIMIT ?",
-            [expression, *([] if document_ids is None else [json.dumps(list(document_ids))]), limit],
+            f"WHERE words MATCH ? {chosen} {whose} ORDER BY bm25(words) LIMIT ?",
+            [expression, *([] if document_ids is None else [json.dumps(list(document_ids))]), *([] if viewer is None else [viewer]), limit],
         )
         return [(row[0], float(row[1])) for row in rows]
 

@@ -52,7 +52,7 @@ class DocumentInfo:
     """A stored document without its text, for listings.
 
     `size` is in characters, `bytes` the file's size (0 where an older version did not note it), `indexed_at` an ISO 8601 time in UTC, `root` the folder
-    that was synced, `pages` the number of pages or slides, 0 where the format has none.
+    that was synced, `pages` the number of pages or slides, 0 where the format has none. `owner` is the id of the user whose it is, None where it is shared.
     """
 
     id: str
@@ -64,6 +64,7 @@ class DocumentInfo:
     root: str = ""
     bytes: int = 0
     pages: int = 0
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +28,7 @@ import numpy as np
 
 from index.database import Database, batches
 from index.errors import CitewellError, StoreError
-from index.schema import set_meta
+from index.schema import SEEN, SEEN_EACH, set_meta
 from index.seal import break_seal, check_seal, write_seal
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class _Known:
     ids: list[str]
     documents: list[str]
     matrix: NDArray[np.float32]
+    seen: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """By user, which rows they may see."""
 
 
 class _Stopped(Exception):
@@ -458,10 +460,13 @@ class VectorIndex:
 
     # Finding
 
-    def nearest(self, vector: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None) -> list[tuple[str, float]]:
+    def nearest(
+        self, vector: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None
+    ) -> list[tuple[str, float]]:
         """Passage ids, nearest first, with their cosine similarity to the unit `vector`; nothing while there is no index to ask.
 
-        The similarities are those of SQLite's vectors: of Chroma's files only the choice of passages is believed.
+        The similarities are those of SQLite's vectors: of Chroma's files only the choice of passages is believed. With `viewer`, only passages of
+        documents that are shared or belong to the user with this id.
         """
         if self.withheld or self._closing.is_set():
             self._database.rows("SELECT 1")
@@ -470,26 +475,31 @@ class VectorIndex:
             self._retry()
         passages = self._passages()
         if passages <= COMPARED:
-            return self._compare(vector, limit, document_ids)
-        if document_ids is None:
+            return self._compare(vector, limit, document_ids, viewer)
+        if document_ids is None and viewer is None:
             return self._with_pending(vector, limit)
-        chosen = (json.dumps(list(document_ids)),)
-        within = "p.document_id IN (SELECT value FROM json_each(?))"
-        ((count,),) = self._database.rows(f"SELECT count(*) FROM passages p WHERE {within}", chosen)
+        chosen = [] if document_ids is None else ["p.document_id IN (SELECT value FROM json_each(?))"]
+        values = [*([] if document_ids is None else [json.dumps(list(document_ids))]), *([] if viewer is None else [viewer])]
+        within = " AND ".join([*chosen, *([] if viewer is None else [f"p.document_id {SEEN}"])])
+        of_those = " AND ".join([*chosen, *([] if viewer is None else [SEEN_EACH])])
+        # Counted no further than matters: a user may see nearly all of a large store.
+        ((count,),) = self._database.rows(
+            f"SELECT count(*) FROM (SELECT 1 FROM passages p WHERE {within} LIMIT ?)", (*values, COMPARED_OF_CHOSEN + 1)
+        )
         # Many chosen are a good part of all: enough of them are among somewhat more of the nearest.
         wanted = limit * 4
         while count > COMPARED_OF_CHOSEN and wanted <= max(MOST_ASKED, limit * 4):
-            found = self._with_pending(vector, min(wanted, passages), within, chosen)
+            found = self._with_pending(vector, min(wanted, passages), of_those, values)
             if len(found) >= limit or self.state != "ready":
                 return found[:limit]
             wanted *= 4
-        return self._scan(vector, limit, within, chosen)
+        return self._scan(vector, limit, within, values)
 
     def answers_meanwhile(self) -> bool:
         """Whether passages are few enough to be compared one by one, so that nobody waits for the index."""
         return self._passages() <= COMPARED
 
-    def _compare(self, vector: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None) -> list[tuple[str, float]]:
+    def _compare(self, vector: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None, viewer: str | None) -> list[tuple[str, float]]:
         """The nearest passages, all compared one by one; their vectors are kept until the store changes."""
         known = self._known
         if known is None or known.changes != self._database.changes:
@@ -502,8 +512,17 @@ class VectorIndex:
         if document_ids is not None:
             chosen = set(document_ids)
             scores = np.where([document in chosen for document in known.documents], scores, -np.inf)
+        if viewer is not None:
+            scores = np.where(self._seen(known, viewer), scores, -np.inf)
         best = np.argsort(-scores, kind="stable")[:limit]
         return [(known.ids[place], float(scores[place])) for place in best if scores[place] > -np.inf]
+
+    def _seen(self, known: _Known, viewer: str) -> NDArray[np.bool_]:
+        mask = known.seen.get(viewer)
+        if mask is None:
+            own = {row[0] for row in self._database.rows("SELECT id FROM documents INDEXED BY documents_of WHERE owner IN ('', ?)", (viewer,))}
+            mask = known.seen[viewer] = np.fromiter((document in own for document in known.documents), dtype=np.bool_, count=len(known.documents))
+        return mask
 
     def _with_pending(self, vector: NDArray[np.float32], limit: int, within: str = "1", values: Sequence[Any] = ()) -> list[tuple[str, float]]:
         """What Chroma finds, and what it has not been told of yet, compared one by one."""

@@ -27,6 +27,8 @@ from rag.types import Answer, Event, Turn
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
+    from rag.accounts import User
+
 NO_MODEL = "No language model is set, so the documents' own sentences answer."
 
 UNTIL_THEN = "Until then the documents' own sentences answer."
@@ -136,6 +138,12 @@ class Assistant:
             last = event
         assert isinstance(last, Answer), "a stream ends in its Answer"
         return last
+
+    def for_user(self, user: User) -> Assistant:
+        """This assistant as one user has it: whatever is asked of it is answered from what is shared and what is theirs. Cheap: one a request is fine."""
+        from rag.own import OwnAssistant
+
+        return OwnAssistant(self, user)
 
     def answering_model(self) -> tuple[LanguageModel | None, str]:
         """The model that answers now, and what to tell the user where there is none."""

@@ -11,14 +11,14 @@ import time
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from index.embed import Embedder
-from index.errors import CitewellError
+from index.errors import CitewellError, NotAllowed, OverLimit
 from index.store import Store
 from index.sync import REMOVED_BY_HAND, Progress, SyncReport, readable, root_of, sync
 from index.types import Known
@@ -40,6 +40,12 @@ FATES = ("added", "changed", "removed", "unchanged")
 UPLOADS = "uploads"
 """The store knows the uploaded files' folder by this name and not by its path, as it moves with the store."""
 
+OWN_UPLOADS = f"{UPLOADS}/"
+"""What a user uploads alone is known by this and the user's id. No synced folder is: those are known by absolute paths."""
+
+APART = ".people"
+"""Below the uploads and hidden, so that a sync of those leaves users' folders out."""
+
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*/\\]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -48,7 +54,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is going on: `done` of `total` files, and the rate and time left where they can be told. `total` is 0 before the files are counted."""
+    """What is going on: `done` of `total` files, and the rate and time left where they can be told. `total` is 0 before the files are
+    counted, `root` is the folder as the store knows it."""
 
     what: str
     done: int = 0
@@ -56,6 +63,7 @@ class Work:
     current: str = ""
     files_per_second: float | None = None
     seconds_left: float | None = None
+    root: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,15 @@ class Outcome:
     what: str
     report: SyncReport | None
     problem: str = ""
+    root: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How many files, and how many bytes in all, a user may have uploaded."""
+
+    files: int
+    bytes: int
 
 
 class Library:
@@ -75,6 +92,7 @@ class Library:
         """Where uploaded files are kept; synced like any other folder."""
         self._store, self._embedder, self._max_bytes = store, embedder, max_bytes
         self._turn = threading.Lock()
+        self._adding = threading.Lock()
         self._state = threading.Lock()
         self._waiting: dict[Path, tuple[str, frozenset[str]]] = {}
         self._uploads_read = 0.0
@@ -103,11 +121,11 @@ class Library:
             with self._state:
                 self._cancelled.clear()
             report = self._synced(folder, what, progress, stopped, retry)
-            self._outcomes.appendleft(Outcome(what, report))
+            self._outcomes.appendleft(Outcome(what, report, root=self.root(folder)))
             return report
 
     def _synced(self, folder: Path, what: str, progress: Progress | None, stopped: Callable[[], bool], retry: bool) -> SyncReport:
-        begun = deque([(time.monotonic(), 0)])
+        begun, root = deque([(time.monotonic(), 0)]), self.root(folder)
 
         def told(done: int, total: int, current: str) -> None:
             now = time.monotonic()
@@ -116,11 +134,11 @@ class Library:
                 begun.popleft()
             (then, before) = begun[0]
             rate = (done - before) / (now - then) if done > before and now > then else None
-            self._work = Work(what, done, total, current, rate, (total - done) / rate if rate else None)
+            self._work = Work(what, done, total, current, rate, (total - done) / rate if rate else None, root)
             if progress:
                 progress(done, total, current)
 
-        self._work = Work(what)
+        self._work = Work(what, root=root)
         try:
             return sync(
                 self._store,
@@ -129,7 +147,7 @@ class Library:
                 told,
                 lambda: self._cancelled.is_set() or self._closed.is_set() or stopped(),
                 self._max_bytes,
-                UPLOADS if folder == self.uploads else "",
+                root if is_upload(root) else "",
                 retry,
             )
         finally:
@@ -137,59 +155,75 @@ class Library:
 
     def _told(self, folder: Path, what: str, asked: frozenset[str]) -> None:
         """Syncs a folder for the `asked` files, for all where there are none, and keeps what came of it."""
+        root = self.root(folder)
         try:
-            before = self._store.known(UPLOADS if folder == self.uploads else root_of(folder))
+            before = self._store.known(root)
             report = self._synced(folder, what, None, lambda: False, False)
         except CitewellError as error:
             log.warning("%s", error)
-            self._outcomes.appendleft(Outcome(what, None, str(error)))
+            self._outcomes.appendleft(Outcome(what, None, str(error), root))
             return
         except Exception:
             log.exception("%s failed", what)
-            self._outcomes.appendleft(Outcome(what, None, "Something went wrong; the log says what. What was finished is kept."))
+            self._outcomes.appendleft(Outcome(what, None, "Something went wrong; the log says what. What was finished is kept.", root))
             return
         if asked:
             report = _narrowed(report, asked, before)
-        before_it = self._outcomes[0].report if self._outcomes and self._outcomes[0].what == what else None
+        latest = self._outcomes[0] if self._outcomes else None
+        before_it = latest.report if latest and (latest.what, latest.root) == (what, root) else None
         now = time.monotonic()
         if what == READING_UPLOADS and before_it and not before_it.cancelled and now - self._uploads_read < TOGETHER_SECONDS:
-            self._outcomes[0] = Outcome(what, _joined(before_it, report))
+            self._outcomes[0] = Outcome(what, _joined(before_it, report), root=root)
         else:
-            self._outcomes.appendleft(Outcome(what, report))
+            self._outcomes.appendleft(Outcome(what, report, root=root))
         if what == READING_UPLOADS:
             self._uploads_read = now
 
     def folder(self, root: str) -> Path:
         """Where the files are that the store knows under a root."""
+        if root.startswith(OWN_UPLOADS):
+            return self.uploads / APART / safe_name(root.removeprefix(OWN_UPLOADS))
         return self.uploads if root == UPLOADS else Path(root)
 
-    def add(self, name: str, path: Path) -> str:
+    def root(self, folder: Path) -> str:
+        """The name under which the store knows a folder."""
+        if folder == self.uploads:
+            return UPLOADS
+        return OWN_UPLOADS + folder.name if folder.parent == self.uploads / APART else root_of(folder)
+
+    def add(self, name: str, path: Path, root: str = UPLOADS, quota: Quota | None = None) -> str:
         """Takes over an uploaded file and reads it in the background; returns the source it will have. A file of the same name is replaced.
 
-        Raises CitewellError when it is too large or cannot be copied.
+        `root` is where it is to lie, everybody's uploads or a user's, and `quota` what may lie there.
+        Raises CitewellError when it is too large or cannot be copied, OverLimit where it would be more than the quota.
         """
-        source = safe_name(name)
+        source, folder = safe_name(name), self.folder(root)
         try:
             size = path.stat().st_size
             if size > self._max_bytes:
                 raise CitewellError(f"'{source}' is larger than {self._max_bytes / 1_000_000:g} MB, the most that a file may have.")
-            self.uploads.mkdir(parents=True, exist_ok=True)
-            # Under a hidden name first: half a file must not be read, nor take the place of a whole one.
-            scratch = self.uploads / f".{uuid4().hex}"
-            try:
-                shutil.copyfile(path, scratch)
-                os.replace(scratch, self.uploads / source)
-            finally:
-                scratch.unlink(missing_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            # One at a time, so that two files do not both fit into the room that there is for one.
+            with self._adding if quota else nullcontext():
+                if quota:
+                    _refuse_beyond(quota, folder, source, size)
+                # Under a hidden name first: half a file must not be read, nor take the place of a whole one.
+                scratch = folder / f".{uuid4().hex}"
+                try:
+                    shutil.copyfile(path, scratch)
+                    os.replace(scratch, folder / source)
+                finally:
+                    scratch.unlink(missing_ok=True)
         except OSError as error:
-            raise CitewellError(f"'{source}' could not be kept in {self.uploads} ({error.strerror}). Check the free disk space.") from error
-        self._queue(self.uploads, READING_UPLOADS, source)
+            raise CitewellError(f"'{source}' could not be kept in {folder} ({error.strerror}). Check the free disk space.") from error
+        self._queue(folder, READING_UPLOADS, source)
         return source
 
     def resume(self) -> None:
         """Reads, in the background, what was uploaded before Citewell was stopped."""
-        for _, source in self.waiting():
-            self._queue(self.uploads, READING_UPLOADS, source)
+        for root in (UPLOADS, *self._own_roots()):
+            for _, source in self.waiting(root):
+                self._queue(self.folder(root), READING_UPLOADS, source)
 
     def remove(self, document_ids: Sequence[str]) -> None:
         """Makes documents gone at once: an uploaded file is deleted, one of a synced folder stays where it is and is left out from now on.
@@ -203,7 +237,7 @@ class Library:
             except KeyError:
                 unknown.append(document_id)
                 continue
-            if root == UPLOADS:
+            if is_upload(root):
                 self.discard(root, source)
                 continue
             before = self._store.known(root).get(source)
@@ -214,21 +248,21 @@ class Library:
 
     def discard(self, root: str, source: str) -> None:
         """Deletes an uploaded file, with its document or the note that it was rejected. Raises KeyError for a file of another folder."""
-        if root != UPLOADS:
+        if not is_upload(root):
             raise KeyError(source)
         with suppress(OSError):
-            (self.uploads / safe_name(source)).unlink(missing_ok=True)
+            (self.folder(root) / safe_name(source)).unlink(missing_ok=True)
         before = self._store.known(root).get(source)
         if before is not None and not before.reason:
             self._store.remove_many([before.document_id])
         self._store.forget_rejected(root, [source])
         if self._work is not None:  # which may have read the file already
-            self._queue(self.uploads, READING_UPLOADS, source)
+            self._queue(self.folder(root), READING_UPLOADS, source)
 
     def retry(self, root: str, source: str) -> None:
         """Reads a rejected or waiting file again, in the background. Raises KeyError where there is no such file, CitewellError where its folder is gone."""
         folder, before = self.folder(root), self._store.known(root).get(source)
-        if (before is None or not before.reason) and (root, source) not in self.waiting():
+        if (before is None or not before.reason) and (root, source) not in (self.waiting(root) if is_upload(root) else ()):
             raise KeyError(source)
         if not folder.is_dir():
             raise CitewellError(f"The folder '{root}' is not there. Bring it back, or let go of it with `citewell forget`.")
@@ -262,16 +296,22 @@ class Library:
     def work(self) -> Work | None:
         """What is going on or about to."""
         with self._state:
-            return self._work or next((Work(what) for what, _ in self._waiting.values()), None)
+            return self._work or next((Work(what, root=self.root(folder)) for folder, (what, _) in self._waiting.items()), None)
 
-    def waiting(self) -> tuple[tuple[str, str], ...]:
-        """Root and source of every uploaded file that has not been read yet."""
-        known = self._store.known(UPLOADS)
+    def waiting(self, root: str = UPLOADS) -> tuple[tuple[str, str], ...]:
+        """Root and source of every uploaded file that has not been read yet, of everybody's or of a user's."""
+        known = self._store.known(root)
         try:
-            names = sorted(os.listdir(self.uploads))
+            names = sorted(os.listdir(self.folder(root)))
         except OSError:
             return ()
-        return tuple((UPLOADS, name) for name in names if not name.startswith(".") and name not in known)
+        return tuple((root, name) for name in names if not name.startswith(".") and name not in known)
+
+    def _own_roots(self) -> list[str]:
+        try:
+            return [OWN_UPLOADS + name for name in sorted(os.listdir(self.uploads / APART))]
+        except OSError:
+            return []
 
     def outcomes(self) -> tuple[Outcome, ...]:
         """What came of the last pieces of work, the latest first."""
@@ -307,8 +347,132 @@ class Library:
                     folder = next(iter(self._waiting))
                     what, asked = self._waiting.pop(folder)
                     self._cancelled.clear()
-                    self._work = Work(what)
+                    self._work = Work(what, root=self.root(folder))
                 self._told(folder, what, asked)
+
+
+def is_upload(root: str) -> bool:
+    """Whether the store knows uploaded files under this root, everybody's or a user's."""
+    return root == UPLOADS or root.startswith(OWN_UPLOADS)
+
+
+def _refuse_beyond(quota: Quota, folder: Path, source: str, size: int) -> None:
+    """Raises OverLimit unless a file of this size fits in, in place of one of its name. Hidden files count too, as half a file is also on the disk."""
+    others = [entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder) if entry.name != source]
+    if len(others) + 1 > quota.files:
+        raise OverLimit(f"'{source}' is not taken: you have uploaded {len(others):,} files, and {quota.files:,} is the most. Remove some first.")
+    if sum(others) + size > quota.bytes:
+        raise OverLimit(
+            f"'{source}' is not taken: with it your files would be {(sum(others) + size) / 1e6:,.1f} MB, and {quota.bytes / 1e6:,.6g} MB is the most. "
+            "Remove some first."
+        )
+
+
+class OwnLibrary:
+    """The library as one user sees and changes it: their own uploads. What is everybody's only an admin changes.
+
+    It has those methods of Library that a page or a program asks for, and no others.
+    """
+
+    def __init__(self, library: Library, store: Store, viewer: str, admin: bool, quota: Quota | None = None) -> None:
+        self._library, self._store, self._viewer, self._admin, self._quota = library, store, viewer, admin, quota
+        self._root = OWN_UPLOADS + viewer
+
+    def _mine(self, root: str) -> None:
+        """Raises KeyError for the files of others, NotAllowed for everybody's unless the user is an admin."""
+        if root != self._root and root.startswith(OWN_UPLOADS):
+            raise KeyError(root)
+        owner = self._viewer if root == self._root else self._store.folder_owner(root)
+        if owner not in (None, self._viewer):
+            raise KeyError(root)
+        if owner is None and not self._admin:
+            raise NotAllowed("These documents are everybody's. Ask an admin of this Citewell to change them.")
+
+    @property
+    def uploads(self) -> Path:
+        """Where the user's uploaded files are kept."""
+        return self._library.folder(self._root)
+
+    def folder(self, root: str) -> Path:
+        """Where the files are that the store knows under a root."""
+        return self._library.folder(root)
+
+    def add(self, name: str, path: Path) -> str:
+        """Takes over an uploaded file that is the user's alone, as Library.add()."""
+        # Before the file is there: its document is nobody else's from its first moment on.
+        if self._store.folder_owner(self._root) != self._viewer:
+            self._store.set_folder_owner(self._root, self._viewer)
+        return self._library.add(name, path, self._root, self._quota)
+
+    def remove(self, document_ids: Sequence[str]) -> None:
+        """Makes documents gone, the user's own and for an admin the shared ones; where one of them is not theirs to remove, none is, and NotAllowed raised.
+
+        Raises KeyError with the first id that is no document; the others are gone.
+        """
+        seen = [document_id for document_id in document_ids if self._store.seen(document_id, self._viewer)]
+        if not all(map(self._may_change, seen)):
+            raise NotAllowed("A document among these is everybody's. Ask an admin of this Citewell to remove it.")
+        self._library.remove(seen)
+        for document_id in document_ids:
+            if document_id not in seen:
+                raise KeyError(document_id)
+
+    def share(self, document_id: str, shared: bool) -> None:
+        """Lets everybody see a document that the user uploaded, or nobody else again; an admin also makes a shared one theirs. Raises KeyError, NotAllowed."""
+        if not self._store.seen(document_id, self._viewer):
+            raise KeyError(document_id)
+        if not self._may_change(document_id):
+            raise NotAllowed("This document is everybody's. Ask an admin of this Citewell to change that.")
+        self._store.set_owner(document_id, None if shared else self._viewer)
+
+    def _may_change(self, document_id: str) -> bool:
+        return self._admin or self._store.owner(document_id) == self._viewer or self._store.document_file(document_id)[0] == self._root
+
+    def forget(self, folder: Path) -> int:
+        """Lets go of a synced folder, as Library.forget(). Raises NotAllowed unless the user is an admin, CitewellError."""
+        if not self._admin:
+            raise NotAllowed("Folders of the server are an admin's to let go of. Ask one.")
+        return self._library.forget(folder)
+
+    def discard(self, root: str, source: str) -> None:
+        """Deletes an uploaded file that was rejected, as Library.discard(). Raises KeyError, NotAllowed."""
+        self._mine(root)
+        self._library.discard(root, source)
+
+    def retry(self, root: str, source: str) -> None:
+        """Reads a rejected or waiting file again, as Library.retry(). Raises KeyError, NotAllowed, CitewellError."""
+        self._mine(root)
+        self._library.retry(root, source)
+
+    def cancel(self) -> None:
+        """Stops what is going on. Raises NotAllowed where it is not the user's own, unless they are an admin."""
+        work = self._library.work()
+        if work is not None and not self._admin and work.root != self._root:
+            raise NotAllowed("What is going on is not yours. Ask an admin of this Citewell to stop it.")
+        self._library.cancel()
+
+    def work(self) -> Work | None:
+        """What is going on. Of other people's files not even the names are told."""
+        work = self._library.work()
+        return work if work is None or self._told_of(work.root) else Work("Reading other people's files", work.done, work.total)
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What came of the last pieces of work that were on the user's files, and for an admin on everybody's."""
+        return tuple(outcome for outcome in self._library.outcomes() if self._told_of(outcome.root))
+
+    def waiting(self) -> tuple[tuple[str, str], ...]:
+        """Root and source of every uploaded file that has not been read yet, the user's, and for an admin everybody's."""
+        return (*(self._library.waiting() if self._admin else ()), *self._library.waiting(self._root))
+
+    def size(self, root: str, source: str) -> int | None:
+        """A file's size in bytes; None where there is no such file, or it is not the user's to know."""
+        return self._library.size(root, source) if self._told_of(root) else None
+
+    def _told_of(self, root: str) -> bool:
+        """Whether the names of a folder's files may be told. Of a folder that is everybody's single files may be somebody's, so an admin alone is told."""
+        if root.startswith(OWN_UPLOADS):
+            return root == self._root
+        return self._store.folder_owner(root) in ((None, self._viewer) if self._admin else (self._viewer,))
 
 
 def _narrowed(report: SyncReport, asked: frozenset[str], before: Mapping[str, Known]) -> SyncReport:

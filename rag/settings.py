@@ -6,12 +6,14 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from index.errors import InvalidSettings
 
@@ -47,6 +49,16 @@ class Settings(BaseSettings):
     max_file_mb: float = Field(25.0, gt=0, le=1_000, description="the largest file that is read, in megabytes")
     host: str = Field("127.0.0.1", description="address the page is served on")
     port: int = Field(7860, ge=0, le=65535, description="port the page is served on")
+    tls_cert: Path | None = Field(None, description="a certificate file (PEM), with which the page is served by https")
+    tls_key: Path | None = Field(None, description="the certificate's key file (PEM)")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="addresses or networks of the reverse proxies in front, whose word on who asks and by which protocol is taken"
+    )
+    public_url: str = Field("", description="the address under which people open the page, where it is another than host and port")
+    user_files: int = Field(1_000, ge=1, description="the most files that one user may have uploaded")
+    user_mb: float = Field(1_000.0, gt=0, description="the most megabytes that one user's uploaded files may have together")
+    requests_per_minute: int = Field(120, ge=1, description="the most requests a minute of one user, and of one address without an account")
+    queue_length: int = Field(20, ge=0, description="the most questions that may wait for the model")
     bench: Path | None = Field(None, description="folder of public question sets, for `citewell evaluate` and `make bench`")
 
     def __init__(self, **values: Any) -> None:
@@ -60,13 +72,38 @@ class Settings(BaseSettings):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
             raise InvalidSettings(f"The file citewell.toml here cannot be read ({error}). Mend it, or move it away.") from None
 
-    @field_validator("data_dir", "models_dir", "bench", mode="after")
+    @field_validator("data_dir", "models_dir", "bench", "tls_cert", "tls_key", mode="after")
     @classmethod
     def _expand(cls, path: Path | None) -> Path | None:
         try:
             return None if path is None else path.expanduser().absolute()
         except RuntimeError:
             raise ValueError(f"names a home folder that is not there, {path.parts[0] if path else ''}") from None
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _separate(cls, given: object) -> object:
+        return [part for part in re.split(r"[,\s]+", given) if part] if isinstance(given, str) else given
+
+    @field_validator("trusted_proxies", mode="after")
+    @classmethod
+    def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for part in given:
+            try:
+                network = ip_network(part, strict=False)
+            except ValueError:
+                raise ValueError("must be addresses or networks, such as 10.0.0.2 or 10.0.0.0/24, separated by commas") from None
+            if not network.prefixlen:
+                raise ValueError("must not be all addresses there are: then anybody could claim to be anybody")
+        return given
+
+    @field_validator("public_url", mode="after")
+    @classmethod
+    def _address(cls, given: str) -> str:
+        parts = urlsplit(given)
+        if given and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment):
+            raise ValueError("must be an address such as https://docs.example.org, without anything behind the name")
+        return given.rstrip("/")
 
     @property
     def max_bytes(self) -> int:
