@@ -26,9 +26,10 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from index.errors import CitewellError, InvalidQuestion
+from index.errors import CitewellError, InvalidQuestion, NotAllowed, OverLimit
 from rag.assistant import Assistant
 from rag.library import listing
+from rag.limits import refusal
 from rag.settings import problem_told
 from rag.types import Answer, Event, Evidence, Token, Turn
 
@@ -44,7 +45,7 @@ class Server(uvicorn.Server):
     uvicorn alone would wait for them, and then report each as an error.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, certificate: Path | None = None, key: Path | None = None) -> None:
         self._leaving = False
 
         async def served(scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +55,17 @@ class Server(uvicorn.Server):
                 if not self._leaving:
                     raise
 
-        super().__init__(uvicorn.Config(served, log_level="warning", timeout_graceful_shutdown=3))
+        # What a proxy says of the client is for rag.access to believe or not; uvicorn would believe whoever is on this machine.
+        config = uvicorn.Config(
+            served,
+            log_level="warning",
+            timeout_graceful_shutdown=3,
+            proxy_headers=False,
+            server_header=False,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+        )
+        super().__init__(config)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stops serving; called by uvicorn."""
@@ -124,8 +135,11 @@ def create_app(assistant: Assistant) -> FastAPI:
     app.add_middleware(OwnPagesOnly)
 
     @app.exception_handler(CitewellError)
-    def told(request: Request, error: CitewellError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 422 if isinstance(error, InvalidQuestion) else 503)
+    def told(request: Request, error: CitewellError) -> Response:
+        if isinstance(error, OverLimit):
+            return refusal(error)
+        known = {InvalidQuestion: 422, NotAllowed: 403}
+        return JSONResponse({"error": str(error)}, known.get(type(error), 503))
 
     @app.exception_handler(RequestValidationError)
     def misunderstood(request: Request, error: RequestValidationError) -> JSONResponse:
