@@ -12,13 +12,15 @@ from http.cookies import CookieError, SimpleCookie
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import quote, urlsplit
 
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from index.errors import InvalidSettings
+from index.errors import InvalidSettings, OverLimit
 from rag.accounts import LOCAL_USER, Accounts, User
+from rag.limits import Limited, Rate, refusal
 from rag.settings import Settings
 
 COOKIE = "citewell"
@@ -185,10 +187,11 @@ class SignedIn:
     """Middleware: lets in who is signed in, as `scope["state"]["user"]`, and of the rest only what REVIEWED names.
 
     Refuses what pages of other sites send, and what reached an open Citewell through a proxy. The user is None on reviewed paths where nobody is.
+    With `rate`, what an address asks for in vain is counted, as it does not get as far as rag.limits.Limited.
     """
 
-    def __init__(self, app: ASGIApp, policy: Policy, accounts: Accounts | None = None) -> None:
-        self.app, self.policy, self.accounts = app, policy, accounts
+    def __init__(self, app: ASGIApp, policy: Policy, accounts: Accounts | None = None, rate: Rate | None = None) -> None:
+        self.app, self.policy, self.accounts, self.rate = app, policy, accounts, rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -219,6 +222,11 @@ class SignedIn:
             return None, user
         if scope["type"] == "websocket":
             return PlainTextResponse("", 401), None
+        if self.rate is not None:
+            try:
+                self.rate.take(f"address {self.policy.address(scope)}")
+            except OverLimit as error:
+                return refusal(error), None
         wants_page = scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", "")
         if wants_page and not any(path == part or path.startswith(f"{part}/") for part in FOR_PROGRAMS):
             query = scope.get("query_string", b"").decode("latin-1")
@@ -226,6 +234,13 @@ class SignedIn:
             return RedirectResponse("/login" if back == "/" else f"/login?next={quote(back, safe='')}", 303, {"Cache-Control": "no-store"}), None
         said = "Sign in first, or send a key as 'Authorization: Bearer KEY'. `citewell keys create NAME` makes one."
         return JSONResponse({"error": said}, 401, {"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"}), None
+
+
+def protect(app: Starlette, settings: Settings, policy: Policy, accounts: Accounts | None) -> None:
+    """Puts SignedIn before an application and Limited behind it, with one count for both. Call it last: what is added later stands before it."""
+    rate = Rate(settings.requests_per_minute)
+    app.add_middleware(Limited, rate=rate, max_file_bytes=settings.max_bytes)
+    app.add_middleware(SignedIn, policy=policy, accounts=accounts, rate=rate)
 
 
 def _refused(why: str) -> Response:

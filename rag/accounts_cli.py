@@ -109,14 +109,27 @@ def password(name: str, password_stdin: Stdin = False, data_dir: DataDir = None)
 
 @users.command("remove")
 def remove(name: str, data_dir: DataDir = None) -> None:
-    """Make somebody gone, with sessions, keys and conversations."""
+    """Make somebody gone, with sessions, keys, conversations, and documents that are theirs alone. Citewell must not run meanwhile."""
+    from index.database import NAME
+    from index.errors import InvalidAccount, StoreInUse
+    from rag.assistant import open_assistant
     from rag.conversations import Conversations
+    from rag.settings import Settings
 
     with _people(data_dir) as (database, accounts):
-        user = accounts.named(name)
+        user, documents = accounts.named(name), 0
+        if (_folder(data_dir) / NAME).exists():
+            try:
+                with open_assistant(Settings(data_dir=_folder(data_dir), model="none")) as assistant:
+                    documents = assistant.library.remove_user(user.id)
+            except StoreInUse:
+                raise InvalidAccount(
+                    f"'{user.name}' cannot be removed while Citewell runs, as their documents go too. Stop it first; until then "
+                    f"`citewell users disable {user.name}` keeps them out."
+                ) from None
         conversations = Conversations(database).delete_all(user.id)
         accounts.remove(name)
-    print(f"'{user.name}' is gone, with {conversations} conversations.")
+    print(f"'{user.name}' is gone, with {conversations} conversations and {documents} documents.")
 
 
 @keys.command("create")

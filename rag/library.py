@@ -269,6 +269,15 @@ class Library:
         self._store.forget_rejected(root, [source])
         self._queue(folder, f"Reading {source} again", source)
 
+    def remove_user(self, owner: str) -> int:
+        """Makes all documents of the user with this id gone, with the files that they uploaded. Returns how many documents there were."""
+        documents = self._store.owned(owner)
+        self.remove(documents)
+        root = OWN_UPLOADS + owner
+        self._store.forget_rejected(root, list(self._store.known(root)))
+        shutil.rmtree(self.folder(root), ignore_errors=True)
+        return len(documents)
+
     def forget(self, folder: Path) -> int:
         """Lets go of a synced folder, be it there or not: its documents are gone, its files stay. Returns how many documents it had.
 

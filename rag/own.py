@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from index.errors import NotAllowed
 from index.store import Store
@@ -17,6 +17,14 @@ from rag.library import Library, OwnLibrary, Quota
 from rag.model import LanguageModel, ModelStatus
 
 ADMINS_ALONE = "Folders of the server are an admin's to sync. Ask one, or upload your files."
+
+
+def for_request(assistant: Assistant, scope: Mapping[str, Any]) -> Assistant:
+    """The assistant as whoever sent a request has it, by what rag.access.SignedIn wrote into its scope. Raises NotAllowed where that says nobody."""
+    user = (scope.get("state") or {}).get("user")
+    if not isinstance(user, User):
+        raise NotAllowed("Sign in first.")
+    return assistant.for_user(user)
 
 
 class OwnAssistant(Assistant):

@@ -15,13 +15,14 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from index.database import Database
-from index.errors import InvalidSettings
+from index.errors import InvalidSettings, NotAllowed
 from index.people import open_people
-from rag.access import COOKIE, Policy, SignedIn, decide, is_loopback, safe_path
-from rag.accounts import LOCAL, Accounts, Costs
+from rag.access import COOKIE, Policy, SignedIn, decide, is_loopback, protect, safe_path
+from rag.accounts import LOCAL, Accounts, Costs, User
 from rag.assistant import Assistant
 from rag.conversations import Conversations
 from rag.login import FORM_COOKIE, login_routes
+from rag.own import for_request
 from rag.people_doors import routes
 from rag.settings import Settings
 
@@ -317,6 +318,27 @@ def test_passwords_do_not_travel_in_the_clear(accounts: Accounts, database: Data
     beside = TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 1))
     assert beside.get("/healthz").status_code == 200
     assert beside.get("/api/me").status_code == 401
+
+
+def test_what_is_asked_for_in_vain_is_counted_too(accounts: Accounts, database: Database, assistant: Assistant) -> None:
+    app = FastAPI()
+    app.include_router(routes(assistant, Conversations(database), accounts))
+    protect(app, Settings(requests_per_minute=3), Policy(False, ("*",)), accounts)
+    stranger = TestClient(app, base_url="https://docs.example.org", client=("198.51.100.7", 1))
+    assert [stranger.get("/api/me", headers={"Authorization": "Bearer cw_guess"}).status_code for _ in range(5)] == [401, 401, 401, 429, 429]
+    anns = {"Authorization": f"Bearer {accounts.create_key('ann')}"}
+    told = [stranger.get("/api/me", headers=anns) for _ in range(4)]
+    assert [response.status_code for response in told] == [200, 200, 200, 429], "a user has a count of their own"
+    assert told[-1].headers["retry-after"] == "20"
+
+
+def test_a_request_is_answered_by_its_users_assistant(assistant: Assistant) -> None:
+    ann = User("id-of-ann", "ann")
+    assistant.store.set_owner(assistant.store.documents()[0].id, "somebody")
+    assert len(for_request(assistant, {"state": {"user": ann}}).store.documents()) == 1
+    for scope in ({}, {"state": {}}, {"state": {"user": None}}, {"state": {"user": "ann"}}):
+        with pytest.raises(NotAllowed):
+            for_request(assistant, scope)
 
 
 # Proxies

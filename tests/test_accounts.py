@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,9 @@ from index.people import PEOPLE, open_people
 from rag import accounts as module
 from rag import cli
 from rag.accounts import FREE_TRIES, LONGEST_WAIT, SESSION_SECONDS, Accounts, Costs, same
+from rag.assistant import open_assistant
 from rag.conversations import Conversations
+from rag.settings import Settings
 
 CHEAP = Costs(time=1, memory=8, lanes=1)
 RIGHT, OTHER, WRONG = "four words apart", "others beside them", "not the password"
@@ -309,8 +312,28 @@ def test_users_are_managed_on_the_command_line(run: Run, tmp_path: Path) -> None
         assert run("users", "enable", "ben")[0] == 0
         assert run("users", "password", "ben", "--password-stdin", typed=RIGHT)[0] == 0
         accounts.sign_in("ben", RIGHT, HERE)
-        assert "with 1 conversations" in run("users", "remove", "ben")[1]
+        assert "with 1 conversations and 0 documents" in run("users", "remove", "ben")[1]
         assert run("users", "list")[1] == "ann  admin\n"
+
+
+def test_who_is_removed_leaves_no_document_behind(run: Run, tmp_path: Path, no_real_embedder: None) -> None:
+    run("users", "add", "ben", "--password-stdin", typed=OTHER)
+    with closing(open_people(tmp_path / "data")) as database:
+        ben = Accounts(database, CHEAP).named("ben")
+    file = tmp_path / "notes.txt"
+    file.write_text("The zebra of ben.")
+    with open_assistant(Settings(data_dir=tmp_path / "data", model="none")) as assistant:
+        assistant.for_user(ben).library.add("notes.txt", file)
+        while assistant.library.work() is not None:
+            time.sleep(0.02)
+        assert assistant.store.owned(ben.id)
+        code, _, told = run("users", "remove", "ben")
+        assert (code, "citewell users disable ben" in told) == (1, True)
+    assert "with 0 conversations and 1 documents" in run("users", "remove", "ben")[1]
+    with open_assistant(Settings(data_dir=tmp_path / "data", model="none")) as assistant:
+        assert assistant.store.documents() == []
+    assert not list((tmp_path / "data").rglob("notes.txt"))
+    assert run("users", "list")[1].startswith("There are no users yet")
 
 
 def test_keys_are_managed_on_the_command_line(run: Run, tmp_path: Path) -> None:
