@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from index.types import Passage as Passage
     from index.types import Span as Span
     from rag.assistant import Assistant as Assistant
+    from rag.assistant import aask as aask
     from rag.assistant import ask as ask
+    from rag.assistant import astream as astream
     from rag.assistant import open_assistant as open_assistant
     from rag.assistant import stream as stream
     from rag.settings import Settings as Settings
@@ -44,7 +46,7 @@ _HOMES = {
     ),
     "index.sync": "SyncReport",
     "index.types": "Hit Passage Span",
-    "rag.assistant": "Assistant ask open_assistant stream",
+    "rag.assistant": "Assistant aask ask astream open_assistant stream",
     "rag.settings": "Settings",
     "rag.types": "Answer Citation Event Evidence Timings Token Turn Usage",
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -19,6 +20,7 @@ from index.store import Store
 from index.sync import Progress, SyncReport, context, load
 from index.types import Hit
 from rag import answer, followup, prompt, weights
+from rag.awaitable import answered, each, in_thread
 from rag.library import Library
 from rag.model import EmbeddedModel, LanguageModel, LlamaIndexModel, ModelStatus, OpenAIModel
 from rag.settings import SEEDS, Settings
@@ -144,6 +146,14 @@ class Assistant:
         from rag.own import OwnAssistant
 
         return OwnAssistant(self, user)
+
+    def astream(self, question: str, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> AsyncGenerator[Event, None]:
+        """stream() for an event loop, which goes on meanwhile. Closing this, or cancelling whoever waits for it, stops the model."""
+        return each(self.stream(question, history, documents))
+
+    async def aask(self, question: str, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Answer:
+        """ask() for an event loop, which goes on meanwhile. Cancelling it stops the model."""
+        return await answered(self.astream(question, history, documents))
 
     def answering_model(self) -> tuple[LanguageModel | None, str]:
         """The model that answers now, and what to tell the user where there is none."""
@@ -325,3 +335,18 @@ def ask(question: str, history: Sequence[Turn] = (), assistant: Assistant | None
     Raises InvalidQuestion, KeyError for an unknown document, and what open_assistant() raises.
     """
     return (assistant or default_assistant()).ask(question, history, documents)
+
+
+async def astream(
+    question: str, history: Sequence[Turn] = (), assistant: Assistant | None = None, documents: Sequence[str] | None = None
+) -> AsyncGenerator[Event, None]:
+    """stream() for an event loop, which goes on meanwhile. Closing this, or cancelling whoever waits for it, stops the model."""
+    opened = assistant or await in_thread(default_assistant)
+    async with aclosing(opened.astream(question, history, documents)) as events:
+        async for event in events:
+            yield event
+
+
+async def aask(question: str, history: Sequence[Turn] = (), assistant: Assistant | None = None, documents: Sequence[str] | None = None) -> Answer:
+    """ask() for an event loop, which goes on meanwhile. Cancelling it stops the model. Raises what ask() raises."""
+    return await answered(astream(question, history, assistant, documents))

@@ -9,14 +9,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from conftest import FakeEmbedder, FakeModel, make_assistant
+from doors import QUESTION, STOPPED_SECONDS, Endless, as_json, served, timeless
 from starlette.testclient import TestClient
 
 from index.errors import StoreDamaged
@@ -27,30 +26,12 @@ from rag.prompt import MAX_QUESTION, Message
 from rag.server import Server, create_app
 from rag.types import Turn
 
-QUESTION = "Who built the lander Apollo?"
 EVENTS = {"Accept": "text/event-stream"}
 
 
 @pytest.fixture
 def client(assistant: Assistant) -> TestClient:
     return TestClient(create_app(assistant), base_url="http://127.0.0.1", raise_server_exceptions=False)
-
-
-@contextmanager
-def served(assistant: Assistant) -> Iterator[str]:
-    """The address of a real server for the assistant."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(assistant), log_level="warning", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
 
 
 def events_of(text: str) -> list[tuple[str, dict[str, Any]]]:
@@ -60,15 +41,6 @@ def events_of(text: str) -> list[tuple[str, dict[str, Any]]]:
         name, data = block.split("\n")
         found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
     return found
-
-
-def timeless(answer: dict[str, Any]) -> dict[str, Any]:
-    """An answer's JSON without what differs from run to run."""
-    return {**answer, "timings": None}
-
-
-def as_json(value: object) -> Any:
-    return json.loads(json.dumps(value))
 
 
 @pytest.mark.parametrize("more", [{}, {"documents": ["tea.txt"]}, {"documents": None, "history": []}])
@@ -269,24 +241,6 @@ def test_line_separators_inside_the_data_end_no_line(store: Store, embedder: Fak
     assert timeless(events_of(response.text)[-1][1]) == timeless(as_json(assistant.ask("When does the ferry Kestrel sail?").to_dict()))
 
 
-class Endless(FakeModel):
-    """A model that speaks until it is stopped, and tells when it was."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.spoken = 0
-        self.stopped = threading.Event()
-
-    def stream(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Finished]:
-        try:
-            while self.spoken < 1000:
-                time.sleep(0.01)
-                self.spoken += 1
-                yield "Apollo "
-        finally:
-            self.stopped.set()
-
-
 def test_a_listener_who_leaves_stops_the_model(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
     model = Endless()
     assistant = make_assistant(store, embedder, model)
@@ -297,7 +251,7 @@ def test_a_listener_who_leaves_stops_the_model(store: Store, embedder: FakeEmbed
             assert next(lines) == "event: evidence"
             while next(lines) != "event: token":
                 pass
-        assert model.stopped.wait(5)
+        assert model.stopped.wait(STOPPED_SECONDS)
         assert model.spoken < 500
         assert httpx.get(f"{address}/healthz", trust_env=False).json()["status"] == "ok"
 
@@ -309,7 +263,7 @@ def test_a_caller_who_waits_for_json_and_leaves_stops_the_model_too(store: Store
     with served(assistant) as address:
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{address}/api/ask", json={"question": QUESTION}, timeout=httpx.Timeout(5, read=0.3), trust_env=False)
-        assert model.stopped.wait(5)
+        assert model.stopped.wait(STOPPED_SECONDS)
         assert 0 < model.spoken < 500
 
 
