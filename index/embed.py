@@ -46,6 +46,11 @@ class Embedder(Protocol):
     @property
     def identity(self) -> str: ...
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory, so that a text need not wait for it."""
+        ...
+
     def load(self) -> None:
         """Loads the model now, so that the first question need not wait for it."""
         ...
@@ -151,6 +156,11 @@ class QuantizedEmbedder:
         """The model's, and the version of the int8 graph: its vectors are never mixed with those of the model itself."""
         return f"{_identity(self.name, self._folder)}+int8.{bert.GRAPH_VERSION}"
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self._ready
+
     def load(self) -> None:
         """Loads the model now, so that the first question need not wait for it."""
         with self._lock:
@@ -251,6 +261,11 @@ class SentenceTransformerEmbedder:
             return SentenceTransformer(str(self._folder), local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True})
         except Exception as error:
             raise ModelUnavailable(f"The embedding model '{self.name}' cannot be loaded: {error}") from error
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return "_model" in self.__dict__
 
     def load(self) -> None:
         """Loads the model now, so that the first question need not wait for it."""

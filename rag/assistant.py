@@ -341,7 +341,7 @@ async def astream(
     question: str, history: Sequence[Turn] = (), assistant: Assistant | None = None, documents: Sequence[str] | None = None
 ) -> AsyncGenerator[Event, None]:
     """stream() for an event loop, which goes on meanwhile. Closing this, or cancelling whoever waits for it, stops the model."""
-    opened = assistant or await in_thread(default_assistant)
+    opened = await in_thread(default_assistant) if assistant is None else assistant
     async with aclosing(opened.astream(question, history, documents)) as events:
         async for event in events:
             yield event

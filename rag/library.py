@@ -21,7 +21,7 @@ from index.embed import Embedder
 from index.errors import CitewellError, NotAllowed, OverLimit
 from index.store import Store
 from index.sync import REMOVED_BY_HAND, Progress, SyncReport, readable, root_of, sync
-from index.types import Known
+from index.types import DocumentInfo, Known
 
 NAME_BYTES = 200
 """File systems take names of 255 bytes; some room is left for what is put before them."""
@@ -509,13 +509,7 @@ def _joined(first: SyncReport, then: SyncReport) -> SyncReport:
 
 def listing(store: Store) -> list[dict[str, Any]]:
     """What every door says of the documents and of the files that were rejected (`status`, `reason`), by source. Sizes in bytes and characters."""
-    indexed = [
-        {
-            "id": d.id, "source": d.source, "title": d.title, "type": _type(d.source), "bytes": d.bytes, "size": d.size, "pages": d.pages,
-            "passages": d.passages, "status": "indexed", "reason": "", "indexed_at": d.indexed_at, "folder": Path(d.root).name,
-        }
-        for d in store.documents()
-    ]  # fmt: skip
+    indexed = [entry(document) for document in store.documents()]
     rejected = [
         {
             "id": None, "source": r.source, "title": "", "type": _type(r.source), "bytes": 0, "size": 0, "pages": 0,
@@ -524,6 +518,14 @@ def listing(store: Store) -> list[dict[str, Any]]:
         for r in store.rejections()
     ]  # fmt: skip
     return sorted(indexed + rejected, key=lambda entry: (str(entry["source"]), str(entry["folder"])))
+
+
+def entry(d: DocumentInfo) -> dict[str, Any]:
+    """What every door says of one document."""
+    return {
+        "id": d.id, "source": d.source, "title": d.title, "type": _type(d.source), "bytes": d.bytes, "size": d.size, "pages": d.pages,
+        "passages": d.passages, "status": "indexed", "reason": "", "indexed_at": d.indexed_at, "folder": Path(d.root).name,
+    }  # fmt: skip
 
 
 def _type(source: str) -> str:

@@ -1,42 +1,45 @@
-"""The HTTP door: the same answers as ask(), as JSON or as a stream of server-sent events. The page is mounted onto this app."""
+"""The HTTP door: what all its addresses have in common, and the app that holds them. The page is mounted onto this app."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import queue
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import uvicorn
-from anyio import to_thread
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.errors import CitewellError, InvalidQuestion, NotAllowed, OverLimit
+from rag import __version__, server_ask, server_documents, server_status
 from rag.assistant import Assistant
-from rag.library import listing
 from rag.limits import refusal
-from rag.settings import problem_told
-from rag.types import Answer, Event, Evidence, Token, Turn
+from rag.metrics import Metrics
+from rag.server_replies import NO_STORE, UNEXPECTED, misunderstood, named, problem
 
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 0.5
 """How long open requests may still take once the server is to stop."""
+
+
+BODY_BYTES = 4_000_000
+TOO_LARGE = f"What was sent is larger than {BODY_BYTES / 1_000_000:g} MB. Shorten it, or add the long text as a document and ask about it."
+_BOUNDED = re.compile(r"/v1/|/api/(?!documents$)")
 
 
 class Server(uvicorn.Server):
@@ -84,23 +87,6 @@ class Server(uvicorn.Server):
             task.cancel()
 
 
-class AskedTurn(BaseModel):
-    """One earlier message."""
-
-    model_config = ConfigDict(extra="forbid")
-    role: Literal["user", "assistant"]
-    text: str
-
-
-class Asked(BaseModel):
-    """The body of POST /api/ask. `documents` narrows to ids or sources."""
-
-    model_config = ConfigDict(extra="forbid")
-    question: str
-    history: list[AskedTurn] = []
-    documents: list[str] | None = None
-
-
 class Folder(BaseModel):
     """The body of POST /api/sync and /api/forget: a folder on the machine that serves. `retry` is for sync alone."""
 
@@ -122,16 +108,42 @@ class OwnPagesOnly:
         if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
             site = Headers(scope=scope).get("sec-fetch-site", "none")
             if site not in ("same-origin", "none"):
-                return await JSONResponse({"error": "This is not for pages of other sites."}, 403)(scope, receive, send)
+                return await problem(scope["path"], "This is not for pages of other sites.", 403)(scope, receive, send)
         await self.app(scope, receive, send)
+
+
+class BoundedBodies:
+    """Refuses bodies that are larger than any question or conversation. Uploaded files have a limit of their own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _BOUNDED.match(scope["path"]):
+            return await self.app(scope, receive, send)
+        declared = Headers(scope=scope).get("content-length", "0")
+        if not declared.isdecimal() or int(declared[:16]) > BODY_BYTES:
+            return await problem(scope["path"], TOO_LARGE, 413)(scope, receive, send)
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > BODY_BYTES:
+                raise HTTPException(413, TOO_LARGE)
+            return message
+
+        await self.app(scope, counted, send)
 
 
 def create_app(assistant: Assistant) -> FastAPI:
     """The app that answers for one assistant, to this machine alone."""
-    app = FastAPI(title="Citewell", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Citewell", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    metrics = app.state.metrics = Metrics(assistant)
+    app.add_middleware(BoundedBodies)
     # A page elsewhere that points its own name at 127.0.0.1 must not get to read the documents.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
-
     app.add_middleware(OwnPagesOnly)
 
     @app.exception_handler(CitewellError)
@@ -139,62 +151,44 @@ def create_app(assistant: Assistant) -> FastAPI:
         if isinstance(error, OverLimit):
             return refusal(error)
         known = {InvalidQuestion: 422, NotAllowed: 403}
-        return JSONResponse({"error": str(error)}, known.get(type(error), 503))
+        return problem(request.url.path, str(error), known.get(type(error), 503))
 
     @app.exception_handler(RequestValidationError)
-    def misunderstood(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"error": _misunderstood(request.url.path, error)}, 422)
+    def unread(request: Request, error: RequestValidationError) -> JSONResponse:
+        return misunderstood(request.url.path, error)
 
     @app.exception_handler(StarletteHTTPException)
     def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+        return problem(request.url.path, str(error.detail), error.status_code, headers=error.headers)
 
-    @app.get("/healthz")
-    def health() -> dict[str, str]:
-        status = assistant.model_status()
-        return {"status": "ok", "model": status.name, "model_state": status.state, "message": status.message}
+    @app.exception_handler(Exception)
+    def failed(request: Request, error: Exception) -> JSONResponse:
+        return problem(request.url.path, UNEXPECTED, 500)
 
-    @app.post("/api/ask")
-    async def ask(asked: Asked, request: Request) -> Any:
-        history = [Turn(turn.role, turn.text) for turn in asked.history]
-        events: Any = assistant.stream(asked.question, history, asked.documents)
-        try:
-            first = await run_in_threadpool(next, events)
-        except KeyError as error:
-            raise HTTPException(404, f"There is no document '{error.args[0]}'.") from None
-        if "text/event-stream" in request.headers.get("accept", ""):
-            return StreamingResponse(_sent(first, events), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        last = first
-        async for event in _each(events):
-            last = event
-            if await request.is_disconnected():  # nobody waits for the answer any more
-                await run_in_threadpool(events.close)
-                return Response(status_code=499)
-        assert isinstance(last, Answer), "a stream ends in its Answer"
-        return JSONResponse(last.to_dict())
+    # Whoever must sign in for one of these must for all but the first: what checks it belongs here.
+    for routes in (server_status.routes, server_ask.routes, server_documents.routes, _syncing):
+        app.include_router(routes(assistant, metrics))
 
-    @app.post("/api/sync")
+    @app.get("/api/openapi.json", include_in_schema=False)
+    async def described() -> dict[str, Any]:
+        return app.openapi()
+
+    return app
+
+
+def _syncing(assistant: Assistant, metrics: Metrics) -> APIRouter:
+    """What the command line asks of the server that owns its store."""
+    router = APIRouter()
+
+    @router.post("/api/sync", summary="Make the store match a folder of this machine", response_class=StreamingResponse)
     async def sync(asked: Folder) -> StreamingResponse:
-        return StreamingResponse(
-            _synced(assistant, Path(asked.folder), asked.retry), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-        )
+        return StreamingResponse(_synced(assistant, Path(asked.folder), asked.retry), media_type="text/event-stream", headers=NO_STORE)
 
-    @app.post("/api/forget")
+    @router.post("/api/forget", summary="Let go of a synced folder")
     def forget(asked: Folder) -> dict[str, int]:
         return {"documents": assistant.library.forget(Path(asked.folder))}
 
-    @app.get("/api/documents")
-    def documents() -> list[dict[str, Any]]:
-        return listing(assistant.store)
-
-    @app.get("/api/documents/{document_id}/text")
-    def text(document_id: str) -> PlainTextResponse:
-        try:
-            return PlainTextResponse(assistant.store.text(document_id))
-        except KeyError:
-            raise HTTPException(404, "There is no such document.") from None
-
-    return app
+    return router
 
 
 async def _synced(assistant: Assistant, folder: Path, retry: bool) -> AsyncIterator[str]:
@@ -206,16 +200,16 @@ async def _synced(assistant: Assistant, folder: Path, retry: bool) -> AsyncItera
         try:
             report = assistant.sync(
                 folder,
-                lambda done, total, current: told.put(_event("progress", {"done": done, "total": total, "current": current})),
+                lambda done, total, current: told.put(named("progress", {"done": done, "total": total, "current": current})),
                 left.is_set,
                 retry,
             )
-            told.put(_event("report", asdict(report)))
+            told.put(named("report", asdict(report)))
         except CitewellError as error:
-            told.put(_event("error", {"error": str(error)}))
+            told.put(named("error", {"error": str(error)}))
         except Exception:
             log.exception("Syncing failed")
-            told.put(_event("error", {"error": "Something went wrong here. The log of the server says what."}))
+            told.put(named("error", {"error": UNEXPECTED}))
         finally:
             told.put(None)
 
@@ -232,67 +226,3 @@ async def _synced(assistant: Assistant, folder: Path, retry: bool) -> AsyncItera
             yield line
     finally:
         left.set()
-
-
-def _misunderstood(path: str, error: RequestValidationError) -> str:
-    """What is wrong with a body that cannot be read, and what one looks like that can."""
-    problems = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"][1:])
-        problems.append(f"'{where}' {problem_told(problem)}" if where and problem["type"] != "json_invalid" else f"the body {problem_told(problem)}")
-    example = '{"question": "Who made it?"}' if path == "/api/ask" else '{"folder": "/home/me/documents"}'
-    return f"What was sent cannot be used: {', '.join(problems)}. Send JSON such as {example}, as application/json."
-
-
-async def _each(events: Any) -> AsyncIterator[Event]:
-    """The events, each made in a thread. Whoever is broken off does not wait for the one that is being made; it is the last."""
-    left = threading.Event()
-
-    def following() -> Event | None:
-        event = next(events, None)
-        if left.is_set():
-            close()
-        return event
-
-    def close() -> None:
-        with suppress(ValueError):  # still running in the thread, which closes it then
-            events.close()
-
-    try:
-        while (event := await to_thread.run_sync(following, abandon_on_cancel=True)) is not None:
-            yield event
-    finally:
-        left.set()
-        close()
-
-
-async def _sent(first: Event, events: Any) -> AsyncIterator[str]:
-    """The events as server-sent events; a listener who leaves stops the model."""
-    try:
-        yield _line(first)
-        async for event in _each(events):
-            yield _line(event)
-    except CitewellError as error:
-        yield _event("error", {"error": str(error)})
-    except Exception:
-        log.exception("Answering failed")
-        yield _event("error", {"error": "Something went wrong here. The log of the server says what."})
-    finally:
-        with suppress(ValueError):  # still running in its thread, see _each
-            events.close()
-
-
-def _line(event: Event) -> str:
-    match event:
-        case Evidence():
-            name, data = "evidence", {"standalone_question": event.standalone_question, "hits": [asdict(hit) for hit in event.hits]}
-        case Token():
-            name, data = "token", {"text": event.text}
-        case Answer():
-            name, data = "answer", event.to_dict()
-    return _event(name, data)
-
-
-def _event(name: str, data: dict[str, Any]) -> str:
-    # In ASCII: a line separator of Unicode inside the data would end the line for many readers.
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"

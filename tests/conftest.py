@@ -38,6 +38,7 @@ class FakeEmbedder:
         self.identity = identity
         self.dimension = dimension
         self.embedded: list[str] = []
+        self.loaded = True
 
     def load(self) -> None:
         """There is nothing to load."""

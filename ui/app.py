@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +35,7 @@ FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "H
 
 App = TypeVar("App", bound=Starlette)
 Updates = dict[Any, Any]
+Counted = Callable[[Iterator[Event]], Iterator[Event]]
 
 
 def mount(app: App, assistant: Assistant) -> App:
@@ -42,7 +44,7 @@ def mount(app: App, assistant: Assistant) -> App:
     app.router.routes.extend([*document_routes(assistant, style), *library_routes(assistant)])
     gr.mount_gradio_app(
         app,  # it asks for a FastAPI, and uses nothing that Starlette has not
-        chat_page(assistant),
+        chat_page(assistant, partial(app.state.metrics.counted, "page") if hasattr(app.state, "metrics") else iter),
         path="/",
         footer_links=[],
         run_history=False,
@@ -62,8 +64,8 @@ def mount(app: App, assistant: Assistant) -> App:
 # The chat page
 
 
-def chat_page(assistant: Assistant) -> gr.Blocks:
-    """The page and its wiring: what is shown follows from one Conversation, which each tab has its own of."""
+def chat_page(assistant: Assistant, counted: Counted = iter) -> gr.Blocks:
+    """The page and its wiring: what is shown follows from one Conversation, which each tab has its own of. `counted` sees the events of every answer."""
     page: gr.Blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True)
     with page, gr.Column(elem_id="citewell"):
         gr.HTML(render.masthead_html(), elem_id="masthead", js_on_load=None, apply_default_css=False)
@@ -151,7 +153,7 @@ def chat_page(assistant: Assistant) -> gr.Blocks:
             yield {**shown(now), **typed, **(told(of) if of != wanted else {})}
             problem = UNEXPECTED
             try:
-                async with places, aclosing(events_of(assistant, now.running.question, now.history(), of.documents)) as events:
+                async with places, aclosing(events_of(assistant, now.running.question, now.history(), of.documents, counted)) as events:
                     async for came in events:
                         now = now.after(came)
                         yield {conversation: now, running: render.running_html(now.running)} if isinstance(came, Token) else shown(now)
@@ -224,7 +226,9 @@ def panel(name: str, **options: Any) -> gr.HTML:
     return gr.HTML("", elem_id=name, apply_default_css=False, **{"js_on_load": None, **options})
 
 
-async def events_of(assistant: Assistant, question: str, history: Sequence[Turn], documents: Sequence[str] | None) -> AsyncGenerator[Event]:
+async def events_of(
+    assistant: Assistant, question: str, history: Sequence[Turn], documents: Sequence[str] | None, counted: Counted = iter
+) -> AsyncGenerator[Event]:
     """The assistant's events, with tokens that came together joined. Closing this closes the assistant's stream at its next event."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
@@ -237,7 +241,7 @@ async def events_of(assistant: Assistant, question: str, history: Sequence[Turn]
 
     def pump() -> None:
         try:
-            stream = assistant.stream(question, history, documents)
+            stream = counted(assistant.stream(question, history, documents))
             for event in stream:
                 if stopped.is_set():
                     break

@@ -1,0 +1,180 @@
+"""/api/documents: list, upload, look at and remove documents."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import PlainTextResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from index.errors import CitewellError
+from index.read import fingerprint
+from rag.assistant import Assistant
+from rag.library import UPLOADS, entry, listing
+from rag.metrics import Metrics
+
+FILES = 100
+"""The most files that one request may bring."""
+
+READ_SECONDS = 120.0
+"""How long an upload waits for its files to be read; they are read nevertheless, and the listing tells."""
+
+UPLOAD_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                "required": ["file"],
+            }
+        }
+    },
+}
+
+
+def routes(assistant: Assistant, metrics: Metrics) -> APIRouter:
+    """All addresses below /api/documents."""
+    router = APIRouter()
+
+    @router.get("/api/documents", summary="List the documents, and the files that were rejected")
+    def documents() -> list[dict[str, Any]]:
+        return listing(assistant.store)
+
+    @router.post("/api/documents", summary="Add files", openapi_extra={"requestBody": UPLOAD_BODY})
+    async def add(request: Request) -> dict[str, Any]:
+        """Takes one or more files as multipart/form-data and waits until they are read. Each becomes a document or is rejected, and why.
+
+        A file of the same name is replaced. 413, and nothing is kept, where one is larger than `max_file_mb`.
+        """
+        async with _uploaded(request, assistant.settings.max_bytes) as files, _kept(files) as kept:
+            return {"files": await _read(assistant, kept)}
+
+    @router.get("/api/documents/{document_id}", summary="What is known of a document")
+    def about(document_id: str) -> dict[str, Any]:
+        try:
+            return entry(assistant.store.info(document_id))
+        except KeyError:
+            raise _unknown() from None
+
+    @router.get("/api/documents/{document_id}/text", summary="A document's text, which citations' offsets count in", response_class=PlainTextResponse)
+    def text(document_id: str) -> PlainTextResponse:
+        try:
+            return PlainTextResponse(assistant.store.text(document_id))
+        except KeyError:
+            raise _unknown() from None
+
+    @router.delete("/api/documents/{document_id}", summary="Remove a document")
+    def remove(document_id: str) -> dict[str, str]:
+        """An uploaded file is deleted; one of a synced folder stays where it is, and is left out from now on."""
+        try:
+            root, source, _ = assistant.store.document_file(document_id)
+            assistant.library.remove([document_id])
+        except KeyError:
+            raise _unknown() from None
+        return {"id": document_id, "source": source, "file": "deleted" if root == UPLOADS else "kept"}
+
+    return router
+
+
+def _unknown() -> HTTPException:
+    return HTTPException(404, "There is no such document.")
+
+
+class _TooLarge(Exception):
+    """A file of a form is larger than may be; its text names it."""
+
+
+class _Bounded(MultiPartParser):
+    """Reads a form whose files have a limit: the rest of one that is larger is not even written down."""
+
+    def __init__(self, request: Request, max_bytes: int) -> None:
+        super().__init__(request.headers, request.stream(), max_files=FILES)
+        self._most = max_bytes
+        self._sizes: dict[int, int] = {}
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """Called by the parser with a piece of a part."""
+        file = self._current_part.file
+        if file is not None:
+            size = self._sizes[id(file)] = self._sizes.get(id(file), 0) + end - start
+            if size > self._most:
+                raise _TooLarge(file.filename)
+        super().on_part_data(data, start, end)
+
+
+@asynccontextmanager
+async def _uploaded(request: Request, max_bytes: int) -> AsyncIterator[list[UploadFile]]:
+    """The files of a form, for as long as they are needed."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise HTTPException(415, "Send files as multipart/form-data, such as `curl -F file=@report.pdf`.")
+    form = FormData()
+    try:
+        try:
+            form = await _Bounded(request, max_bytes).parse()
+        except _TooLarge as error:
+            raise HTTPException(
+                413, f"'{error}' is larger than {max_bytes / 1_000_000:g} MB, the most that a file may have. No file was kept."
+            ) from None
+        except MultiPartException as error:
+            raise HTTPException(400, f"The files cannot be read: {error.message}") from None
+        except ClientDisconnect:
+            raise HTTPException(400, "The upload broke off. No file was kept.") from None
+        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        if not files:
+            raise HTTPException(400, "There is no file in what was sent. Send it as multipart/form-data, such as `curl -F file=@report.pdf`.")
+        yield files
+    finally:
+        await form.close()
+
+
+@asynccontextmanager
+async def _kept(files: list[UploadFile]) -> AsyncIterator[list[tuple[str, Path, str]]]:
+    """Each file's name, where its bytes lie for the moment, and their fingerprint."""
+    with tempfile.TemporaryDirectory(prefix="citewell-upload-") as folder:
+
+        def written(number: int, file: UploadFile) -> tuple[str, Path, str]:
+            content = file.file.read()
+            path = Path(folder, str(number))
+            path.write_bytes(content)
+            return file.filename or "", path, fingerprint(content)
+
+        yield [await run_in_threadpool(written, number, file) for number, file in enumerate(files)]
+
+
+async def _read(assistant: Assistant, files: list[tuple[str, Path, str]]) -> list[dict[str, Any]]:
+    """Has files read, and tells what became of each, in the order in which they came."""
+    taken: list[tuple[str, str, str]] = []
+    for name, path, wanted in files:
+        try:
+            taken.append((await run_in_threadpool(assistant.library.add, name, path), wanted, ""))
+        except CitewellError as error:
+            taken.append((name, wanted, str(error)))
+    ends = time.monotonic() + READ_SECONDS
+    while True:
+        fates = [_fate(assistant, source, wanted, reason) for source, wanted, reason in taken]
+        if time.monotonic() > ends or all(fate["status"] != "waiting" for fate in fates):
+            return fates
+        await asyncio.sleep(0.05)
+
+
+def _fate(assistant: Assistant, source: str, wanted: str, reason: str) -> dict[str, Any]:
+    """What has become of an uploaded file with a fingerprint: indexed, rejected, or waiting still."""
+    told: dict[str, Any] = {"source": source, "id": None, "status": "rejected", "reason": reason}
+    if reason:
+        return told
+    busy = assistant.library.work() is not None  # asked first: what is done in between is seen below
+    known = assistant.store.known(UPLOADS).get(source)
+    if known is None or (busy and known.fingerprint != wanted):
+        return {**told, "status": "waiting"} if busy else {**told, "reason": "It could not be read; the log of the server says why."}
+    return {**told, "reason": known.reason} if known.reason else {**told, "id": known.document_id, "status": "indexed"}
