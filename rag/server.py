@@ -25,11 +25,11 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.errors import CitewellError, InvalidQuestion, NotAllowed, OverLimit
-from rag import __version__, server_ask, server_documents, server_status
+from rag import __version__, server_ask, server_documents, server_openai, server_status
 from rag.assistant import Assistant
 from rag.limits import refusal
 from rag.metrics import Metrics
-from rag.server_replies import NO_STORE, UNEXPECTED, misunderstood, named, problem
+from rag.server_replies import NO_STORE, UNEXPECTED, UNPARSED, misunderstood, named, problem, unparsed
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +112,29 @@ class OwnPagesOnly:
         await self.app(scope, receive, send)
 
 
+class Failures:
+    """Logs what no request should raise, and tells it in a plain sentence: uvicorn alone would also cut the connection off, on which the next request may be."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = scope["type"] != "http"
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except Exception:
+            if begun:
+                raise
+            log.exception("A request failed")
+            await problem(scope["path"], UNEXPECTED, 500)(scope, receive, send)
+
+
 class BoundedBodies:
     """Refuses bodies that are larger than any question or conversation. Uploaded files have a limit of their own."""
 
@@ -142,6 +165,7 @@ def create_app(assistant: Assistant) -> FastAPI:
     app = FastAPI(title="Citewell", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     metrics = app.state.metrics = Metrics(assistant)
     app.add_middleware(BoundedBodies)
+    app.add_middleware(Failures)
     # A page elsewhere that points its own name at 127.0.0.1 must not get to read the documents.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
     app.add_middleware(OwnPagesOnly)
@@ -159,14 +183,11 @@ def create_app(assistant: Assistant) -> FastAPI:
 
     @app.exception_handler(StarletteHTTPException)
     def refused(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        return problem(request.url.path, str(error.detail), error.status_code, headers=error.headers)
-
-    @app.exception_handler(Exception)
-    def failed(request: Request, error: Exception) -> JSONResponse:
-        return problem(request.url.path, UNEXPECTED, 500)
+        message = unparsed(request.url.path) if error.detail == UNPARSED else str(error.detail)
+        return problem(request.url.path, message, error.status_code, headers=error.headers)
 
     # Whoever must sign in for one of these must for all but the first: what checks it belongs here.
-    for routes in (server_status.routes, server_ask.routes, server_documents.routes, _syncing):
+    for routes in (server_status.routes, server_ask.routes, server_documents.routes, server_openai.routes, _syncing):
         app.include_router(routes(assistant, metrics))
 
     @app.get("/api/openapi.json", include_in_schema=False)

@@ -19,6 +19,9 @@ from rag.types import Answer, Event, Evidence, Token
 Result = TypeVar("Result")
 
 UNEXPECTED = "Something went wrong here. The log of the server says what."
+UNPARSED = "There was an error parsing the body"
+"""What FastAPI says where bytes cannot be decoded."""
+
 GONE = 499
 """The status, which nobody sees, of a reply to a caller who has left."""
 
@@ -55,9 +58,18 @@ def misunderstood(path: str, error: RequestValidationError) -> JSONResponse:
         named = bool(where) and found["type"] != "json_invalid"
         problems.append(f"'{where}' {problem_told(found)}" if named else f"the body {problem_told(found)}")
         names += [where] if named else []
-    example = next(body for begins, body in EXAMPLES.items() if path.startswith(begins))
-    message = f"What was sent cannot be used: {', '.join(problems)}. Send JSON such as {example}, as application/json."
+    message = f"What was sent cannot be used: {', '.join(problems)}. {_instead(path)}"
     return problem(path, message, 400 if path.startswith(OPENAI) else 422, names[0] if names else None, "invalid_value")
+
+
+def unparsed(path: str) -> str:
+    """What is said of bytes that are no text."""
+    return f"What was sent cannot be used: the body is no JSON. {_instead(path)}"
+
+
+def _instead(path: str) -> str:
+    example = next(body for begins, body in EXAMPLES.items() if path.startswith(begins))
+    return f"Send JSON such as {example}, as application/json."
 
 
 async def unless_gone(request: Request, work: Awaitable[Result]) -> Result | None:
