@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
     from rag.accounts import User
+    from rag.llama import CitewellQueryEngine, CitewellRetriever
 
 NO_MODEL = "No language model is set, so the documents' own sentences answer."
 
@@ -154,6 +155,18 @@ class Assistant:
     async def aask(self, question: str, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Answer:
         """ask() for an event loop, which goes on meanwhile. Cancelling it stops the model."""
         return await answered(self.astream(question, history, documents))
+
+    def as_retriever(self, limit: int = 5, documents: Sequence[str] | None = None) -> CitewellRetriever:
+        """search() as a LlamaIndex retriever: nodes with exact offsets. `documents` narrows to ids or sources."""
+        from rag.llama import CitewellRetriever
+
+        return CitewellRetriever(self, limit, documents)
+
+    def as_query_engine(self, documents: Sequence[str] | None = None) -> CitewellQueryEngine:
+        """ask() as a LlamaIndex query engine: the citations are its source nodes. `documents` narrows to ids or sources."""
+        from rag.llama import CitewellQueryEngine
+
+        return CitewellQueryEngine(self, documents)
 
     def answering_model(self) -> tuple[LanguageModel | None, str]:
         """The model that answers now, and what to tell the user where there is none."""
