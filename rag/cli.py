@@ -1,4 +1,4 @@
-"""The command line: `citewell ask`, `chat`, `serve`, `sync`, `forget`, `documents`, `backup`, `restore`, `reembed`, `evaluate`, `fetch`, `doctor`,
+"""The command line: `citewell ask`, `chat`, `serve`, `mcp`, `sync`, `forget`, `documents`, `backup`, `restore`, `reembed`, `evaluate`, `fetch`, `doctor`,
 and `users` and `keys` from rag.accounts_cli.
 
 Nothing heavy is imported before a command needs it.
@@ -279,6 +279,47 @@ def serve(
             print("Stopped.", flush=True)
             os._exit(0)
     print("Stopped.")
+
+
+@app.command()
+def mcp(data_dir: DataDir = None, model: Model = None) -> None:
+    """Lend the tools ask, search and read_span to other assistants, over standard input and output (MCP).
+
+    A running `citewell serve` on the same store does the work, if there is one; start it first where several programs are to use the store.
+    """
+    import logging
+    import os
+
+    from index.errors import StoreInUse
+    from rag.assistant import open_assistant, seed
+
+    # All but the protocol goes to standard error, which the program that started this one may show or keep.
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    settings = _settings(data_dir, model)
+    try:
+        assistant = open_assistant(settings, fetch=False)
+    except StoreInUse as error:
+        if error.address is None:
+            raise
+        from rag.mcp_server import relay, serve_stdio
+
+        print(f"citewell: this store is answered for by the Citewell at {error.address}", file=sys.stderr)
+        with suppress(KeyboardInterrupt):
+            serve_stdio(relay(error.address))
+        return
+    with assistant:
+        from rag.mcp_server import serve_stdio, server_of
+
+        seed(assistant)
+        assistant.prepare_in_background()
+        assistant.library.resume()
+        with suppress(KeyboardInterrupt):
+            serve_stdio(server_of(assistant))
+        if assistant.answering_model()[0] is not None or assistant.model_status().state == "fetching":
+            # As in `serve`: a model that computes cannot be interrupted, and freeing it waits for that.
+            assistant.library.close()
+            assistant.store.close()
+            os._exit(0)
 
 
 @app.command()

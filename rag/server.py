@@ -25,7 +25,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.errors import CitewellError, InvalidQuestion, NotAllowed, OverLimit
-from rag import __version__, server_ask, server_documents, server_openai, server_status
+from rag import __version__, server_ask, server_documents, server_mcp, server_openai, server_status
 from rag.assistant import Assistant
 from rag.limits import refusal
 from rag.metrics import Metrics
@@ -187,7 +187,7 @@ def create_app(assistant: Assistant) -> FastAPI:
         return problem(request.url.path, message, error.status_code, headers=error.headers)
 
     # Whoever must sign in for one of these must for all but the first: what checks it belongs here.
-    for routes in (server_status.routes, server_ask.routes, server_documents.routes, server_openai.routes, _syncing):
+    for routes in (server_status.routes, server_ask.routes, server_documents.routes, server_openai.routes, server_mcp.routes, _syncing):
         app.include_router(routes(assistant, metrics))
 
     @app.get("/api/openapi.json", include_in_schema=False)

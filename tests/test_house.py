@@ -15,8 +15,8 @@ ONLY_IN = {
     "chromadb": ("index/vectors.py",),
     "fastapi": ("rag/server*.py", "rag/people_doors.py"),
     "gradio": ("ui/app.py",),
+    "httpx2": ("rag/mcp_server.py",),
     "mcp": ("rag/mcp_server.py",),
-    "mcp_types": ("rag/mcp_server.py",),
     "prometheus_client": ("rag/metrics.py",),
     "xllamacpp": ("rag/model.py",),
 }

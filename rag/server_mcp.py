@@ -1,0 +1,34 @@
+"""/mcp: the tools for other assistants, over HTTP. rag.mcp_server says what they do."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from rag.assistant import Assistant
+from rag.mcp_server import OverHttp, server_of
+from rag.metrics import Metrics
+
+
+class Handed(Response):
+    """A response that the MCP server writes."""
+
+    def __init__(self, door: OverHttp) -> None:
+        super().__init__()
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._door(scope, receive, send)
+
+
+def routes(assistant: Assistant, metrics: Metrics) -> APIRouter:
+    """The one address. A route like the others, so that what is put before them is put before it."""
+    door = OverHttp(server_of(assistant, metrics.counted))
+    router = APIRouter(lifespan=door.running)
+
+    @router.api_route("/mcp", methods=["GET", "POST", "DELETE"], include_in_schema=False)
+    async def mcp() -> Response:
+        return Handed(door)
+
+    return router
