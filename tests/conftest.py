@@ -155,6 +155,18 @@ def fast_probes() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory, fast_probes: None) -> Iterator[Assistant]:
+    """An assistant like `assistant`, one for all tests of a module that change nothing of it."""
+    place, embedder = tmp_path_factory.mktemp("often"), FakeEmbedder()
+    (place / "documents").mkdir()
+    for name, text in DOCUMENTS.items():
+        (place / "documents" / name).write_text(text, encoding="utf-8")
+    with make_assistant(Store(place / "store", embedder.identity), embedder, FakeModel("The lander Apollo was built by Grumman.")) as made:
+        made.sync(place / "documents")
+        yield made
+
+
 @pytest.fixture
 def place() -> Iterator[Path]:
     """Where a store can be made, in memory."""

@@ -46,9 +46,9 @@ def said(result: Any) -> str:
     return "".join(block.text for block in result.content)
 
 
-def test_the_tools_say_what_they_take_and_give(assistant: Assistant) -> None:
+def test_the_tools_say_what_they_take_and_give(lasting: Assistant) -> None:
     async def run() -> Any:
-        async with Client(server_of(assistant)) as client:
+        async with Client(server_of(lasting)) as client:
             return (await client.list_tools()).tools
 
     tools = {tool.name: tool for tool in asyncio.run(run())}
@@ -61,31 +61,31 @@ def test_the_tools_say_what_they_take_and_give(assistant: Assistant) -> None:
         assert tool.annotations.read_only_hint
 
 
-def test_ask_gives_text_with_sources_and_the_answer(assistant: Assistant) -> None:
-    result = call(server_of(assistant), "ask", {"question": QUESTION})
-    assert timeless(result.structured_content) == timeless(as_json(assistant.ask(QUESTION).to_dict()))
+def test_ask_gives_text_with_sources_and_the_answer(lasting: Assistant) -> None:
+    result = call(server_of(lasting), "ask", {"question": QUESTION})
+    assert timeless(result.structured_content) == timeless(as_json(lasting.ask(QUESTION).to_dict()))
     assert said(result).startswith("The lander Apollo was built by Grumman. [1]\n\nSources:\n- [1] The Apollo lander: “")
     assert not result.is_error
 
 
-def test_ask_understands_history_and_looks_where_it_is_told(assistant: Assistant) -> None:
+def test_ask_understands_history_and_looks_where_it_is_told(lasting: Assistant) -> None:
     history = [{"role": "user", "text": "What is Apollo?"}, {"role": "assistant", "text": "A lander."}]
-    result = call(server_of(assistant), "ask", {"question": "And who built it?", "history": history, "documents": ["apollo.md"]})
-    expected = assistant.ask("And who built it?", [Turn("user", "What is Apollo?"), Turn("assistant", "A lander.")], ["apollo.md"])
+    result = call(server_of(lasting), "ask", {"question": "And who built it?", "history": history, "documents": ["apollo.md"]})
+    expected = lasting.ask("And who built it?", [Turn("user", "What is Apollo?"), Turn("assistant", "A lander.")], ["apollo.md"])
     assert timeless(result.structured_content) == timeless(as_json(expected.to_dict()))
 
 
-def test_what_search_finds_read_span_reads(assistant: Assistant) -> None:
-    server = server_of(assistant)
+def test_what_search_finds_read_span_reads(lasting: Assistant) -> None:
+    server = server_of(lasting)
     found = call(server, "search", {"query": QUESTION, "limit": 2})
     hits = found.structured_content["hits"]
-    assert [hit["passage"]["id"] for hit in hits] == [hit.passage.id for hit in assistant.search(QUESTION, limit=2)]
+    assert [hit["passage"]["id"] for hit in hits] == [hit.passage.id for hit in lasting.search(QUESTION, limit=2)]
     for hit in hits:
         passage = hit["passage"]
         span = {"document_id": passage["document_id"], "start": passage["span"]["start"], "end": passage["span"]["end"]}
         read = call(server, "read_span", span)
         assert said(read) == read.structured_content["text"] == passage["text"]
-        assert read.structured_content["size"] == len(assistant.store.text(passage["document_id"]))
+        assert read.structured_content["size"] == len(lasting.store.text(passage["document_id"]))
         assert passage["text"] in said(found), "who shows text alone sees the passages too"
         assert passage["document_id"] in said(found)
 
@@ -111,10 +111,10 @@ def test_what_search_finds_read_span_reads(assistant: Assistant) -> None:
         ("delete", {}, "There is no tool 'delete'. There are: ask, search, read_span."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_says_why(assistant: Assistant, name: str, arguments: dict[str, Any], says: str) -> None:
-    apollo = next(document.id for document in assistant.store.documents() if document.source == "apollo.md")
+def test_what_cannot_be_done_says_why(lasting: Assistant, name: str, arguments: dict[str, Any], says: str) -> None:
+    apollo = next(document.id for document in lasting.store.documents() if document.source == "apollo.md")
     given = {key: apollo if value == "APOLLO" else value for key, value in arguments.items()}
-    result = call(server_of(assistant), name, given)
+    result = call(server_of(lasting), name, given)
     assert result.is_error
     assert says in said(result)
     assert "pydantic" not in said(result)
@@ -148,17 +148,17 @@ def test_a_bug_is_told_without_path_or_stack(store: Store, embedder: FakeEmbedde
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-def test_the_server_answers_clients_of_either_age(assistant: Assistant, mode: str) -> None:
-    with served(assistant) as address:
+def test_the_server_answers_clients_of_either_age(lasting: Assistant, mode: str) -> None:
+    with served(lasting) as address:
         result = call(f"{address}/mcp", "ask", {"question": QUESTION}, mode)
         numbers = httpx.get(f"{address}/metrics", trust_env=False).text
-    assert timeless(result.structured_content) == timeless(as_json(assistant.ask(QUESTION).to_dict()))
+    assert timeless(result.structured_content) == timeless(as_json(lasting.ask(QUESTION).to_dict()))
     assert 'citewell_questions_total{door="mcp",outcome="answered"} 1.0' in numbers
 
 
-def test_strangers_get_nothing(assistant: Assistant) -> None:
+def test_strangers_get_nothing(lasting: Assistant) -> None:
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "search", "arguments": {"query": QUESTION}}}
-    with TestClient(create_app(assistant), base_url="http://127.0.0.1") as client:
+    with TestClient(create_app(lasting), base_url="http://127.0.0.1") as client:
         accept = {"Accept": "application/json, text/event-stream"}
         assert "Grumman" in client.post("/mcp", json=body, headers=accept).text
         for headers, status in (({"Host": "evil.example"}, 400), ({"Sec-Fetch-Site": "cross-site"}, 403)):
@@ -194,7 +194,7 @@ def test_a_client_who_leaves_stops_the_model(store: Store, embedder: FakeEmbedde
     assert model.spoken < 800
 
 
-def test_progress_is_told_to_whoever_asks_for_it(assistant: Assistant) -> None:
+def test_progress_is_told_to_whoever_asks_for_it(lasting: Assistant) -> None:
     told: list[str | None] = []
 
     async def heard(progress: float, total: float | None, message: str | None) -> None:
@@ -204,25 +204,25 @@ def test_progress_is_told_to_whoever_asks_for_it(assistant: Assistant) -> None:
         async with Client(f"{address}/mcp") as client:
             await client.call_tool("ask", {"question": QUESTION}, progress_callback=heard)
 
-    with served(assistant) as address:
+    with served(lasting) as address:
         asyncio.run(run(address))
     assert told[0] == "Reading the passages"
 
 
-def test_a_relay_hands_calls_to_the_server_that_owns_the_store(assistant: Assistant) -> None:
-    with served(assistant) as address:
+def test_a_relay_hands_calls_to_the_server_that_owns_the_store(lasting: Assistant) -> None:
+    with served(lasting) as address:
         server = relay(address)
         result = call(server, "ask", {"question": QUESTION})
-        assert timeless(result.structured_content) == timeless(as_json(assistant.ask(QUESTION).to_dict()))
+        assert timeless(result.structured_content) == timeless(as_json(lasting.ask(QUESTION).to_dict()))
         assert "There is no document 'gone.md'." in said(call(server, "ask", {"question": QUESTION, "documents": ["gone.md"]}))
     gone = call(server, "ask", {"question": QUESTION})
     assert gone.is_error
     assert "does not answer. Start it again" in said(gone)
 
 
-def test_a_question_counts_once(assistant: Assistant) -> None:
-    metrics = Metrics(assistant)
-    call(server_of(assistant, metrics.counted), "ask", {"question": QUESTION})
+def test_a_question_counts_once(lasting: Assistant) -> None:
+    metrics = Metrics(lasting)
+    call(server_of(lasting, metrics.counted), "ask", {"question": QUESTION})
     assert 'citewell_questions_total{door="mcp",outcome="answered"} 1.0' in metrics.text().decode()
 
 

@@ -46,9 +46,9 @@ def client(assistant: Assistant) -> TestClient:
 
 
 @pytest.mark.parametrize("door", ["page", "http", "openai", "mcp"])
-def test_an_answer_counts_for_its_door(assistant: Assistant, door: Door) -> None:
-    metrics = Metrics(assistant)
-    answer = list(metrics.counted(door, assistant.stream(QUESTION)))[-1]
+def test_an_answer_counts_for_its_door(lasting: Assistant, door: Door) -> None:
+    metrics = Metrics(lasting)
+    answer = list(metrics.counted(door, lasting.stream(QUESTION)))[-1]
     assert questions(metrics) == {(door, "answered"): 1}
     now = told(metrics)
     assert now["citewell_tokens_read_total"] == answer.usage.prompt_tokens == 150

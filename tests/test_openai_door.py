@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from conftest import DOCUMENTS, FakeEmbedder, FakeModel, make_assistant
+from conftest import FakeEmbedder, FakeModel, make_assistant
 from doors import QUESTION, STOPPED_SECONDS, Endless, as_json, served, timeless
 from starlette.testclient import TestClient
 
@@ -34,20 +34,8 @@ ASKED: list[Any] = [{"role": "user", "content": QUESTION}]
 
 
 @pytest.fixture(scope="module")
-def asked_often(tmp_path_factory: pytest.TempPathFactory, fast_probes: None) -> Iterator[Assistant]:
-    """An assistant like `assistant`, one for all tests that change nothing of it."""
-    place, embedder = tmp_path_factory.mktemp("often"), FakeEmbedder()
-    (place / "documents").mkdir()
-    for name, text in DOCUMENTS.items():
-        (place / "documents" / name).write_text(text, encoding="utf-8")
-    with make_assistant(Store(place / "store", embedder.identity), embedder, FakeModel("The lander Apollo was built by Grumman.")) as made:
-        made.sync(place / "documents")
-        yield made
-
-
-@pytest.fixture(scope="module")
-def raw(asked_often: Assistant) -> TestClient:
-    return TestClient(create_app(asked_often), base_url="http://127.0.0.1", raise_server_exceptions=False)
+def raw(lasting: Assistant) -> TestClient:
+    return TestClient(create_app(lasting), base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
 def client_of(address: str) -> openai.OpenAI:
@@ -154,8 +142,8 @@ def test_the_models_are_one(client: openai.OpenAI) -> None:
 # What is asked
 
 
-def test_messages_become_question_and_history(raw: TestClient, asked_often: Assistant) -> None:
-    assistant = asked_often
+def test_messages_become_question_and_history(raw: TestClient, lasting: Assistant) -> None:
+    assistant = lasting
     before = assistant.ask("What is Apollo?")
     messages = [
         {"role": "system", "content": "Answer like a pirate."},
