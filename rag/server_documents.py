@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,16 @@ from starlette.requests import ClientDisconnect
 
 from index.errors import CitewellError
 from index.read import fingerprint
+from index.types import Known
 from rag.assistant import Assistant
 from rag.library import UPLOADS, entry, listing
 from rag.metrics import Metrics
 
 FILES = 100
 """The most files that one request may bring."""
+
+TOGETHER = 8
+"""How many times the largest file all files of a request may have: they lie in a folder for temporary files until they are read."""
 
 READ_SECONDS = 120.0
 """How long an upload waits for its files to be read; they are read nevertheless, and the listing tells."""
@@ -92,7 +96,7 @@ def _unknown() -> HTTPException:
 
 
 class _TooLarge(Exception):
-    """A file of a form is larger than may be; its text names it."""
+    """A file of a form, or all of them together, are larger than may be; its text says which."""
 
 
 class _Bounded(MultiPartParser):
@@ -109,7 +113,9 @@ class _Bounded(MultiPartParser):
         if file is not None:
             size = self._sizes[id(file)] = self._sizes.get(id(file), 0) + end - start
             if size > self._most:
-                raise _TooLarge(file.filename)
+                raise _TooLarge(f"'{file.filename}' is larger than {self._most / 1_000_000:g} MB, the most that a file may have.")
+            if sum(self._sizes.values()) > TOGETHER * self._most:
+                raise _TooLarge(f"The files are together larger than {TOGETHER * self._most / 1_000_000:g} MB. Send them in several requests.")
         super().on_part_data(data, start, end)
 
 
@@ -162,19 +168,23 @@ async def _read(assistant: Assistant, files: list[tuple[str, Path, str]]) -> lis
             taken.append((name, wanted, str(error)))
     ends = time.monotonic() + READ_SECONDS
     while True:
-        fates = [_fate(assistant, source, wanted, reason) for source, wanted, reason in taken]
+        fates = await run_in_threadpool(_fates, assistant, taken)
         if time.monotonic() > ends or all(fate["status"] != "waiting" for fate in fates):
             return fates
         await asyncio.sleep(0.05)
 
 
-def _fate(assistant: Assistant, source: str, wanted: str, reason: str) -> dict[str, Any]:
-    """What has become of an uploaded file with a fingerprint: indexed, rejected, or waiting still."""
+def _fates(assistant: Assistant, taken: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """What has become of uploaded files, each a source, a fingerprint and why it was not taken: indexed, rejected, or waiting still."""
+    busy = assistant.library.work() is not None  # asked first: what is done in between is seen below
+    known = assistant.store.known(UPLOADS)
+    return [_fate(source, reason, known.get(source), wanted, busy) for source, wanted, reason in taken]
+
+
+def _fate(source: str, reason: str, now: Known | None, wanted: str, busy: bool) -> dict[str, Any]:
     told: dict[str, Any] = {"source": source, "id": None, "status": "rejected", "reason": reason}
     if reason:
         return told
-    busy = assistant.library.work() is not None  # asked first: what is done in between is seen below
-    known = assistant.store.known(UPLOADS).get(source)
-    if known is None or (busy and known.fingerprint != wanted):
+    if now is None or (busy and now.fingerprint != wanted):
         return {**told, "status": "waiting"} if busy else {**told, "reason": "It could not be read; the log of the server says why."}
-    return {**told, "reason": known.reason} if known.reason else {**told, "id": known.document_id, "status": "indexed"}
+    return {**told, "reason": now.reason} if now.reason else {**told, "id": now.document_id, "status": "indexed"}

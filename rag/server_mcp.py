@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -27,8 +27,12 @@ def routes(assistant: Assistant, metrics: Metrics) -> APIRouter:
     door = OverHttp(server_of(assistant, metrics.counted))
     router = APIRouter(lifespan=door.running)
 
-    @router.api_route("/mcp", methods=["GET", "POST", "DELETE"], include_in_schema=False)
+    @router.post("/mcp", include_in_schema=False)
     async def mcp() -> Response:
         return Handed(door)
+
+    @router.api_route("/mcp", methods=["GET", "DELETE"], include_in_schema=False)
+    async def sessionless() -> None:
+        raise HTTPException(405, "There are no sessions here: nothing to listen to or to end. Send calls with POST.", {"Allow": "POST"})
 
     return router

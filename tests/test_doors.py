@@ -68,13 +68,13 @@ def by_curl_as_events(address: str, assistant: Assistant) -> Any:
 
 
 def by_openai(address: str, assistant: Assistant) -> Any:
-    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", http_client=httpx.Client(trust_env=False)) as client:
+    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", http_client=httpx.Client(trust_env=False, timeout=60)) as client:
         got = client.chat.completions.create(model="citewell", messages=[{"role": "user", "content": QUESTION}])
     return (got.model_extra or {})["citewell"]
 
 
 def by_openai_as_a_stream(address: str, assistant: Assistant) -> Any:
-    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", http_client=httpx.Client(trust_env=False)) as client:
+    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", http_client=httpx.Client(trust_env=False, timeout=60)) as client:
         chunks = list(client.chat.completions.create(model="citewell", messages=[{"role": "user", "content": QUESTION}], stream=True))
     return (chunks[-1].model_extra or {})["citewell"]
 
@@ -118,7 +118,7 @@ def test_every_door_gives_the_same_answer(address: str, lasting: Assistant, door
     assert timeless(as_json(got)) == timeless(expected)
     assert set(got["timings"]) == set(expected["timings"])
     (citation,) = got["citations"]
-    text = httpx.get(f"{address}/api/documents/{citation['document_id']}/text", trust_env=False).text
+    text = httpx.get(f"{address}/api/documents/{citation['document_id']}/text", trust_env=False, timeout=60).text
     assert text[citation["start"] : citation["end"]] == citation["quote"]
 
 

@@ -151,7 +151,7 @@ def test_a_bug_is_told_without_path_or_stack(store: Store, embedder: FakeEmbedde
 def test_the_server_answers_clients_of_either_age(lasting: Assistant, mode: str) -> None:
     with served(lasting) as address:
         result = call(f"{address}/mcp", "ask", {"question": QUESTION}, mode)
-        numbers = httpx.get(f"{address}/metrics", trust_env=False).text
+        numbers = httpx.get(f"{address}/metrics", trust_env=False, timeout=60).text
     assert timeless(result.structured_content) == timeless(as_json(lasting.ask(QUESTION).to_dict()))
     assert 'citewell_questions_total{door="mcp",outcome="answered"} 1.0' in numbers
 
@@ -160,6 +160,7 @@ def test_strangers_get_nothing(lasting: Assistant) -> None:
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "search", "arguments": {"query": QUESTION}}}
     with TestClient(create_app(lasting), base_url="http://127.0.0.1") as client:
         accept = {"Accept": "application/json, text/event-stream"}
+        assert client.get("/mcp", headers=accept).status_code == 405, "a stream that would stay open and never say anything"
         assert "Grumman" in client.post("/mcp", json=body, headers=accept).text
         for headers, status in (({"Host": "evil.example"}, 400), ({"Sec-Fetch-Site": "cross-site"}, 403)):
             refused = client.post("/mcp", json=body, headers={**accept, **headers})

@@ -39,7 +39,7 @@ def raw(lasting: Assistant) -> TestClient:
 
 
 def client_of(address: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, http_client=httpx.Client(trust_env=False))
+    return openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, http_client=httpx.Client(trust_env=False, timeout=60))
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_stream_stays_alive_and_sends_nothing_that_is_not_verified(
     with served(assistant) as address:
         body = {"model": "citewell", "messages": ASKED, "stream": True}
         began = time.monotonic()
-        with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, trust_env=False) as response:
+        with httpx.stream("POST", f"{address}/v1/chat/completions", json=body, trust_env=False, timeout=60) as response:
             came = [(line, time.monotonic() - began) for line in response.iter_lines() if line]
     lines = [line for line, _ in came]
     assert came[0][1] < came[-1][1] - 0.3, "the first chunk comes before the model has spoken"
@@ -276,7 +276,7 @@ def test_a_client_who_leaves_stops_the_model(store: Store, embedder: FakeEmbedde
     assistant.sync(folder)
     with served(assistant) as address:
         body = {"model": "citewell", "messages": ASKED, "stream": stream}
-        with httpx.Client(trust_env=False) as client:
+        with httpx.Client(trust_env=False, timeout=60) as client:
             if stream:
                 with client.stream("POST", f"{address}/v1/chat/completions", json=body):
                     assert model.speaking.wait(5)

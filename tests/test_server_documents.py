@@ -69,6 +69,8 @@ def test_a_file_that_is_too_large_is_named_and_nothing_is_kept(store: Store, emb
     assert "'huge.txt' is larger than 0.001 MB" in response.json()["error"]
     assert small.library.waiting() == ()
     assert client.get("/api/documents").json() == []
+    together = sent(client, *((f"{number}.txt", b"a" * 1000) for number in range(9)))
+    assert (together.status_code, "several requests" in together.json()["error"]) == (413, True)
     assert sent(client, ("just.txt", b"a" * 1000)).json()["files"][0]["status"] == "indexed"
 
 
@@ -120,7 +122,9 @@ def test_pages_of_other_sites_can_neither_add_nor_remove(client: TestClient) -> 
 
 def test_a_real_server_takes_files(assistant: Assistant) -> None:
     with served(assistant) as address:
-        response = httpx.post(f"{address}/api/documents", files=[("file", ("ferry.txt", FERRY)), ("file", ("more.md", b"# More\n"))], trust_env=False)
+        response = httpx.post(
+            f"{address}/api/documents", files=[("file", ("ferry.txt", FERRY)), ("file", ("more.md", b"# More\n"))], trust_env=False, timeout=60
+        )
     assert [fate["status"] for fate in response.json()["files"]] == ["indexed", "indexed"]
 
 
