@@ -85,7 +85,16 @@ class EmbedderChanged(StoreError):
 
 
 class ModelUnavailable(CitewellError):
-    """The language model cannot be had, loaded or reached, or broke off."""
+    """The language model cannot be had, loaded or reached, or broke off.
+
+    `passing`: asking again may help. `hung`: it was waited for in vain. `retry_after`: seconds for which its server asked to be left alone, None where it did not.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False, hung: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.passing = passing
+        self.hung = hung
+        self.retry_after = retry_after
 
 
 class DamagedWeights(ModelUnavailable):
