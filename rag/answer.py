@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from index.errors import ModelUnavailable
 from index.split import sentences
 from index.types import Hit
-from rag import byline, conflict, decide, excerpts, extract, followup, premise, prompt
+from rag import byline, conflict, decide, excerpts, extract, followup, premise, prompt, thinking
 from rag.cite import Grounds, Verified, cite, first_sentence, grounds, merged, named, nearest, quote, repeats, without_marks
 from rag.model import Finished, LanguageModel, reply
+from rag.resilient import Resilient, Stopped
 from rag.types import Answer, Citation, Event, Evidence, Timings, Token, Turn, Usage
 
 if TYPE_CHECKING:
@@ -73,14 +74,49 @@ class Outcome:
     conflicts: tuple[str, ...] = ()
 
 
-def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Iterator[Event]:
+class Answering(Iterator[Event]):
+    """The events of one question. close() stops the model from any thread, also while another waits in next(), which then ends as at a stream's end."""
+
+    def __init__(self, events: Generator[Event, None, None], model: Resilient | None) -> None:
+        self._events = events
+        self._model = model
+
+    def __next__(self) -> Event:
+        return next(self._events)
+
+    def close(self) -> None:
+        if self._model is not None:
+            self._model.stop()
+        with suppress(ValueError):  # another thread is in it, and is being woken
+            self._events.close()
+
+
+def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Answering:
     """Answers a question: yields Evidence, then Tokens as the model speaks, then the Answer. Closing the iterator stops the model.
 
     `documents` narrows to ids or sources. Raises InvalidQuestion, KeyError for a document that is not there; a failing model is told in the Answer.
     """
+    model, notice = assistant.question_model()
+    return Answering(_events(question, assistant, history, documents, model, notice), model)
+
+
+def _events(
+    question: str, assistant: Assistant, history: Sequence[Turn], documents: Sequence[str] | None, model: Resilient | None, notice: str
+) -> Generator[Event, None, None]:
+    try:
+        yield from _answered(question, assistant, history, documents, model, notice)
+    except Stopped:
+        return
+    finally:
+        if model is not None:
+            model.close()
+
+
+def _answered(
+    question: str, assistant: Assistant, history: Sequence[Turn], documents: Sequence[str] | None, model: Resilient | None, notice: str
+) -> Generator[Event, None, None]:
     course = Course(time.monotonic())
     asked = prompt.checked(question)
-    model, notice = assistant.answering_model()
     standalone, queries = _understood(prompt.without_conditions(asked), history, model, course)
     wants_all = prompt.asks_for_all(asked) or prompt.asks_for_all(standalone)
     limit = PASSAGES_FOR_ALL if wants_all else PASSAGES
@@ -108,7 +144,7 @@ def stream(question: str, assistant: Assistant, history: Sequence[Turn] = (), do
             outcome = _by_quoting(standalone, hits, found, texts, assistant, documents, f"{error} Until then the documents' own sentences answer.")
     if outcome.abstained and not outcome.asks_back and hits and (unclear := followup.asked_in_vain(asked, history, standalone)):
         outcome = replace(outcome, text=f"{outcome.text} {unclear}", asks_back=True)
-    notices = outcome.notices
+    notices = (*(model.notices if model is not None and name != "none" else ()), *outcome.notices)
     if assistant.store.index_state != "ready" and all(hit.similarity is None for hit in hits):
         notices = (*notices, WORDS_ALONE)
     if wants_all and not outcome.abstained:
@@ -179,19 +215,21 @@ def _by_model(
         return replace(outcome, confidence=sure)
 
     pieces: list[str] = []
-    complete = True
+    complete, broken_off = True, ""
     for item in model.stream(
         prompt.messages(question, hits, prompt.DRAFT_ALL if wants_all else prompt.DRAFT), DRAFT_TOKENS_FOR_ALL if wants_all else DRAFT_TOKENS
     ):
         if isinstance(item, Finished):
             course.add(item.usage)
-            complete = item.complete
+            complete, broken_off = item.complete, item.broken_off
         else:
             if course.first_token_ms is None:
                 course.first_token_ms = round(course.elapsed_ms(), 1)
             pieces.append(item)
             yield Token(item)
-    draft = prompt.unlabelled("".join(pieces))
+    draft = prompt.unlabelled(thinking.without("".join(pieces)))
+    if broken_off:
+        draft = _whole_sentences(draft)
 
     against = grounds(question, hits, texts)
     verified = cite(draft, against)
@@ -200,13 +238,25 @@ def _by_model(
         in_their_words = _in_their_words(draft, verified, against, assistant)
     final = in_their_words or verified
     if not decide.worth_giving(final.leads, question, final.borne_out):
+        if broken_off:  # that it said nothing to the point by then does not mean that the documents do not
+            raise ModelUnavailable(broken_off)
         return replace(_refusal(assistant, hits, documents, missing), confidence=sure * decide.NOT_BORNE_OUT)
     final, conflicts = _compared(question, final, found, texts, assistant, model, course)
     said = [] if complete else ["The model reached its length limit, so this answer may be incomplete."]
+    if broken_off:
+        said = [f"{broken_off} This answer is incomplete."]
     said += [f"I could not find an answer to this part of the question: {part}." for part in decide.missing_parts(question, final.borne_out)]
     said += [IN_THEIR_WORDS] if in_their_words else []
     said += [FOREIGN] if final.foreign else []
     return replace(_given(final, tuple(said)), confidence=sure, conflicts=conflicts)
+
+
+def _whole_sentences(draft: str) -> str:
+    """A draft that was broken off without the sentence that it was in."""
+    *whole, last = [draft[span.start : span.end] for span in sentences(draft)] or [""]
+    if last.rstrip().endswith((".", "!", "?", "]", "”", '"')):
+        return draft
+    return draft[: draft.rindex(last)].rstrip() if whole else ""
 
 
 def _in_their_words(draft: str, verified: Verified, against: Grounds, assistant: Assistant) -> Verified | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+from pydantic import SecretStr
 
 from index.embed import Embedder, open_embedder
 from index.errors import CitewellError, DamagedWeights, InvalidSettings, ModelUnavailable, UnreadableDocument
@@ -22,8 +25,10 @@ from index.types import Hit
 from rag import answer, followup, prompt, weights
 from rag.awaitable import answered, each, in_thread
 from rag.library import Library
-from rag.model import EmbeddedModel, LanguageModel, LlamaIndexModel, ModelStatus, OpenAIModel
-from rag.settings import SEEDS, Settings
+from rag.model import AnthropicModel, EmbeddedModel, LanguageModel, LlamaIndexModel, ModelStatus, OpenAIModel
+from rag.presets import PRESETS
+from rag.resilient import Pauses, Resilient
+from rag.settings import SEEDS, Settings, without_login
 from rag.types import Answer, Event, Turn
 
 if TYPE_CHECKING:
@@ -50,12 +55,22 @@ log = logging.getLogger(__name__)
 class Assistant:
     """Answers questions about the documents in one store. Open it with open_assistant(), close it or use it as a context manager."""
 
-    def __init__(self, settings: Settings, store: Store, embedder: Embedder, model: LanguageModel | None, status: ModelStatus) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        embedder: Embedder,
+        model: LanguageModel | None,
+        status: ModelStatus,
+        fallback: LanguageModel | None = None,
+    ) -> None:
         self.settings = settings
         self.store = store
         self.embedder = embedder
         self.library = Library(store, embedder, settings.max_bytes)
         self._model = model
+        self._fallback = fallback
+        self._pauses = Pauses()
         self._status = status
         self._renderer = Parser(workers=1)
         self._reranker: Reranker | None = CrossEncoderReranker(settings.reranker) if settings.reranker else None
@@ -71,8 +86,9 @@ class Assistant:
         self.library.close()
         self._renderer.close()
         self.store.close()
-        if isinstance(self._model, EmbeddedModel):
-            self._model.close()
+        for model in (self._model, self._fallback):
+            if isinstance(model, EmbeddedModel):
+                model.close()
 
     def sync(
         self, folder: str | Path, progress: Progress | None = None, stopped: Callable[[], bool] = lambda: False, retry: bool = False
@@ -172,6 +188,13 @@ class Assistant:
         """The model that answers now, and what to tell the user where there is none."""
         return self._model, self._status.message or NO_MODEL
 
+    def question_model(self) -> tuple[Resilient | None, str]:
+        """What one question is put to: the models that are set, with their tries, pauses and deadline. Else None, and what to tell the user."""
+        model, notice = self.answering_model()
+        models = [one for one in (model, self._fallback) if one is not None]
+        missing = notice.replace(UNTIL_THEN, "").strip() if model is None else ""
+        return (Resilient(models, self.settings.answer_seconds, self._pauses, missing) if models else None), notice
+
     def model_status(self) -> ModelStatus:
         """Whether the model can answer, in a plain sentence."""
         return self._status
@@ -252,9 +275,10 @@ def open_assistant(
     """
     settings = settings or Settings()
     model, status = (LlamaIndexModel(llm, settings.model_seconds), ModelStatus("ready", "", "llm")) if llm is not None else configured_model(settings)
+    fallback = fallback_model(settings)
     embedder = open_embedder(settings.embedder)
     store = Store(settings.data_dir, embedder.identity, reembed)
-    assistant = Assistant(settings, store, embedder, model, status)
+    assistant = Assistant(settings, store, embedder, model, status, fallback)
     if status.state == "fetching" and fetch:
         try:
             assistant.prepare(progress)
@@ -275,13 +299,17 @@ def configured_model(settings: Settings) -> tuple[LanguageModel | None, ModelSta
             message = f"The language model has not been fetched yet. {UNTIL_THEN}"
             return None, ModelStatus("fetching", message, chosen)
         return _embedded(path, chosen, settings)
-    if chosen.startswith(("http://", "https://")):
-        if not settings.model_name:
+    place, _, named = chosen.partition("#")
+    if place.startswith(("http://", "https://")):
+        name = named or settings.model_name
+        if not name:
             raise InvalidSettings(
                 f"The model is set to the URL {settings.model_shown}; set CITEWELL_MODEL_NAME to the name of the model to ask for there."
             )
-        model = OpenAIModel(chosen, settings.model_name, settings.api_key.get_secret_value(), settings.model_seconds)
-        return model, ModelStatus("ready", "", settings.model_name)
+        model = OpenAIModel(place, name, settings.api_key.get_secret_value(), settings.model_seconds)
+        return model, ModelStatus("ready", "", name)
+    if place.lower() in PRESETS:
+        return preset_model(place.lower(), named, settings)
     if chosen.lower().endswith(".gguf"):
         path = Path(chosen).expanduser()
         if not path.is_file():
@@ -298,8 +326,53 @@ def configured_model(settings: Settings) -> tuple[LanguageModel | None, ModelSta
                 f"{chosen} is no GGUF file. Only GGUF files can be run; set CITEWELL_MODEL=embedded for the model that Citewell fetches itself."
             )
         return _embedded(path, path.stem, settings)
-    known = ", ".join(["embedded", "embedded-small", "none", "a path to a .gguf file", "an http(s) URL of an OpenAI-compatible server"])
+    known = ", ".join(
+        [
+            "embedded",
+            "embedded-small",
+            "none",
+            "a path to a .gguf file",
+            "an http(s) URL of an OpenAI-compatible server",
+            f"or one of {', '.join(PRESETS)}",
+        ]
+    )
     raise InvalidSettings(f"The model '{chosen}' is not known. CITEWELL_MODEL can be: {known}.")
+
+
+def preset_model(name: str, model_name: str, settings: Settings) -> tuple[LanguageModel, ModelStatus]:
+    """The model of a preset. Raises InvalidSettings where its key is missing."""
+    preset = PRESETS[name]
+    own = settings.api_key.get_secret_value()
+    key = own or os.environ.get(preset.key, "")
+    if preset.key and not key:
+        raise InvalidSettings(f"The model '{name}' needs a key of {preset.title}. Set {preset.key} in the environment.")
+    speaks = AnthropicModel if preset.manners.protocol == "anthropic" else OpenAIModel
+    wanted = model_name or settings.model_name or preset.model
+    variable = preset.key if preset.key and not own else "CITEWELL_API_KEY"
+    model = speaks(preset.url, wanted, key, settings.model_seconds, manners=preset.manners, key_variable=variable)
+    return model, ModelStatus("ready", "", model.name)
+
+
+def fallback_model(settings: Settings) -> LanguageModel | None:
+    """The second model, None where there is none. Raises InvalidSettings, DamagedWeights.
+
+    The first model's key and name are not its own, so it has its preset's variable and what stands behind `#`.
+    """
+    chosen = settings.fallback_model
+    if not chosen or settings.model == "none":
+        return None
+    place, _, named = chosen.partition("#")
+    own = settings.model_copy(update={"model": chosen, "model_name": "", "api_key": SecretStr("")})
+    try:
+        if place.startswith(("http://", "https://")) and not named:
+            return OpenAIModel(place, "", "", settings.model_seconds)  # it is asked what it runs
+        model, _ = configured_model(own)
+    except InvalidSettings as error:
+        raise InvalidSettings(f"The second model, CITEWELL_FALLBACK_MODEL={without_login(chosen)}, cannot be used: {error}") from None
+    if model is None:
+        advice = f"has not been fetched: run `citewell fetch --model {chosen}`" if chosen in weights.CATALOG else "answers nothing: leave it empty"
+        raise InvalidSettings(f"The second model, CITEWELL_FALLBACK_MODEL={chosen}, {advice}.")
+    return model
 
 
 def _embedded(path: Path, name: str, settings: Settings) -> tuple[EmbeddedModel, ModelStatus]:

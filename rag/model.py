@@ -115,8 +115,18 @@ class ServedModel:
 
     path: str
 
-    def __init__(self, url: str, name: str, key: str, seconds: float, silence: float = SILENCE_SECONDS, manners: Manners = PLAIN) -> None:
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        key: str,
+        seconds: float,
+        silence: float = SILENCE_SECONDS,
+        manners: Manners = PLAIN,
+        key_variable: str = "CITEWELL_API_KEY",
+    ) -> None:
         self._name = name
+        self._key_variable = key_variable
         self._seconds = seconds
         self._silence = silence
         self._manners = manners
@@ -140,7 +150,9 @@ class ServedModel:
                 if spoke or heard.complete:
                     break
                 if room:
-                    raise ModelUnavailable(f"The model '{self.name}' thought until its length limit and said nothing. Ask something narrower, or set another model.")
+                    raise ModelUnavailable(
+                        f"The model '{self.name}' thought until its length limit and said nothing. Ask something narrower, or set another model."
+                    )
                 self._thinks()
         except Fault as fault:
             raise self._explained(fault) from None
@@ -228,7 +240,7 @@ class ServedModel:
             case "too large", _:
                 what = "sent far more than an answer. Check that CITEWELL_MODEL is the address of a model server"
             case "status", 401 | 403:
-                what = "refused the key. Set CITEWELL_API_KEY to one it knows"
+                what = f"refused the key. Set {self._key_variable} to one it knows"
             case "status", 402:
                 what = "asks for payment. Look at your account there"
             case "status", 404:

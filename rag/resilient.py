@@ -64,33 +64,41 @@ class Pauses:
 class Resilient:
     """A language model made of others, in order, for one question: the next one answers where one cannot.
 
-    Its calls raise ModelUnavailable when none can answer or `seconds` from its making have passed, and Stopped after stop(). `notices` are the sentences
-    that the answer is to carry. A model that fails in the midst of a reply ends it with Finished.broken_off.
+    Its calls raise ModelUnavailable when none can answer or `seconds` from its making have passed, and Stopped after stop(). A model that fails in the
+    midst of a reply ends it with Finished.broken_off. `missing` says why the model that is set is not among `models`. close() it in the end.
     """
 
-    def __init__(self, models: Sequence[LanguageModel], seconds: float, pauses: Pauses | None = None, waits: Sequence[float] = WAITS) -> None:
+    def __init__(self, models: Sequence[LanguageModel], seconds: float, pauses: Pauses | None = None, missing: str = "") -> None:
         self._models = models
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._pauses = pauses or Pauses()
-        self._waits = waits
         self._patience = PATIENCE
         self._at = 0
         self._line = Line()
         self._late = threading.Timer(seconds, self._line.hang_up)
         self._late.daemon = True
-        self._late.start()
         self._stopped = threading.Event()
-        self.notices: list[str] = []
+        self._failures = [missing] if missing else []
+        self._answered = False
 
     @property
     def name(self) -> str:
         return self._models[self._at].name
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the answer is to say about who answered, as sentences."""
+        return (" ".join([*self._failures, f"So the second model, '{self.name}', answered."]),) if self._failures and self._answered else ()
+
     def stop(self) -> None:
         """Ends what is going on, and all that would follow. From any thread, also while another waits for the model."""
         self._stopped.set()
         self._line.hang_up()
+        self._late.cancel()
+
+    def close(self) -> None:
+        """Ends the watch over the deadline."""
         self._late.cancel()
 
     def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
@@ -123,6 +131,8 @@ class Resilient:
 
     def _tried(self, ask: Callable[[LanguageModel], T]) -> T:
         """What the first model says that can: each has its tries, as long as nothing was said."""
+        if not self._late.is_alive() and not self._late.finished.is_set():
+            self._late.start()
         tries = 0
         while True:
             model = self._models[self._at]
@@ -131,7 +141,9 @@ class Resilient:
                 self._pauses.check(model)
                 tries += 1
                 with self._listening():
-                    return ask(model)
+                    made = ask(model)
+                self._answered = True
+                return made
             except ModelUnavailable as raw:
                 error = self._real(raw)
                 if error is raw and error.passing and tries < TRIES and self._waited(error, tries):
@@ -139,13 +151,13 @@ class Resilient:
                 if error is raw and (error.passing or error.hung):
                     self._pauses.begin(model, max(PAUSE, error.retry_after or 0.0), str(error))
                 if self._at + 1 == len(self._models) or time.monotonic() >= self._deadline:
-                    raise error from None
-                self._at, tries = self._at + 1, 0
-                self.notices.append(f"{error} So the second model, '{self.name}', answered.")
+                    raise ModelUnavailable(" ".join([*self._failures, str(error)])) from None
+                self._failures.append(str(error))
+                self._at, tries, self._answered = self._at + 1, 0, False
 
     def _waited(self, error: ModelUnavailable, tries: int) -> bool:
         """Waits as long as the server asked for, or a moment; False where that is longer than a user should wait, and the model is to be left alone."""
-        wait = self._waits[tries - 1] if error.retry_after is None else error.retry_after
+        wait = WAITS[tries - 1] if error.retry_after is None else error.retry_after
         if wait > min(self._patience, self._deadline - time.monotonic()):
             return False
         self._patience -= wait

@@ -30,14 +30,26 @@ class Settings(BaseSettings):
     models_dir: Path = Field(
         default_factory=lambda: user_cache_path("citewell") / "models", description="where model files are kept, one copy for all stores"
     )
-    model: str = Field("embedded", description="embedded, embedded-small, a path to a .gguf file, an OpenAI-compatible URL, or none")
-    model_name: str = Field("", description="the model to ask for at an OpenAI-compatible URL")
-    api_key: SecretStr = Field(SecretStr(""), description="the key for that URL; set it in the environment, not in a file")
+    model: str = Field(
+        "embedded",
+        description="embedded, embedded-small, a path to a .gguf file, a preset's name (`citewell models` lists them), an OpenAI-compatible URL, or none",
+    )
+    model_name: str = Field("", description="the model to ask for at a preset or a URL; `#NAME` behind either says the same")
+    api_key: SecretStr = Field(
+        SecretStr(""), description="the key for `model`, in place of its preset's own variable; set it in the environment, not in a file"
+    )
+    fallback_model: str = Field("", description="the second model, which answers where `model` cannot: any value that `model` takes but none")
     model_seconds: float = Field(
         180.0,
         gt=0,
         le=86_400,
         description="the longest that one reply of the model may take, in seconds; an answer takes one to three, and short ones where documents are compared",
+    )
+    answer_seconds: float = Field(
+        300.0,
+        gt=0,
+        le=86_400,
+        description="the longest that the models may take for one answer, in seconds; what is there by then is given, and says so",
     )
     refusal: Literal["cautious", "balanced", "eager"] = Field(
         "balanced", description="how sure it must be that the documents answer a question: cautious refuses more, eager answers more"
@@ -113,7 +125,7 @@ class Settings(BaseSettings):
     @property
     def model_shown(self) -> str:
         """The model as it may be shown: without the login that a URL can hold."""
-        return re.sub(r"(?<=://)[^/]*@", "", self.model)
+        return without_login(self.model)
 
     @classmethod
     def settings_customise_sources(
@@ -129,6 +141,11 @@ class Settings(BaseSettings):
     def replaced(self, **values: Any) -> Self:
         """A copy with some values changed; None leaves a value as it is."""
         return type(self)(**{**self.model_dump(), **{key: value for key, value in values.items() if value is not None}})
+
+
+def without_login(model: str) -> str:
+    """A model's address as it may be shown."""
+    return re.sub(r"(?<=://)[^/]*@", "", model)
 
 
 def known_settings() -> str:

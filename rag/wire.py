@@ -183,7 +183,7 @@ class Wire:
                 timeout=httpx.Timeout(min(silence, seconds), connect=min(CONNECT_SECONDS, seconds)),
                 extensions={"trace": connection.trace},
             )
-            response = connection.client.send(request, stream=True, auth=self._login)  # type: ignore[arg-type]
+            response = connection.client.send(request, stream=True, auth=self._login)
             try:
                 if response.status_code != 200:
                     raise Fault("status", response.status_code, retry_after(response.headers.get("retry-after")), _beginning(response))

@@ -140,9 +140,19 @@ def test_a_draft_that_nothing_supports_is_not_given(assistant: Assistant) -> Non
     assert len(model.calls) == 2, "gate and draft"
 
 
-@pytest.mark.parametrize("draft", ["", "  ", "[1]", "..."])
-def test_a_model_that_says_nothing_abstains(assistant: Assistant, draft: str) -> None:
+@pytest.mark.parametrize("draft", ["[1]", "..."])
+def test_a_model_that_says_nothing_to_the_point_abstains(assistant: Assistant, draft: str) -> None:
     assert check(opened(assistant, FakeModel(draft)).ask(QUESTION), assistant).abstained
+
+
+@pytest.mark.parametrize("draft", ["", "  "])
+def test_a_model_that_says_nothing_at_all_leaves_the_documents_own_words(assistant: Assistant, draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.resilient.WAITS", (0.0, 0.0))
+    model = FakeModel(draft)
+    answer = check(opened(assistant, model).ask(QUESTION), assistant)
+    assert answer.citations[0].quote == "The lander Apollo was built by Grumman."
+    assert "answered with nothing" in answer.notices[0]
+    assert len(model.calls) == 1 + 3, "the gate, and three tries of the draft"
 
 
 def test_a_quantity_is_not_answered_with_something_else(assistant: Assistant) -> None:

@@ -244,7 +244,9 @@ def test_probability_comes_from_the_first_tokens_choices(server: Server) -> None
     assert (server.asked[0][2]["max_tokens"], server.asked[0][2]["logprobs"]) == (1, True)
 
 
-@pytest.mark.parametrize(("content", "likely"), [("Yes.", 1.0), (" yes, they do", 1.0), ("**Yes**", 1.0), ("No", 0.0), ("Yesterday", 0.0), ("Maybe", 0.0)])
+@pytest.mark.parametrize(
+    ("content", "likely"), [("Yes.", 1.0), (" yes, they do", 1.0), ("**Yes**", 1.0), ("No", 0.0), ("Yesterday", 0.0), ("Maybe", 0.0)]
+)
 @pytest.mark.parametrize("status", [400, 422])
 def test_a_server_that_knows_no_probabilities_is_asked_in_words(server: Server, status: int, content: str, likely: float) -> None:
     def behaviour(request: Request, body: dict[str, Any]) -> None:

@@ -229,26 +229,32 @@ def panel(name: str, **options: Any) -> gr.HTML:
 async def events_of(
     assistant: Assistant, question: str, history: Sequence[Turn], documents: Sequence[str] | None, counted: Counted = iter
 ) -> AsyncGenerator[Event]:
-    """The assistant's events, with tokens that came together joined. Closing this closes the assistant's stream at its next event."""
+    """The assistant's events, with tokens that came together joined. Closing this closes the assistant's stream, also while that waits for the model."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
     stopped = threading.Event()
+    stream: Iterator[Event] | None = None
 
     def post(item: Event | Exception | None) -> None:
         with suppress(RuntimeError):  # the server has shut down, and its loop is closed
             if not stopped.is_set():
                 loop.call_soon_threadsafe(queue.put_nowait, item)
 
+    def close() -> None:
+        end: Callable[[], None] | None = getattr(stream, "close", None)
+        if end is not None:
+            with suppress(ValueError):  # a plain generator that runs in another thread
+                end()
+
     def pump() -> None:
+        nonlocal stream
         try:
             stream = counted(assistant.stream(question, history, documents))
             for event in stream:
                 if stopped.is_set():
                     break
                 post(event)
-            close: Callable[[], None] | None = getattr(stream, "close", None)
-            if close is not None:
-                close()
+            close()
             post(None)
         except Exception as error:
             post(error)
@@ -267,6 +273,7 @@ async def events_of(
                 yield item
     finally:
         stopped.set()
+        close()
 
 
 def joined(items: Iterable[Event | Exception | None]) -> Iterator[Event | Exception | None]:
