@@ -1,4 +1,4 @@
-"""The command line: `citewell ask`, `chat`, `serve`, `mcp`, `sync`, `forget`, `documents`, `backup`, `restore`, `reembed`, `evaluate`, `fetch`, `doctor`,
+"""The command line: `citewell ask`, `chat`, `serve`, `mcp`, `sync`, `forget`, `documents`, `backup`, `restore`, `reembed`, `evaluate`, `models`, `fetch`, `doctor`,
 and `users` and `keys` from rag.accounts_cli.
 
 Nothing heavy is imported before a command needs it.
@@ -37,7 +37,10 @@ app.add_typer(accounts_cli.users, name="users")
 app.add_typer(accounts_cli.keys, name="keys")
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the store lives.")]
-Model = Annotated[str | None, typer.Option("--model", help="embedded, embedded-small, a .gguf file, an OpenAI-compatible URL, or none.")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="embedded, embedded-small, a .gguf file, a name from `citewell models`, an OpenAI-compatible URL, or none."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Documents = Annotated[list[str] | None, typer.Option("--document", help="Ask this document alone (repeatable): its id or source.")]
 
@@ -585,6 +588,38 @@ def _show_table(rows: Sequence[tuple[str, ...]], compared: bool) -> None:
                 table.add_column(title, justify="right", no_wrap=True)
         table.add_row(*(escape(cell) for cell in (*cells[:4], cells[5] if compared else cells[4])))
     out.print(table)
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="A preset, or anything else that --model takes: it is asked one tiny question.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the model services that are known by name; with a name, ask that one whether it answers. Exit code 1 when it does not."""
+    from rag import trial
+
+    if name is None:
+        presets = trial.listing()
+        print(json.dumps(presets, ensure_ascii=False, indent=2)) if as_json else _show_presets(presets)
+        return
+    tried = trial.tried(_settings(None, name))
+    print(json.dumps(tried, ensure_ascii=False, indent=2) if as_json else tried["text"], file=None if as_json or tried["answered"] else sys.stderr)
+    if not tried["answered"]:
+        raise typer.Exit(1)
+
+
+def _show_presets(presets: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("Name", "Service", "Model", "Key", "Address"):
+        table.add_column(title, no_wrap=True)
+    for preset in presets:
+        key = f"{preset['key_variable']} ({'set' if preset['key_set'] else 'not set'})" if preset["key_variable"] else "none needed"
+        table.add_row(preset["name"], preset["title"], preset["model"] or "what runs there", key, preset["url"])
+    Console(highlight=False, width=100_000 if not sys.stdout.isatty() else None).print(table)
+    print("\nChoose one with CITEWELL_MODEL=NAME, and another model there with CITEWELL_MODEL_NAME. `citewell models NAME` asks it a question.")
 
 
 @app.command()

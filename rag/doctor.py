@@ -48,6 +48,7 @@ def examine(open_settings: Callable[[], Settings]) -> list[Finding]:
         *_kept(settings.data_dir),
         _embedder(settings),
         _model(settings),
+        *_second_model(settings),
         _port(settings),
     ]
 
@@ -126,6 +127,16 @@ def _model(settings: Settings) -> Finding:
         path = settings.models_dir / weights.CATALOG[settings.model].file
         return Finding("language model", True, f"'{settings.model}' at {path}, its maker's SHA-256 verified")
     return Finding("language model", True, f"'{status.name}'" if status.state == "ready" else "none; the documents' own sentences answer")
+
+
+def _second_model(settings: Settings) -> list[Finding]:
+    from rag.assistant import fallback_model
+
+    try:
+        second = fallback_model(settings)
+    except CitewellError as error:
+        return [Finding("second model", False, str(error))]
+    return [Finding("second model", True, f"'{second.name}'")] if second is not None else []
 
 
 def _port(settings: Settings) -> Finding:

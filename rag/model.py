@@ -143,7 +143,7 @@ class ServedModel:
                 room = self._manners.thinks
                 spoke = False
                 for piece in thinking.spoken(self._pieces(messages, max_tokens + room, heard)):
-                    spoke = True
+                    spoke = spoke or not piece.isspace()
                     yield piece
                 if heard.complete is None:
                     raise ModelUnavailable(f"The model '{self.name}' broke off in the middle of its answer. Try again.", passing=True)
@@ -309,6 +309,8 @@ class OpenAIModel(ServedModel):
             known = yes_probability([(str(item["token"]), float(item["logprob"])) for item in told])
             if known is not None:
                 return known, usage
+            if not told:
+                self._manners = replace(self._manners, probabilities=False)  # some servers say nothing about what they leave out
             if not _thought(choice):
                 return self._likely(_text(choice["message"].get("content"))), usage
             self._thinks()

@@ -13,30 +13,30 @@ _LONGEST = max(map(len, _OPENINGS)) + 1
 
 def spoken(pieces: Iterable[str]) -> Iterator[str]:
     """The pieces without the thinking that they begin with, also where a tag comes in parts. Thinking that is never closed leaves nothing."""
-    held, state = "", "beginning"
+    held, inside, thought, speaking = "", False, False, False
     for piece in pieces:
-        if state == "speaking":
+        if speaking:
             yield piece
             continue
         held += piece
-        if state == "beginning":
-            opening = held.lstrip().lower()
-            if not opening or any(tag.startswith(opening) for tag in _OPENINGS):
-                continue  # it may become a tag
-            if not opening.startswith(_OPENINGS):
-                state = "speaking"
-                yield held
+        while held:
+            if inside:
+                closed = _CLOSING.search(held)
+                if closed is None:
+                    held = held[-_LONGEST:]  # a closing tag may come in parts
+                    break
+                held, inside, thought = held[closed.end() :], False, True
                 continue
-            state = "thinking"
-        closed = _CLOSING.search(held)
-        if closed is None:
-            held = held[-_LONGEST:]  # a closing tag may come in parts
-            continue
-        held, state = held[closed.end() :].lstrip(), "beginning"  # some think again at once
-        if held and not any(tag.startswith(held.lower()) or held.lower().startswith(tag) for tag in _OPENINGS):
-            state = "speaking"
-            yield held
-    if state == "beginning" and held:
+            opening = held.lstrip().lower()
+            tag = next((tag for tag in _OPENINGS if opening.startswith(tag)), "")
+            if tag:
+                held, inside = held.lstrip()[len(tag) :], True
+                continue
+            if any(tag.startswith(opening) for tag in _OPENINGS):
+                break  # it may become a tag
+            yield held.lstrip() if thought else held
+            held, speaking = "", True
+    if held and not inside and not (thought and held.isspace()):
         yield held
 
 
