@@ -486,9 +486,10 @@ class EmbeddedModel:
                     params.verbosity = -1
                     self._server = xllamacpp.Server(params)
                 except Exception as error:
+                    # The answer shows this to whoever asked: the file's name tells enough.
+                    said = str(error).strip().replace(str(self._path), self._path.name) or type(error).__name__
                     raise ModelUnavailable(
-                        f"The model file {self._path} cannot be loaded ({str(error).strip() or type(error).__name__}). "
-                        "Check that it is a whole .gguf file and that memory is free."
+                        f"The model file {self._path.name} cannot be loaded ({said}). Check that it is a whole .gguf file and that memory is free."
                     ) from error
                 self._client = OpenAIModel(f"{self._server.listening_address}/v1", self._name, key, self._seconds, self._seconds)
             return self._client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -104,8 +105,6 @@ def asked(assistant: Assistant) -> tuple[list[Event], Answer, float]:
 def test_every_fault_ends_in_an_answer_that_says_so(
     server: ModelServer, opened: Any, fault: str, step: Step, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import re
-
     caplog.set_level(logging.DEBUG)
     server.fault, server.step = fault, step
     refused = fault == "refused"
@@ -118,6 +117,8 @@ def test_every_fault_ends_in_an_answer_that_says_so(
         assert answer.notices[0].endswith("This answer is incomplete.")
         assert (answer.text, answer.model) == (f"{SAYS} [1]", "tiny-model")
         assert any(isinstance(event, Token) for event in events)
+    if step == "draft" and fault in ("endless", "huge"):
+        assert "past the length" in answer.notices[0], "cut by its length, not by a deadline"
     if fault in TRIED:
         before = 0 if step == "gate" else sum("Reply yes or no" in body["messages"][-1]["content"] for _, _, body, _ in server.asked)
         assert len(server.asked) - before == TRIED[fault]

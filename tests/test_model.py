@@ -442,8 +442,9 @@ def test_a_file_that_is_no_model_is_told(tmp_path: Path, capfd: pytest.CaptureFi
     broken.write_bytes(b"GGUF" + bytes(200))
     model = EmbeddedModel(broken, "broken", 5)
     for _ in range(2):
-        with pytest.raises(ModelUnavailable, match=r"broken\.gguf cannot be loaded.*\.gguf file"):
+        with pytest.raises(ModelUnavailable, match=r"broken\.gguf cannot be loaded.*\.gguf file") as caught:
             model.probability(MESSAGES)
+        assert str(tmp_path) not in str(caught.value)
         with pytest.raises(ModelUnavailable):
             next(model.stream(MESSAGES, 5))
     assert not model.loaded

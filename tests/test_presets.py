@@ -171,6 +171,16 @@ def test_a_second_model_that_cannot_work_is_told_when_it_is_set(chosen: str, say
         fallback_model(Settings(fallback_model=chosen, models_dir=tmp_path))
 
 
+def test_the_doctor_looks_at_the_second_model(server: ModelServer) -> None:
+    from rag.doctor import _second_model
+
+    assert _second_model(Settings()) == []
+    assert [finding.good for finding in _second_model(Settings(fallback_model=server.url))] == [True]
+    (finding,) = _second_model(Settings(fallback_model="deepseek"))
+    assert not finding.good
+    assert "DEEPSEEK_API_KEY" in finding.text
+
+
 def test_no_second_model_by_default_and_none_beside_none() -> None:
     assert fallback_model(Settings()) is None
     assert fallback_model(Settings(model="none", fallback_model="nonsense")) is None
