@@ -349,7 +349,7 @@ def preset_model(name: str, model_name: str, settings: Settings) -> tuple[Langua
     speaks = AnthropicModel if preset.manners.protocol == "anthropic" else OpenAIModel
     wanted = model_name or settings.model_name or preset.model
     variable = preset.key if preset.key and not own else "CITEWELL_API_KEY"
-    model = speaks(preset.url, wanted, key, settings.model_seconds, manners=preset.manners, key_variable=variable)
+    model = speaks(preset.url, wanted, key, settings.model_seconds, manners=preset.manners, key_variable=variable, title=preset.title)
     return model, ModelStatus("ready", "", model.name)
 
 

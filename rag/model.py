@@ -110,7 +110,7 @@ def yes_probability(choices: Sequence[tuple[str, float]]) -> float | None:
 class ServedModel:
     """A model behind a server's URL, the embedded server's loopback address among them. What its manners leave wrong, it learns from the server's refusals.
 
-    With an empty name, the server is asked which model it runs. Subclasses say how its protocol is spoken.
+    With an empty name, the server is asked which model it runs; until then it is called by its title. Subclasses say how its protocol is spoken.
     """
 
     path: str
@@ -124,9 +124,11 @@ class ServedModel:
         silence: float = SILENCE_SECONDS,
         manners: Manners = PLAIN,
         key_variable: str = "CITEWELL_API_KEY",
+        title: str = "at that address",
     ) -> None:
         self._name = name
         self._key_variable = key_variable
+        self._title = title
         self._seconds = seconds
         self._silence = silence
         self._manners = manners
@@ -134,7 +136,7 @@ class ServedModel:
 
     @property
     def name(self) -> str:
-        return self._name or "the server's own"
+        return self._name or self._title
 
     def stream(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Finished]:
         try:

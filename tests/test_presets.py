@@ -326,6 +326,13 @@ def test_models_says_in_one_line_why_one_does_not_answer(here: ModelServer) -> N
     assert (told.exit_code, json.loads(told.output)["answered"]) == (1, False)
 
 
+def test_a_local_server_that_does_not_run_is_called_by_its_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(presets.PRESETS, "vllm", replace(PRESETS["vllm"], url=nobody()))  # type: ignore[arg-type]
+    tried = CliRunner().invoke(app, ["models", "vllm"])
+    assert tried.exit_code == 1
+    assert "The model 'vLLM' cannot be reached" in tried.output
+
+
 def test_models_asks_any_address_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CITEWELL_MODEL_NAME", "mine")
     tried = CliRunner().invoke(app, ["models", nobody()])
