@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
@@ -51,7 +51,10 @@ class Metrics:
         registry.register(_State(assistant))
 
     def counted(self, door: Door, events: Iterator[Event]) -> Iterator[Event]:
-        """The events of one question as they come; how it ends is counted."""
+        """The events of one question as they come; how it ends is counted. Has a close() that reaches the question from any thread."""
+        return _Counting(events, self._following(door, events))
+
+    def _following(self, door: Door, events: Iterator[Event]) -> Generator[Event, None, None]:
         outcome = "left"
         with self._going_on.labels(door).track_inprogress():
             try:
@@ -69,7 +72,8 @@ class Metrics:
             finally:
                 # A question counts once, however it ends.
                 self._questions.labels(door, outcome).inc()
-                getattr(events, "close", lambda: None)()
+                with suppress(ValueError):
+                    getattr(events, "close", lambda: None)()
 
     def _measure(self, answer: Answer) -> None:
         timings, usage = answer.timings, answer.usage
@@ -84,6 +88,21 @@ class Metrics:
     def text(self) -> bytes:
         """Everything counted, in Prometheus's text format."""
         return generate_latest(self._registry)
+
+
+class _Counting(Iterator[Event]):
+    """Events with their counting around them. A generator alone could not be closed while another thread waits in it, and the model would go on."""
+
+    def __init__(self, events: Iterator[Event], counting: Generator[Event, None, None]) -> None:
+        self._events, self._counting = events, counting
+
+    def __next__(self) -> Event:
+        return next(self._counting)
+
+    def close(self) -> None:
+        for made in (self._events, self._counting):
+            with suppress(ValueError):  # another thread is in it, and is being woken
+                getattr(made, "close", lambda: None)()
 
 
 class _State:
