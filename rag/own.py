@@ -15,6 +15,7 @@ from rag.accounts import User
 from rag.assistant import Assistant
 from rag.library import Library, OwnLibrary, Quota
 from rag.model import LanguageModel, ModelStatus
+from rag.resilient import Resilient
 
 ADMINS_ALONE = "Folders of the server are an admin's to sync. Ask one, or upload your files."
 
@@ -57,6 +58,10 @@ class OwnAssistant(Assistant):
     def answering_model(self) -> tuple[LanguageModel | None, str]:
         """The model that answers now, for everybody the same."""
         return self._whole.answering_model()
+
+    def question_model(self) -> tuple[Resilient | None, str]:
+        """What a question is put to: pauses and models are everybody's."""
+        return self._whole.question_model()
 
     def model_status(self) -> ModelStatus:
         """Whether the model can answer."""
