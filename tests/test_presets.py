@@ -345,12 +345,12 @@ def test_models_asks_any_address_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.model
 def test_the_openai_protocol_against_the_real_embedded_server() -> None:
-    from rag.weights import EMBEDDED_SMALL, locate
+    from rag.weights import EMBEDDED, locate
 
-    path = locate(EMBEDDED_SMALL, Settings(model="none").models_dir)
+    path = locate(EMBEDDED, Settings(model="none").models_dir)
     if path is None:
-        pytest.skip("needs the small embedded model: run `citewell fetch --model embedded-small`")
-    embedded = EmbeddedModel(path, "small", 120)
+        pytest.skip("needs the embedded model: run `citewell fetch`")
+    embedded = EmbeddedModel(path, "embedded", 120)
     try:
         model = embedded.load()
         likely, usage = model.probability(GATE)
