@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from index.split import sentences
 from index.types import Hit, Span
 from index.words import ASKING_WORDS, FUNCTION_WORDS, content_stems
-from rag.cite import Verified, named, pointing, quote
+from rag.cite import Verified, merged, named, pointing, quote
 
 EDGE_LINES = 6
 """How many lines at the beginning and at the end of a text can hold its byline."""
@@ -22,14 +22,16 @@ OPENING = 300
 _ASKED = re.compile(
     r"\bwho (?:wrote|authored|penned|is the (?:author|writer))\b|\bwho(?:se)? .* written by\b|\bname of the (?:author|writer)\b", re.IGNORECASE
 )
-_KINDS = frozenset(
-    content_stems(
-        "wrote write written author authored writer penned name piece article document report text essay post paper story commentary column brief "
-        "interview memo letter note entry page file chapter review blog"
-    )
+_DOCUMENT = frozenset(
+    content_stems("piece article document text essay post story page file blog wrote write written author authored writer penned name")
 )
+"""Words for a document itself. A letter or a report may be what a document is about, and somebody else's."""
+_WROTE = re.compile(r"\b(?:wrote|writes|written|authored|penned)\b", re.IGNORECASE)
 _LED = re.compile(r"\s*(?:written by|words by|by|author:|text:)\s+", re.IGNORECASE)
-_PERSON = re.compile(r"[A-Z][\w.'’-]*(?: (?:[A-Z][\w.'’-]*|de|da|del|di|van|von|der|den|al|bin|ibn|la|le)){1,3}")
+_TAIL = re.compile(r"\s*[,|·–—].*$")
+_WORD = r"[^\W\d_][\w.'’-]*"
+_PERSON = re.compile(rf"{_WORD}(?: {_WORD}){{1,3}}")
+_PARTICLES = frozenset("de da del di van von der den al bin ibn la le".split())  # noqa: SIM905
 
 
 def asks_who_wrote(question: str) -> bool:
@@ -40,38 +42,57 @@ def asks_who_wrote(question: str) -> bool:
 def byline(text: str) -> Span | None:
     """Where a text names its author on a line of its own; None where no line does.
 
-    Led by `by`, near the beginning or the end; without, the last line, or one near the end whose next line goes on about the same person.
-    A lone name at the beginning may be a heading, and is not taken.
+    Led by `by`, near the beginning or the end; without, near the end where the next line goes on about the same person: a name alone may be a heading, a
+    place or a company.
     """
     lines = [Span(match.start(), match.end()) for match in re.finditer(r"\S[^\n]*", text)]
     for at, line in enumerate(lines):
         if EDGE_LINES <= at < len(lines) - EDGE_LINES:
             continue
-        written = text[line.start : line.end].rstrip()
-        led = _LED.match(written)
-        start = led.end() if led else 0
-        name = written[start:]
-        if not _PERSON.fullmatch(name) or any(word.lower() in FUNCTION_WORDS for word in name.split() if word[0].isupper()):
+        written = text[line.start : line.end].rstrip().rstrip("*_")
+        begin = len(written) - len(written.lstrip("*_"))
+        led = _LED.match(written, begin)
+        begin = led.end() if led else begin
+        name = _TAIL.sub("", written[begin:]) if led else written[begin:]
+        if not _is_person(name):
             continue
-        following = text[lines[at + 1].start : lines[at + 1].end] if at + 1 < len(lines) else None
-        alone = at >= max(1, len(lines) - EDGE_LINES) and (following is None or following.startswith((name, name.split()[0] + " ")))
-        if led or alone:
-            return Span(line.start + start, line.start + start + len(name))
+        following = text[lines[at + 1].start : lines[at + 1].end] if at + 1 < len(lines) else ""
+        about = following.startswith((f"{name} ", f"{name.split()[0]} ")) and following.rstrip().endswith((".", "!", "”", '"'))
+        if led or (at >= EDGE_LINES and about):
+            return Span(line.start + begin, line.start + begin + len(name))
     return None
 
 
-def written_by(question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> Verified | None:
-    """The answer to a question for the author of the document that was found first, cited; None where the document or its author is not plain.
+def _is_person(name: str) -> bool:
+    words = name.split()
+    capital = all(word[0].isupper() or word in _PARTICLES for word in words)
+    return bool(_PERSON.fullmatch(name)) and capital and not any(word.lower() in FUNCTION_WORDS for word in words if word[0].isupper())
 
-    All that the question says of the document must stand in its title or opening; a question that says nothing of it needs hits of one document alone.
+
+def written_by(question: str, hits: Sequence[Hit], texts: Mapping[str, str]) -> Verified | None:
+    """The answer to a question for the author of a document, cited; None where the document or its author is not plain.
+
+    All that the question says of the document must stand in its title or opening, of every document where that holds of several; a question that says
+    nothing of it needs hits of one document alone. Where a sentence tells who wrote what is asked about, that may be something else than the document.
     """
     if not hits or not asks_who_wrote(question):
         return None
-    document = hits[0].passage.document_id
-    text, title = texts[document], hits[0].passage.title
-    said = frozenset(content_stems(question)) - _KINDS - {word.lower() for word in ASKING_WORDS}
-    if not said <= frozenset(content_stems(f"{title} {text[:OPENING]}")) or (not said and any(hit.passage.document_id != document for hit in hits)):
+    asked = frozenset(content_stems(question))
+    said = asked - _DOCUMENT - frozenset(content_stems(" ".join(ASKING_WORDS)))
+    lines = (hit.passage.text[line.start : line.end] for hit in hits for line in sentences(hit.passage.text))
+    if any(_WROTE.search(line) and said & frozenset(content_stems(line)) for line in lines):
         return None
+    titles = {hit.passage.document_id: hit.passage.title for hit in hits}
+    meant = [document for document, title in titles.items() if said <= frozenset(content_stems(f"{title} {texts[document][:OPENING]}"))]
+    if hits[0].passage.document_id not in meant or (not said and len(titles) > 1):
+        return None
+    answers = [_named(document, titles[document], hits, texts[document], texts) for document in meant]
+    found = [answer for answer in answers if answer is not None]
+    return merged(found) if len(found) == len(meant) else None
+
+
+def _named(document: str, title: str, hits: Sequence[Hit], text: str, texts: Mapping[str, str]) -> Verified | None:
+    """One document's author, where a byline among the hits names one."""
     line = byline(text)
     holding = [
         number

@@ -63,8 +63,8 @@ _ADDRESS = re.compile(r"(?:https?://|www\.)[^\s)\]>\"”]+|[\w.+-]+@[\w-]+\.[\w.
 
 _OF_THE_PASSAGES = re.compile(r"\b(?:passages?|documents?|texts?|context|information)\b", re.IGNORECASE)
 
-_SENTENCE = re.compile(r"\A(?!#).*[.!…。！][\W\d]*\Z", re.DOTALL)
-"""What tells a sentence from a heading or a row of a table."""
+_SENTENCE = re.compile(r"\A(?![#|]).*(?:[.!…。！](?!\d)|\A[-*•].*)[^\w|]*\Z", re.DOTALL)
+"""What tells a sentence, or an item of a list, from a heading or a row of a table."""
 
 _PRONOUN = re.compile(r"\W*(?:it|they|he|she|this|these|those|its|their|his|her)\b", re.IGNORECASE)
 

@@ -304,7 +304,11 @@ def ask_back(question: str, history: Sequence[Turn], hits: Sequence[Hit]) -> str
 def asked_in_vain(question: str, history: Sequence[Turn], standalone: str) -> str | None:
     """What to ask back when a follow-up was not found and its pronoun may stand for several things; None where the conversation tells what it stands for."""
     plain = _EXPLETIVE.sub(" ", question)
-    pronoun = next((found for found in _PRONOUN.finditer(plain) if len(content_words(plain[: found.start()])) < 3), None)
+    # `They`, `their` and `his` may stand for what the question has named before; `it` rarely does so soon.
+    most = {"it": 3, "its": 3}
+    pronoun = next(
+        (found for found in _PRONOUN.finditer(plain) if len(content_words(plain[: found.start()])) < most.get(found.group().lower(), 1)), None
+    )
     if pronoun is None or not history or _names(question) or subject(history) is not None:
         return None
     taken = f" I looked for “{standalone}”." if standalone != question else ""

@@ -29,7 +29,7 @@ from rag.types import Answer, Citation, Timings, Usage
 
 TOKENS = 160
 REFUSES = re.compile(
-    r"\b(?:no (?:information|mention|answer|evidence|details?|indication)|(?:not|n['’]t|cannot|never) (?:\w+ ){0,3}?"
+    r"\b(?:no (?:information|mention|answer|evidence|details?|indication)|(?:not|\w*n['’]t|cannot|never) (?:\w+ ){0,3}?"
     r"(?:mention|provide|specif|state|contain|include|answer|determine|find|found|say|said|give|given|available|clear|know|explicit|disclose|discuss|cover)\w*|unable to|unclear|unknown|empty response)",
     re.IGNORECASE,
 )

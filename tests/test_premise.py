@@ -13,7 +13,10 @@ from rag.premise import corrects, granted, is_told
     ("question", "taken"),
     [
         ("Why did Okafor build the Kestrel?", ("Okafor", "Who did build the Kestrel?")),
-        ("How has Voss Motors sold the Kestrel so fast?", ("Voss Motors", "Who has sold the Kestrel so fast?")),
+        ("How has Voss Motors built the Kestrel so fast?", ("Voss Motors", "Who has built the Kestrel so fast?")),
+        ("When did Okafor join the Harbour League?", None),  # others can have joined it too
+        ("What did Okafor say about the Kestrel?", None),
+        ("When did World War II end in Europe?", None),
         ("In what year did Okafor Works launch Kestrel 3?", ("Okafor Works", "Who did launch Kestrel 3?")),
         ("why did okafor build the kestrel?", None),
         ("Why did Okafor build so many cars?", None),
@@ -36,5 +39,7 @@ def test_what_some_sentence_tells_may_be_true() -> None:
 def test_an_answer_corrects_only_with_a_name_of_its_own() -> None:
     question = "Why did Okafor build the Kestrel?"
     assert corrects("Voss Motors built the Kestrel.", question, "Okafor")
+    assert corrects("The Kestrel was built by Voss Motors in Texas.", question, "Okafor")
     assert not corrects("The Kestrel was built in a hall.", question, "Okafor")
+    assert not corrects("The Kestrel was built in Texas.", question, "Okafor")
     assert not corrects("Okafor and Voss Motors built the Kestrel.", question, "Okafor")

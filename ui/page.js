@@ -166,26 +166,30 @@
     box.dispatchEvent(new Event("input", { bubbles: true }));
   }).observe(document, { subtree: true, childList: true });
 
-  let early = false;
+  const PATIENCE = 30000;
+  let met = false;
+  let early = "";
+  const anew = () => { keep(); location.reload(); };
   new MutationObserver(() => {
     // Gradio tells of the loss in words of its own, which the style hides, and reloads the page once the server is back.
     if (!away() && [...document.querySelectorAll(".toast-message-text")].some((told) => told.textContent.startsWith("Connection to the server was lost"))) {
       document.documentElement.classList.add("unreachable");
     }
-    const opened = document.querySelector("#welcome .welcome, #transcript .exchange") !== null;
+    if (document.querySelector("#welcome .welcome, #transcript .exchange")) met = true;
     const forgotten = document.querySelector("[data-forgotten]");
     if (forgotten) {
       forgotten.removeAttribute("data-forgotten");
-      // Whoever types faster than the page opens has not been forgotten, only not been met yet.
-      early = !opened;
-      forgotten.textContent = early ? "Opening your documents…" : forgotten.textContent;
-      if (opened) {
-        keep();
-        location.reload();
+      if (met) {
+        anew();
+      } else {
+        // Whoever types faster than the page opens has not been forgotten, only not been met yet.
+        forgotten.textContent = "Opening your documents…";
+        early = document.querySelector("#ask textarea").value;
+        setTimeout(() => { if (!met) anew(); }, PATIENCE);
       }
-    } else if (early && opened) {
-      early = false;
-      document.querySelector("#send").click();
+    } else if (early && met) {
+      if (document.querySelector("#ask textarea").value === early) document.querySelector("#send").click();
+      early = "";
     }
   }).observe(document, { subtree: true, childList: true });
 
