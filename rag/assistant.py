@@ -193,7 +193,7 @@ class Assistant:
         model, notice = self.answering_model()
         models = [one for one in (model, self._fallback) if one is not None]
         missing = notice.replace(UNTIL_THEN, "").strip() if model is None else ""
-        return (Resilient(models, self.settings.answer_seconds, self._pauses, missing) if models else None), notice
+        return (Resilient(models, self.settings.longest_answer, self._pauses, missing) if models else None), notice
 
     def model_status(self) -> ModelStatus:
         """Whether the model can answer, in a plain sentence."""
@@ -336,7 +336,7 @@ def configured_model(settings: Settings) -> tuple[LanguageModel | None, ModelSta
             f"or one of {', '.join(PRESETS)}",
         ]
     )
-    raise InvalidSettings(f"The model '{chosen}' is not known. CITEWELL_MODEL can be: {known}.")
+    raise InvalidSettings(f"The model '{without_login(chosen)}' is not known. CITEWELL_MODEL can be: {known}.")
 
 
 def preset_model(name: str, model_name: str, settings: Settings) -> tuple[LanguageModel, ModelStatus]:

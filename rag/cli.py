@@ -243,6 +243,10 @@ def serve(
             f"Citewell serves this machine alone for now: it has no accounts yet, and {settings.host} would let others in. "
             "Leave CITEWELL_HOST at 127.0.0.1."
         )
+    if unused := [name for name in ("tls_cert", "tls_key", "trusted_proxies", "public_url") if getattr(settings, name)]:
+        raise InvalidSettings(
+            f"`citewell serve` cannot use {', '.join(unused)} yet: it serves this machine alone, without encryption. Take them out."
+        )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from index.errors import ModelUnavailable
-from rag.model import SAID_NOTHING, Finished, LanguageModel
+from rag.model import SAID_NOTHING, EmbeddedModel, Finished, LanguageModel
 from rag.prompt import Message
 from rag.types import Usage
 from rag.wire import LINE, Line
@@ -64,7 +64,7 @@ class Pauses:
 class Resilient:
     """A language model made of others, in order, for one question: the next one answers where one cannot.
 
-    Its calls raise ModelUnavailable when none can answer or `seconds` from its making have passed, and Stopped after stop(). A model that fails in the
+    Its calls raise ModelUnavailable when none can answer or `seconds` from the first call have passed, and Stopped after stop(). A model that fails in the
     midst of a reply ends it with Finished.broken_off. `missing` says why the model that is set is not among `models`. close() it in the end.
     """
 
@@ -132,6 +132,7 @@ class Resilient:
     def _tried(self, ask: Callable[[LanguageModel], T]) -> T:
         """What the first model says that can: each has its tries, as long as nothing was said."""
         if not self._late.is_alive() and not self._late.finished.is_set():
+            self._deadline = time.monotonic() + self._seconds  # search and a first start have taken nothing of it
             self._late.start()
         tries = 0
         while True:
@@ -148,7 +149,8 @@ class Resilient:
                 error = self._real(raw)
                 if error is raw and error.passing and tries < TRIES and self._waited(error, tries):
                     continue
-                if error is raw and (error.passing or error.hung):
+                # A model in this process has one question after the other: who waited too long says nothing of whether it works.
+                if error is raw and (error.passing or error.hung) and not isinstance(model, EmbeddedModel):
                     self._pauses.begin(model, max(PAUSE, error.retry_after or 0.0), str(error))
                 if self._at + 1 == len(self._models) or time.monotonic() >= self._deadline:
                     raise ModelUnavailable(" ".join([*self._failures, str(error)])) from None

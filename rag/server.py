@@ -106,8 +106,11 @@ class OwnPagesOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
-            site = Headers(scope=scope).get("sec-fetch-site", "none")
-            if site not in ("same-origin", "none"):
+            headers = Headers(scope=scope)
+            site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+            # Browsers that do not say so name the page's origin at least.
+            own = origin is None or origin.lower().partition("://")[2] == headers.get("host", "").lower()
+            if site not in ("same-origin", "none") if site is not None else not own:
                 return await problem(scope["path"], "This is not for pages of other sites.", 403)(scope, receive, send)
         await self.app(scope, receive, send)
 

@@ -24,6 +24,9 @@ from rag.assistant import Assistant
 from rag.library import UPLOADS, entry, listing
 from rag.metrics import Metrics
 
+FIELDS, FIELD_BYTES = 10, 10_000
+"""The most fields beside files, and bytes of each: no field means anything here."""
+
 FILES = 100
 """The most files that one request may bring."""
 
@@ -103,7 +106,7 @@ class _Bounded(MultiPartParser):
     """Reads a form whose files have a limit: the rest of one that is larger is not even written down."""
 
     def __init__(self, request: Request, max_bytes: int) -> None:
-        super().__init__(request.headers, request.stream(), max_files=FILES)
+        super().__init__(request.headers, request.stream(), max_files=FILES, max_fields=FIELDS, max_part_size=FIELD_BYTES)
         self._most = max_bytes
         self._sizes: dict[int, int] = {}
 
@@ -129,9 +132,7 @@ async def _uploaded(request: Request, max_bytes: int) -> AsyncIterator[list[Uplo
         try:
             form = await _Bounded(request, max_bytes).parse()
         except _TooLarge as error:
-            raise HTTPException(
-                413, f"'{error}' is larger than {max_bytes / 1_000_000:g} MB, the most that a file may have. No file was kept."
-            ) from None
+            raise HTTPException(413, f"{error} No file was kept.") from None
         except MultiPartException as error:
             raise HTTPException(400, f"The files cannot be read: {error.message}") from None
         except ClientDisconnect:

@@ -45,11 +45,11 @@ class Settings(BaseSettings):
         le=86_400,
         description="the longest that one reply of the model may take, in seconds; an answer takes one to three, and short ones where documents are compared",
     )
-    answer_seconds: float = Field(
-        300.0,
+    answer_seconds: float | None = Field(
+        None,
         gt=0,
         le=86_400,
-        description="the longest that the models may take for one answer, in seconds; what is there by then is given, and says so",
+        description="the longest that the models may take for one answer, in seconds; what is there by then is given, and says so; three times model_seconds, but at least 300, where it is not set",
     )
     refusal: Literal["cautious", "balanced", "eager"] = Field(
         "balanced", description="how sure it must be that the documents answer a question: cautious refuses more, eager answers more"
@@ -116,6 +116,11 @@ class Settings(BaseSettings):
         if given and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment):
             raise ValueError("must be an address such as https://docs.example.org, without anything behind the name")
         return given.rstrip("/")
+
+    @property
+    def longest_answer(self) -> float:
+        """The most seconds that the models may take for one answer."""
+        return self.answer_seconds or max(300.0, 3 * self.model_seconds)
 
     @property
     def max_bytes(self) -> int:

@@ -47,7 +47,7 @@ def tried(settings: Settings) -> dict[str, Any]:
     if model is None:
         advice = "Run `citewell fetch` first." if settings.model in weights.CATALOG else "Choose a model to ask."
         raise CitewellError(f"There is no model to ask: {status.message} {advice}")
-    asking = Resilient([model], settings.answer_seconds)
+    asking = Resilient([model], settings.longest_answer)
     began = time.monotonic()
     problem = ""
     try:

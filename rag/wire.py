@@ -58,17 +58,15 @@ class Line:
         """What hangs up now; called at once where somebody has hung up already."""
         with self._lock:
             self._hang_up = hang_up
-            if not self.closed:
-                return
-        hang_up()
+            if self.closed:
+                hang_up()
 
     def hang_up(self) -> None:
-        """Ends the call, and every later one. From any thread."""
+        """Ends the call, and every later one. From any thread. The lock is held meanwhile: once it is free, the connection may serve another question."""
         with self._lock:
             self.closed = True
-            hang_up = self._hang_up
-        if hang_up:
-            hang_up()
+            if self._hang_up:
+                self._hang_up()
 
 
 LINE: ContextVar[Line | None] = ContextVar("line", default=None)
@@ -81,7 +79,19 @@ class Connection:
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
         self._stream: Any = None
+        self._lock = threading.Lock()
+        self._call = 0
         self.ended: Literal["", "late", "hung up"] = ""
+
+    def begin(self) -> int:
+        """A number for the call that begins; end() takes it, so that a clock that strikes too late ends no other question's call."""
+        with self._lock:
+            self._call += 1
+            return self._call
+
+    def finish(self) -> None:
+        """The call is over: its end() does nothing any more."""
+        self.begin()
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
         made = info.get("return_value")
@@ -90,9 +100,12 @@ class Connection:
             if self.ended:
                 self._shut()
 
-    def end(self, why: Literal["late", "hung up"]) -> None:
-        self.ended = self.ended or why
-        self._shut()
+    def end(self, why: Literal["late", "hung up"], call: int) -> None:
+        with self._lock:
+            if call != self._call:
+                return
+            self.ended = self.ended or why
+            self._shut()
 
     def _shut(self) -> None:
         if self._stream is not None and (own := self._stream.get_extra_info("socket")) is not None:
@@ -166,13 +179,14 @@ class Wire:
 
         line = LINE.get()
         connection = self._connection()
-        clock = threading.Timer(seconds, connection.end, ("late",))
+        call = connection.begin()
+        clock = threading.Timer(seconds, connection.end, ("late", call))
         clock.daemon = True
         whole = False
         try:
             clock.start()
             if line is not None:
-                line.hold(lambda: connection.end("hung up"))
+                line.hold(lambda: connection.end("hung up", call))
             if connection.ended:
                 raise Fault(connection.ended)
             request = connection.client.build_request(
@@ -210,6 +224,7 @@ class Wire:
             clock.cancel()
             if line is not None:
                 line.hold(lambda: None)
+            connection.finish()
             self._give_back(connection, whole)
 
     def _connection(self) -> Connection:

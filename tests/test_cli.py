@@ -775,3 +775,11 @@ def test_the_doctor_shows_no_secrets(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert "language model: 'tiny'" in out
     assert "sk-hidden" not in out
     assert "hunter2" not in out
+
+
+@pytest.mark.parametrize(("name", "value"), [("TLS_CERT", "cert.pem"), ("PUBLIC_URL", "https://docs.example.org"), ("TRUSTED_PROXIES", "10.0.0.1")])
+def test_serve_says_what_it_cannot_use_yet(run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"CITEWELL_{name}", value)
+    line = plain_failure(run("serve", "--port", "0"))
+    assert name.lower() in line
+    assert "yet" in line

@@ -18,9 +18,9 @@ from model_server import FAULTS, SAYS, SECRET, STREAMED, ModelServer, Step, nobo
 
 from index.errors import ModelUnavailable
 from index.store import Store
-from rag import resilient
+from rag import resilient, wire
 from rag.assistant import Assistant
-from rag.model import AnthropicModel, Finished, LanguageModel, LlamaIndexModel, ModelStatus, OpenAIModel, ServedModel
+from rag.model import AnthropicModel, EmbeddedModel, Finished, LanguageModel, LlamaIndexModel, ModelStatus, OpenAIModel, ServedModel
 from rag.resilient import Pauses, Resilient
 from rag.settings import Settings
 from rag.types import Answer, Event, Evidence, Token
@@ -329,3 +329,32 @@ def test_an_answer_leaves_no_watch_behind(opened: Any) -> None:
         asked(assistant)
     time.sleep(0.05)
     assert threading.active_count() <= before + 1
+
+
+def test_a_clock_that_strikes_too_late_ends_no_other_questions_call() -> None:
+    class Client:
+        pass
+
+    connection = wire.Connection(Client())  # type: ignore[arg-type]
+    first = connection.begin()
+    connection.finish()
+    second = connection.begin()
+    connection.end("late", first)
+    assert not connection.ended
+    connection.end("late", second)
+    assert connection.ended == "late"
+
+
+def test_a_model_in_this_process_gets_no_pause(tmp_path: Path) -> None:
+    class Slow(EmbeddedModel):
+        asked = 0
+
+        def probability(self, messages: Any) -> Any:
+            self.asked += 1
+            raise ModelUnavailable("It did not finish in time.", hung=True)
+
+    model, pauses = Slow(tmp_path / "a.gguf", "slow", 1), resilient.Pauses()
+    for _ in range(2):
+        with pytest.raises(ModelUnavailable, match="in time"):
+            resilient.Resilient([model], 5, pauses).probability([])
+    assert model.asked == 2

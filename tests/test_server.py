@@ -183,12 +183,12 @@ def test_there_are_no_pages_about_the_api(client: TestClient, path: str) -> None
 def test_other_methods_and_origins_get_nothing(client: TestClient) -> None:
     assert client.get("/api/ask").status_code == 405
     response = client.post("/api/ask", json={"question": QUESTION}, headers={"Origin": "http://evil.example"})
+    assert response.status_code == 403
     assert not any(name.startswith("access-control-") for name in response.headers)
     # A form elsewhere can send text/plain without asking first; it must not be taken for a question.
-    form = client.post(
-        "/api/ask", content=json.dumps({"question": QUESTION}), headers={"Content-Type": "text/plain", "Origin": "http://evil.example"}
-    )
-    assert form.status_code == 422
+    plain = {"Content-Type": "text/plain"}
+    assert client.post("/api/ask", content=json.dumps({"question": QUESTION}), headers=plain).status_code == 422
+    assert client.post("/api/ask", content=json.dumps({"question": QUESTION}), headers={**plain, "Origin": "http://evil.example"}).status_code == 403
 
 
 class Broken(FakeModel):
@@ -360,6 +360,9 @@ def test_other_sites_cannot_make_this_one_work(client: TestClient, folder: Path)
     for site in ("cross-site", "same-site"):
         for path in ("/api/sync", "/api/forget", "/api/ask"):
             assert client.post(path, json={"folder": str(folder)}, headers={"Sec-Fetch-Site": site}).status_code == 403
+    for origin, refused in (("https://evil.example", True), ("http://testserver:1", True), (str(client.base_url).rstrip("/"), False)):
+        status = client.post("/api/forget", json={"folder": str(folder)}, headers={"Origin": origin}).status_code
+        assert (status == 403) is refused, origin
     plain = client.post("/api/sync", content=json.dumps({"folder": str(folder)}), headers={"Content-Type": "text/plain"})
     assert plain.status_code == 422
 

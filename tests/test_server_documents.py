@@ -66,7 +66,7 @@ def test_a_file_that_is_too_large_is_named_and_nothing_is_kept(store: Store, emb
     client = TestClient(create_app(small), base_url="http://127.0.0.1")
     response = sent(client, ("fits.txt", FERRY), ("huge.txt", b"a " * 501))
     assert response.status_code == 413
-    assert "'huge.txt' is larger than 0.001 MB" in response.json()["error"]
+    assert response.json()["error"] == "'huge.txt' is larger than 0.001 MB, the most that a file may have. No file was kept."
     assert small.library.waiting() == ()
     assert client.get("/api/documents").json() == []
     together = sent(client, *((f"{number}.txt", b"a" * 1000) for number in range(9)))

@@ -157,3 +157,10 @@ def test_settings_cannot_be_changed_but_copied() -> None:
 )
 def test_a_login_in_the_url_is_not_shown(model: str, shown: str) -> None:
     assert Settings(model=model).model_shown == shown
+
+
+def test_a_whole_answer_may_take_as_long_as_three_replies() -> None:
+    assert Settings().longest_answer == 540
+    assert Settings(model_seconds=20).longest_answer == 300
+    assert Settings(model_seconds=600).longest_answer == 1800
+    assert Settings(model_seconds=600, answer_seconds=60).longest_answer == 60
