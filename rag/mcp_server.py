@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -265,7 +266,9 @@ def serve_stdio(server: Server[Any]) -> None:
 
     async def run() -> None:
         async with stdio_server() as (incoming, outgoing):
-            await server.run(incoming, outgoing, server.create_initialization_options())
+            # What was printed and stands in a buffer yet would be lost at the end, or written between the protocol's lines.
+            with redirect_stdout(sys.stderr):
+                await server.run(incoming, outgoing, server.create_initialization_options())
 
     anyio.run(run)
 
