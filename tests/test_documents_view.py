@@ -441,6 +441,7 @@ def test_a_list_of_ten_thousand_is_filtered_and_paged(page: Any, assistant: Fake
     expect(view.locator("tbody tr")).to_contain_text("it is protected by a password.")
     view.get_by_label("Status").select_option(label="Any status")
     view.get_by_label("Type").select_option("PDF")
+    expect(view.locator("tbody tr")).to_have_count(1)  # all rows are shown for a moment
     expect(view.locator("tbody tr")).to_contain_text("Annual report of the harbour board")
     view.get_by_role("link", name="Annual report").click()
     expect(page.locator("dialog.reader .text")).to_contain_text("Prepared for the members")
