@@ -275,7 +275,7 @@ def _shrunk(sentence: Claim, parts: list[tuple[Window, Cover]], covers: Sequence
 
 
 def _hangs_together(sentence: Claim, parts: Sequence[tuple[Window, Cover]]) -> bool:
-    """Whether windows that bear a sentence out together do not merely hold its pieces: `Seedance`, and far from it somebody else's `15 seconds`.
+    """Whether windows that bear a sentence out together do not merely hold its pieces: `Kestrel`, and far from it somebody else's `15 days`.
 
     The subject must stand where much of the sentence is borne out, and each number by the name that it follows.
     """
@@ -293,7 +293,7 @@ def _hangs_together(sentence: Claim, parts: Sequence[tuple[Window, Cover]]) -> b
         )
         if not told:
             return False
-    # The number of another name's version bears nothing out: `Opus 4.5` tells of no GLM 4.5.
+    # The number of another name's version bears nothing out: `Merlin 4.5` tells of no Kestrel 4.5.
     told_versions = frozenset().union(*(versions(window.text) for window, _ in parts))
     for name, number in versions(sentence.text):
         bearers = {other for other, told_number in told_versions if told_number == number}

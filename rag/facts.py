@@ -167,7 +167,7 @@ def numbers(text: str) -> frozenset[str]:
 
 
 def versions(text: str) -> frozenset[tuple[str, str]]:
-    """The names in a text that a number stands right behind, each as (stem, number): `GLM 4.5`, `GLM-5`, `Boeing 747`. Dates are none."""
+    """The names in a text that a number stands right behind, each as (stem, number): `Kestrel 4.5`, `Kestrel-5`, `Boeing 747`. Dates are none."""
     dated = [(start, end) for start, end, _ in _dates(text)]
     return frozenset(
         (stem(match[1]), match[2])

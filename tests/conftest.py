@@ -14,6 +14,8 @@ from probe_server import ask, serving
 from store_writer import in_memory
 
 from index import vectors
+from index.database import Database
+from index.people import open_people
 from index.store import Store
 from index.words import content_stems
 from rag.assistant import Assistant
@@ -106,6 +108,14 @@ def folder(tmp_path: Path) -> Path:
     for name, text in DOCUMENTS.items():
         (made / name).write_text(text, encoding="utf-8")
     return made
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """Accounts and conversations, none yet."""
+    opened = open_people(tmp_path)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

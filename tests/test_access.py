@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,6 @@ from rag.settings import Settings
 RIGHT = "four words apart"
 PAGE = {"Accept": "text/html"}
 QUESTION = "Who built the lander Apollo?"
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_people(tmp_path)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -235,15 +235,8 @@ class Killed(KeyboardInterrupt):
     """Stands in for the end of the process: nothing may catch it."""
 
 
-@pytest.mark.parametrize("nth", range(1, 12))
-def test_a_kill_while_restoring_leaves_the_one_or_the_other(place: Path, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
-    filled(place).close()
-    target = place.parent / "backup.zip"
-    backup(place, target)
-    store = opened(place)
-    put(store, 1, 2)
-    (place / "uploads" / "a.txt").write_text("changed")
-    store.close()
+def restored_until(nth: int, target: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restores over a store, and is killed at the nth renaming if there are so many."""
     left, real = [nth], Path.rename
 
     def rename(self: Path, to: Path) -> Path:
@@ -256,6 +249,18 @@ def test_a_kill_while_restoring_leaves_the_one_or_the_other(place: Path, monkeyp
         patched.setattr(Path, "rename", rename)
         with suppress(Killed):
             restore(target, place, replace=True)
+
+
+@pytest.mark.parametrize("nth", range(1, 12))
+def test_a_kill_while_restoring_leaves_the_one_or_the_other(place: Path, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
+    filled(place).close()
+    target = place.parent / "backup.zip"
+    backup(place, target)
+    store = opened(place)
+    put(store, 1, 2)
+    (place / "uploads" / "a.txt").write_text("changed")
+    store.close()
+    restored_until(nth, target, place, monkeypatch)
     store = opened(place)
     new = visible(store, 1, 1)
     assert new is not visible(store, 1, 2)
@@ -338,18 +343,7 @@ def test_a_kill_while_restoring_never_mixes_accounts_with_another_store(place: P
     put(store, 1, 2)
     store.close()
     people(place, "after")
-    left, real = [nth], Path.rename
-
-    def rename(self: Path, to: Path) -> Path:
-        left[0] -= 1
-        if left[0] == 0:
-            raise Killed
-        return real(self, to)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "rename", rename)
-        with suppress(Killed):
-            restore(target, place, replace=True)
+    restored_until(nth, target, place, monkeypatch)
     store = opened(place)
     new = visible(store, 1, 1)
     store.close()

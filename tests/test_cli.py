@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 import pytest
 import uvicorn
 from conftest import FakeModel, FakeSentenceTransformer
+from doors import served as at_its_address
 
 from index.store import Store
 from rag import assistant as assistant_module
 from rag import cli, doctor, weights
 from rag.assistant import Assistant, open_assistant
-from rag.server import create_app
 from rag.settings import Settings
 
 QUESTION = "Who built the lander Apollo?"
@@ -280,17 +280,9 @@ def test_ctrl_c_is_python_s_again_after_an_answer(run: Run, filled: Path) -> Non
 @pytest.fixture
 def owned(assistant: Assistant) -> Iterator[Assistant]:
     """An assistant whose store is announced at the address of a real server."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(assistant), log_level="warning", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    assistant.store.announce(f"http://127.0.0.1:{listener.getsockname()[1]}")
-    yield assistant
-    server.should_exit = True
-    thread.join(10)
+    with at_its_address(assistant) as address:
+        assistant.store.announce(address)
+        yield assistant
 
 
 def test_a_running_server_is_asked_instead(run: Run, owned: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:

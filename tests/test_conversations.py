@@ -7,7 +7,6 @@ import re
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,13 +21,6 @@ from rag.conversations import CitationNow, Conversations, KeptExchange, citation
 from rag.types import Answer, Turn
 
 QUESTION = "Who built the lander Apollo?"
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = open_people(tmp_path)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
