@@ -9,7 +9,7 @@ CitewellError
 │   └── TooManyTries       wrong passwords
 ├── UnreadableDocument     a file that cannot become a document
 ├── StoreError
-│   ├── StoreInUse         another process owns this store; `address` says where it answers, if it does
+│   ├── StoreInUse         another process owns this store; `address` and `key` say where and to whom it answers
 │   ├── StoreTooNew        written by a newer Citewell
 │   ├── StoreDamaged       a file of the store, or a backup, is not what was written
 │   └── EmbedderChanged    the store's vectors were made by another embedding model
@@ -67,9 +67,9 @@ class StoreError(CitewellError):
 class StoreInUse(StoreError):
     """Another process owns the store."""
 
-    def __init__(self, message: str, address: str | None = None) -> None:
+    def __init__(self, message: str, address: str | None = None, key: str = "") -> None:
         super().__init__(message)
-        self.address = address
+        self.address, self.key = address, key
 
 
 class StoreTooNew(StoreError):

@@ -107,11 +107,14 @@ class Store:
     def _owner_file(self) -> Path:
         return self.folder / "owner.json"
 
-    def announce(self, address: str) -> None:
-        """Leaves the address at which this process answers, for others who want the same store."""
+    def announce(self, address: str, key: str = "") -> None:
+        """Leaves the address at which this process answers, and a key for it, for others who want the same store and may read its folder."""
         self._database.rows("SELECT 1")
         scratch = self._owner_file.with_suffix(".new")
-        scratch.write_text(json.dumps({"pid": os.getpid(), "address": address}), encoding="utf-8")
+        scratch.unlink(missing_ok=True)
+        # Made for this user alone, before there is a key in it.
+        with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump({"pid": os.getpid(), "address": address, "key": key}, file)
         os.replace(scratch, self._owner_file)
 
     def close(self) -> None:
@@ -574,8 +577,8 @@ class Store:
         return [(row[0], float(row[1])) for row in rows]
 
 
-def owner(folder: Path) -> tuple[str, str | None]:
-    """What to tell somebody who finds the store taken, and the owner's address if it gave one."""
+def owner(folder: Path) -> tuple[str, str | None, str]:
+    """What to tell somebody who finds the store taken, and the owner's address and key if it gave them."""
     try:
         owner = json.loads((folder / "owner.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -585,4 +588,4 @@ def owner(folder: Path) -> tuple[str, str | None]:
     address = owner.get("address")
     who = f"another Citewell process (pid {owner['pid']})" if owner.get("pid") else "another Citewell process"
     where = f"It answers at {address}: ask there, or stop it first." if address else "Wait for it to finish, or stop it first."
-    return f"The store in {folder} is in use by {who}. {where}", address
+    return f"The store in {folder} is in use by {who}. {where}", address, str(owner.get("key") or "")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from index.store import Store
-from index.types import Document, DocumentInfo, Passage, Rejection, Span
+from index.types import Document, DocumentInfo, Known, Passage, Rejection, Span
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,6 +94,11 @@ class Visible:
     def fingerprints(self, root: str) -> dict[str, tuple[str, str]]:
         """What the user sees of one synced folder: source to (document id, fingerprint)."""
         return {source: found for source, found in self._store.fingerprints(root).items() if self._store.seen(found[0], self.viewer)}
+
+    def known(self, root: str) -> dict[str, Known]:
+        """What the user sees of every file of one synced folder, documents and rejected ones, by source."""
+        seen = {*self.fingerprints(root), *self.rejected(root)}
+        return {source: known for source, known in self._store.known(root).items() if source in seen}
 
     def rejected(self, root: str | None = None) -> dict[str, str]:
         """Files that could not become documents: source to reason."""

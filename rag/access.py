@@ -15,12 +15,13 @@ from urllib.parse import quote, urlsplit
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from index.errors import InvalidSettings, OverLimit
-from rag.accounts import LOCAL_USER, Accounts, User
-from rag.limits import Limited, Rate, refusal
+from rag.accounts import LOCAL_USER, Accounts, User, same
+from rag.limits import BODY_BYTES, FILES_TOGETHER, Limited, Rate
+from rag.problems import problem, refusal
 from rag.settings import Settings
 
 COOKIE = "citewell"
@@ -160,15 +161,18 @@ def cookies(scope: Scope) -> dict[str, str]:
     return found
 
 
-def identity(scope: Scope, policy: Policy, accounts: Accounts | None) -> User | None:
-    """Who a request is from: the local user of an open Citewell, else whose key or session it carries. A wrong key is not made good by a session."""
+def identity(scope: Scope, policy: Policy, accounts: Accounts | None, local_key: str = "") -> User | None:
+    """Who a request is from: the local user of an open Citewell or with the `local_key`, else whose key or session it carries. A wrong key is not made
+    good by a session."""
     if policy.open:
         return LOCAL_USER
     assert accounts is not None, "decide() has looked at them"
     said = Headers(scope=scope).get("authorization")
     if said is not None:
         kind, _, key = said.partition(" ")
-        return accounts.by_key(key.strip()) if kind.lower() == "bearer" else None
+        if kind.lower() != "bearer":
+            return None
+        return LOCAL_USER if local_key and same(key.strip(), local_key) else accounts.by_key(key.strip())
     token = cookies(scope).get(COOKIE, "")
     return accounts.by_session(token) if token else None
 
@@ -190,34 +194,36 @@ class SignedIn:
     With `rate`, what an address asks for in vain is counted, as it does not get as far as rag.limits.Limited.
     """
 
-    def __init__(self, app: ASGIApp, policy: Policy, accounts: Accounts | None = None, rate: Rate | None = None) -> None:
-        self.app, self.policy, self.accounts, self.rate = app, policy, accounts, rate
+    def __init__(self, app: ASGIApp, policy: Policy, accounts: Accounts | None = None, rate: Rate | None = None, local_key: str = "") -> None:
+        self.app, self.policy, self.accounts, self.rate, self.local_key = app, policy, accounts, rate, local_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
-        refusal, user = await self._judged(scope)
-        if refusal is None:
+        refused, user = await self._judged(scope)
+        if refused is None:
             inner = {**scope, "state": {**scope.get("state", {}), "user": user, "address": self.policy.address(scope)}}
             return await self.app(inner, receive, send)
         if scope["type"] == "websocket":
             await receive()
             return await send({"type": "websocket.close", "code": 1008})
-        await refusal(scope, receive, send)
+        await refused(scope, receive, send)
 
     async def _judged(self, scope: Scope) -> tuple[Response | None, User | None]:
         headers, path = Headers(scope=scope), scope["path"].removeprefix(scope.get("root_path", ""))
         if self.policy.open and any(name in headers for name in FORWARDED):
-            return _refused(
+            return problem(
+                path,
                 "This Citewell is open to its own machine alone, and this came through a proxy. Set CITEWELL_TRUSTED_PROXIES to the proxy's address; "
-                "then accounts are asked for."
+                "then accounts are asked for.",
+                403,
             ), None
         if not self.policy.open and not self.policy.proxied(scope) and not self.policy.encrypted(scope) and not is_loopback(_peer(scope)):
-            return _refused("Passwords would travel in the clear here. Open the address that begins with https."), None
+            return problem(path, "Passwords would travel in the clear here. Open the address that begins with https.", 403), None
         # A websocket is opened by a GET, and can change things afterwards.
         if (scope["type"] == "websocket" or scope["method"] not in READING) and from_elsewhere(scope, self.policy):
-            return _refused("This is not for pages of other sites."), None
-        user = await run_in_threadpool(identity, scope, self.policy, self.accounts)
+            return problem(path, "This is not for pages of other sites.", 403), None
+        user = await run_in_threadpool(identity, scope, self.policy, self.accounts, self.local_key)
         if user is not None or path in REVIEWED:
             return None, user
         if scope["type"] == "websocket":
@@ -226,25 +232,24 @@ class SignedIn:
             try:
                 self.rate.take(f"address {self.policy.address(scope)}")
             except OverLimit as error:
-                return refusal(error), None
+                return refusal(path, error), None
         wants_page = scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", "")
         if wants_page and not any(path == part or path.startswith(f"{part}/") for part in FOR_PROGRAMS):
             query = scope.get("query_string", b"").decode("latin-1")
             back = path + (f"?{query}" if query else "")
             return RedirectResponse("/login" if back == "/" else f"/login?next={quote(back, safe='')}", 303, {"Cache-Control": "no-store"}), None
         said = "Sign in first, or send a key as 'Authorization: Bearer KEY'. `citewell keys create NAME` makes one."
-        return JSONResponse({"error": said}, 401, {"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"}), None
+        return problem(path, said, 401, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"}), None
 
 
-def protect(app: Starlette, settings: Settings, policy: Policy, accounts: Accounts | None) -> None:
-    """Puts SignedIn before an application and Limited behind it, with one count for both. Call it last: what is added later stands before it."""
-    rate = Rate(settings.requests_per_minute)
-    app.add_middleware(Limited, rate=rate, max_file_bytes=settings.max_bytes)
-    app.add_middleware(SignedIn, policy=policy, accounts=accounts, rate=rate)
+def protect(app: Starlette, settings: Settings, policy: Policy, accounts: Accounts | None, local_key: str = "") -> None:
+    """Puts SignedIn before an application and Limited behind it, with one count for both; who has a machine to themselves is not counted.
 
-
-def _refused(why: str) -> Response:
-    return JSONResponse({"error": why}, 403)
+    Middleware that is added later stands before them.
+    """
+    rate = None if policy.open else Rate(settings.requests_per_minute)
+    app.add_middleware(Limited, rate=rate, max_upload_bytes=FILES_TOGETHER * settings.max_bytes + BODY_BYTES)
+    app.add_middleware(SignedIn, policy=policy, accounts=accounts, rate=rate, local_key=local_key)
 
 
 def safe_path(wanted: str) -> str:

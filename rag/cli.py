@@ -18,6 +18,7 @@ import typer
 from rag import accounts_cli
 
 if TYPE_CHECKING:
+    import socket
     from threading import Event
 
     from rich.console import Console
@@ -151,14 +152,14 @@ def _answering(settings: Settings) -> Iterator[Any]:
     try:
         assistant = _open(settings)
     except StoreInUse as error:
-        if error.address is None:
-            raise
-        address = error.address
+        from rag.remote import Running
+
+        running = Running.of(error)
 
         def remotely(question: str, history: Sequence[Turn], documents: list[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
             from rag.remote import events
 
-            return events(address, "/api/ask", {"question": question, "history": [asdict(turn) for turn in history], "documents": documents})
+            return events(running, "/api/ask", {"question": question, "history": [asdict(turn) for turn in history], "documents": documents})
 
         yield remotely
         return
@@ -224,46 +225,20 @@ def _show(events: Iterator[tuple[str, dict[str, Any]]], as_json: bool) -> dict[s
 def serve(
     data_dir: DataDir = None,
     model: Model = None,
-    host: Annotated[str | None, typer.Option("--host", help="Address to serve on; this version serves this machine alone.")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to serve on; any but 127.0.0.1 demands accounts and encryption.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port to serve on.")] = None,
 ) -> None:
     """Open the chat page in the browser's reach, and the HTTP door with it."""
     import logging
     import os
-    import socket
     from pkgutil import resolve_name
 
-    from index.errors import CitewellError, InvalidSettings
-    from index.store import owner
     from rag.assistant import open_assistant, seed
+    from rag.service import Visitors
 
     settings = _settings(data_dir, model, host=host, port=port)
-    if settings.host not in ("127.0.0.1", "localhost", "::1"):
-        raise InvalidSettings(
-            f"Citewell serves this machine alone for now: it has no accounts yet, and {settings.host} would let others in. "
-            "Leave CITEWELL_HOST at 127.0.0.1."
-        )
-    if unused := [name for name in ("tls_cert", "tls_key", "trusted_proxies", "public_url") if getattr(settings, name)]:
-        raise InvalidSettings(
-            f"`citewell serve` cannot use {', '.join(unused)} yet: it serves this machine alone, without encryption. Take them out."
-        )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-        listener.listen()  # now: a bound port alone does not keep a second server from binding it too
-    except OSError as error:
-        _, running = owner(settings.data_dir)
-        if running:
-            raise CitewellError(f"Citewell runs already, at {running}. Open that page, or stop it first.") from None
-        raise CitewellError(
-            f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}). Stop what uses it, or choose another with --port."
-        ) from None
-    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-    address = f"http://{shown}:{listener.getsockname()[1]}"
-
-    with open_assistant(settings, fetch=False) as assistant:
+    with Visitors(settings) as visitors, closing(_listener(settings)) as listener, open_assistant(settings, fetch=False) as assistant:
         _tell_notices(assistant)
         if not assistant.store.documents():
             print("Indexing the seed documents …", flush=True)
@@ -272,20 +247,52 @@ def serve(
         from rag.server import Server, create_app
 
         # By name: the page stands above this package and may import it, not the other way round.
-        page = resolve_name("ui.app:mount")(create_app(assistant), assistant)
+        door = create_app(assistant, visitors)
+        page = resolve_name("ui.app:mount")(door, door.state.service)
         assistant.prepare_in_background()
         assistant.library.resume()
-        assistant.store.announce(address)
-        print(f"Citewell is ready at {address}  (Ctrl-C stops it)", flush=True)
+        assistant.store.announce(_address(settings, listener, own=True), visitors.local_key)
+        print(f"Citewell is ready at {settings.public_url or _address(settings, listener)}  (Ctrl-C stops it)", flush=True)
         with suppress(KeyboardInterrupt):  # Ctrl-C is how it is meant to end
-            Server(page).run(sockets=[listener])
+            Server(page, settings.tls_cert, settings.tls_key).run(sockets=[listener])
         if assistant.answering_model()[0] is not None or assistant.model_status().state == "fetching":
             # A model that computes cannot be interrupted, and freeing it waits for that; nor can a download. So the process ends without them.
             assistant.library.close()
             assistant.store.close()
+            visitors.close()
             print("Stopped.", flush=True)
             os._exit(0)
     print("Stopped.")
+
+
+def _listener(settings: Settings) -> socket.socket:
+    """The socket that the page is served on. Raises CitewellError where it cannot be had."""
+    import socket
+
+    from index.errors import CitewellError
+    from index.store import owner
+
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        listener.listen()  # now: a bound port alone does not keep a second server from binding it too
+    except OSError as error:
+        listener.close()
+        _, running, _ = owner(settings.data_dir)
+        if running:
+            raise CitewellError(f"Citewell runs already, at {running}. Open that page, or stop it first.") from None
+        raise CitewellError(
+            f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}). Stop what uses it, or choose another with --port."
+        ) from None
+    return listener
+
+
+def _address(settings: Settings, listener: socket.socket, own: bool = False) -> str:
+    """The address that is served; `own` is the one at which programs of this machine reach it."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"} if own else {}  # noqa: S104 - looked up
+    host = everywhere.get(settings.host, settings.host)
+    return f"{'https' if settings.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
 @app.command()
@@ -306,13 +313,13 @@ def mcp(data_dir: DataDir = None, model: Model = None) -> None:
     try:
         assistant = open_assistant(settings, fetch=False)
     except StoreInUse as error:
-        if error.address is None:
-            raise
         from rag.mcp_server import relay, serve_stdio
+        from rag.remote import Running
 
-        print(f"citewell: this store is answered for by the Citewell at {error.address}", file=sys.stderr)
+        running = Running.of(error)
+        print(f"citewell: this store is answered for by the Citewell at {running.address}", file=sys.stderr)
         with suppress(KeyboardInterrupt):
-            serve_stdio(relay(error.address))
+            serve_stdio(relay(running))
         return
     with assistant:
         from rag.mcp_server import serve_stdio, server_of
@@ -321,7 +328,7 @@ def mcp(data_dir: DataDir = None, model: Model = None) -> None:
         assistant.prepare_in_background()
         assistant.library.resume()
         with suppress(KeyboardInterrupt):
-            serve_stdio(server_of(assistant))
+            serve_stdio(server_of(lambda context: assistant))
         if assistant.answering_model()[0] is not None or assistant.model_status().state == "fetching":
             # As in `serve`: a model that computes cannot be interrupted, and freeing it waits for that.
             assistant.library.close()
@@ -404,7 +411,7 @@ def _syncing(settings: Settings, stopped: Event) -> Iterator[Callable[[Path, boo
         # What is done when it is stopped, the server knows alone.
         report = asdict(SyncReport(cancelled=True))
         body = {"folder": str(folder.expanduser().absolute()), "retry": retry}
-        with _bar("files") as progress, closing(events(address, "/api/sync", body)) as told:
+        with _bar("files") as progress, closing(events(running, "/api/sync", body)) as told:
             for name, data in told:
                 if name == "progress":
                     progress(data["done"], data["total"], data["current"])
@@ -417,9 +424,9 @@ def _syncing(settings: Settings, stopped: Event) -> Iterator[Callable[[Path, boo
     try:
         opened = open_assistant(settings)
     except StoreInUse as error:
-        if error.address is None:
-            raise
-        address = error.address
+        from rag.remote import Running
+
+        running = Running.of(error)
         yield remotely
         return
     with opened as assistant:
@@ -437,11 +444,9 @@ def forget(folder: Path, data_dir: DataDir = None) -> None:
         with open_assistant(_settings(data_dir, "none")) as assistant:
             gone = assistant.library.forget(folder.expanduser())
     except StoreInUse as error:
-        if error.address is None:
-            raise
         from rag import remote
 
-        gone = remote.forget(error.address, str(folder.expanduser().absolute()))
+        gone = remote.forget(remote.Running.of(error), str(folder.expanduser().absolute()))
     print(f"{gone} documents of {folder} are gone from the store.")
 
 
@@ -457,11 +462,9 @@ def documents(as_json: Json = False, data_dir: DataDir = None) -> None:
             _tell_notices(assistant)
             entries = listing(assistant.store)
     except StoreInUse as error:
-        if error.address is None:
-            raise
         from rag import remote
 
-        entries = remote.documents(error.address)
+        entries = remote.documents(remote.Running.of(error))
     if as_json:
         print(json.dumps(entries, ensure_ascii=False, indent=2))
     elif not entries:

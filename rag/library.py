@@ -22,6 +22,7 @@ from index.errors import CitewellError, NotAllowed, OverLimit
 from index.store import Store
 from index.sync import REMOVED_BY_HAND, Progress, SyncReport, readable, root_of, sync
 from index.types import DocumentInfo, Known
+from rag.accounts import LOCAL
 
 NAME_BYTES = 200
 """File systems take names of 255 bytes; some room is left for what is put before them."""
@@ -90,6 +91,8 @@ class Library:
     def __init__(self, store: Store, embedder: Embedder, max_bytes: int) -> None:
         self.uploads = store.folder / UPLOADS
         """Where uploaded files are kept; synced like any other folder."""
+        self.own_root = UPLOADS
+        """What the store knows them by."""
         self._store, self._embedder, self._max_bytes = store, embedder, max_bytes
         self._turn = threading.Lock()
         self._adding = threading.Lock()
@@ -385,13 +388,14 @@ class OwnLibrary:
 
     def __init__(self, library: Library, store: Store, viewer: str, admin: bool, quota: Quota | None = None) -> None:
         self._library, self._store, self._viewer, self._admin, self._quota = library, store, viewer, admin, quota
-        self._root = OWN_UPLOADS + viewer
+        # The store knows the user's uploads by this. What the local user adds is everybody's: whoever has the machine to themselves has nobody to keep it from.
+        self.own_root = UPLOADS if viewer == LOCAL else OWN_UPLOADS + viewer
 
     def _mine(self, root: str) -> None:
         """Raises KeyError for the files of others, NotAllowed for everybody's unless the user is an admin."""
-        if root != self._root and root.startswith(OWN_UPLOADS):
+        if root != self.own_root and root.startswith(OWN_UPLOADS):
             raise KeyError(root)
-        owner = self._viewer if root == self._root else self._store.folder_owner(root)
+        owner = self._viewer if root == self.own_root else self._store.folder_owner(root)
         if owner not in (None, self._viewer):
             raise KeyError(root)
         if owner is None and not self._admin:
@@ -400,7 +404,7 @@ class OwnLibrary:
     @property
     def uploads(self) -> Path:
         """Where the user's uploaded files are kept."""
-        return self._library.folder(self._root)
+        return self._library.folder(self.own_root)
 
     def folder(self, root: str) -> Path:
         """Where the files are that the store knows under a root."""
@@ -409,9 +413,9 @@ class OwnLibrary:
     def add(self, name: str, path: Path) -> str:
         """Takes over an uploaded file that is the user's alone, as Library.add()."""
         # Before the file is there: its document is nobody else's from its first moment on.
-        if self._store.folder_owner(self._root) != self._viewer:
-            self._store.set_folder_owner(self._root, self._viewer)
-        return self._library.add(name, path, self._root, self._quota)
+        if self.own_root != UPLOADS and self._store.folder_owner(self.own_root) != self._viewer:
+            self._store.set_folder_owner(self.own_root, self._viewer)
+        return self._library.add(name, path, self.own_root, self._quota)
 
     def remove(self, document_ids: Sequence[str]) -> None:
         """Makes documents gone, the user's own and for an admin the shared ones; where one of them is not theirs to remove, none is, and NotAllowed raised.
@@ -435,7 +439,7 @@ class OwnLibrary:
         self._store.set_owner(document_id, None if shared else self._viewer)
 
     def _may_change(self, document_id: str) -> bool:
-        return self._admin or self._store.owner(document_id) == self._viewer or self._store.document_file(document_id)[0] == self._root
+        return self._admin or self._store.owner(document_id) == self._viewer or self._store.document_file(document_id)[0] == self.own_root
 
     def forget(self, folder: Path) -> int:
         """Lets go of a synced folder, as Library.forget(). Raises NotAllowed unless the user is an admin, CitewellError."""
@@ -456,7 +460,7 @@ class OwnLibrary:
     def cancel(self) -> None:
         """Stops what is going on. Raises NotAllowed where it is not the user's own, unless they are an admin."""
         work = self._library.work()
-        if work is not None and not self._admin and work.root != self._root:
+        if work is not None and not self._admin and work.root != self.own_root:
             raise NotAllowed("What is going on is not yours. Ask an admin of this Citewell to stop it.")
         self._library.cancel()
 
@@ -471,7 +475,8 @@ class OwnLibrary:
 
     def waiting(self) -> tuple[tuple[str, str], ...]:
         """Root and source of every uploaded file that has not been read yet, the user's, and for an admin everybody's."""
-        return (*(self._library.waiting() if self._admin else ()), *self._library.waiting(self._root))
+        everybody_s = self._library.waiting() if self._admin and self.own_root != UPLOADS else ()
+        return (*everybody_s, *self._library.waiting(self.own_root))
 
     def size(self, root: str, source: str) -> int | None:
         """A file's size in bytes; None where there is no such file, or it is not the user's to know."""
@@ -480,7 +485,7 @@ class OwnLibrary:
     def _told_of(self, root: str) -> bool:
         """Whether the names of a folder's files may be told. Of a folder that is everybody's single files may be somebody's, so an admin alone is told."""
         if root.startswith(OWN_UPLOADS):
-            return root == self._root
+            return root == self.own_root
         return self._store.folder_owner(root) in ((None, self._viewer) if self._admin else (self._viewer,))
 
 

@@ -7,25 +7,28 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from math import ceil
+from typing import Self
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.errors import OverLimit
+from rag.problems import refusal
 
 REMEMBERED = 10_000
 """So many users and addresses are kept count of; of more, those longest unheard of begin anew."""
 
-JSON_BYTES = 4_000_000
+BODY_BYTES = 4_000_000
 """A question with its history is far less."""
 
-BESIDE_THE_FILE = 100_000
-"""What a form puts around an uploaded file."""
+FILES_TOGETHER = 8
+"""How many times the largest file all files of a request may have: they lie in a folder for temporary files until they are read."""
+
+UPLOADING = re.compile(r"/api/documents|/library/files")
+"""Where files come in, whose sizes are looked at there."""
 
 ANSWER_SECONDS = 15.0
 """When a place for a question may be free, where it is not known better."""
@@ -63,56 +66,89 @@ class Queue:
     """Places for questions: those that are answered, and those that wait. Counts and never waits, as the model takes one after the other itself."""
 
     def __init__(self, at_once: int, length: int) -> None:
-        self._places = at_once + length
+        self.at_once, self._places = at_once, at_once + length
         self._lock = threading.Lock()
-        self._taken = 0
+        self._taken: dict[Place, None] = {}
 
     @property
     def taken(self) -> int:
         """How many places are taken now."""
-        return self._taken
+        return len(self._taken)
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place for one question, until its answer is whole. Raises OverLimit where all are taken."""
+    def place(self) -> Place:
+        """A place for one question, which is to leave() it once its answer is whole. Raises OverLimit where all are taken."""
         with self._lock:
-            if self._taken >= self._places:
+            if len(self._taken) >= self._places:
                 raise OverLimit(
-                    f"Too many questions are waiting: {self._taken} are being answered or wait for it. Try again in {_seconds(ANSWER_SECONDS)}.",
+                    f"Too many questions are waiting: {len(self._taken)} are being answered or wait for it. Try again in {_seconds(ANSWER_SECONDS)}.",
                     ANSWER_SECONDS,
                 )
-            self._taken += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._taken -= 1
+            place = Place(self)
+            self._taken[place] = None
+            return place
+
+    def ahead(self, place: Place) -> int:
+        """How many questions came before this one and must be done with before it is answered; 0 once its turn has come."""
+        with self._lock:
+            before = next((number for number, other in enumerate(self._taken) if other is place), 0)
+        return max(0, before - self.at_once + 1)
+
+    def leave(self, place: Place) -> None:
+        """Gives a place to the next. Safe to call twice."""
+        with self._lock:
+            self._taken.pop(place, None)
+
+
+class Place:
+    """Where one question stands in a Queue."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.leave()
+
+    @property
+    def ahead(self) -> int:
+        """How many questions are answered before this one."""
+        return self._queue.ahead(self)
+
+    def leave(self) -> None:
+        """Gives the place to the next. Safe to call twice, from any thread."""
+        self._queue.leave(self)
 
 
 class Limited:
     """Middleware behind SignedIn, whose user and address it reads: counts requests, and takes no larger body than it is told.
 
-    Requests of a signed-in user count for the user wherever they come from, others for their address.
+    Requests of a signed-in user count for the user wherever they come from, others for their address; without a `rate` none are counted.
     """
 
-    def __init__(self, app: ASGIApp, rate: Rate, max_file_bytes: int) -> None:
-        self.app, self.rate, self.most = app, rate, max_file_bytes + BESIDE_THE_FILE
+    def __init__(self, app: ASGIApp, rate: Rate | None, max_upload_bytes: int) -> None:
+        self.app, self.rate, self.most_uploaded = app, rate, max_upload_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        headers, state = Headers(scope=scope), scope.get("state", {})
+        headers, state, path = Headers(scope=scope), scope.get("state", {}), scope["path"].removeprefix(scope.get("root_path", ""))
         user = state.get("user")
-        if not UNCOUNTED.fullmatch(scope["path"].removeprefix(scope.get("root_path", ""))):
+        if self.rate is not None and not UNCOUNTED.fullmatch(path):
             try:
                 self.rate.take(f"user {user.id}" if user is not None else f"address {state.get('address', '')}")
             except OverLimit as error:
-                return await refusal(error)(scope, receive, send)
-        most = min(self.most, JSON_BYTES) if headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json" else self.most
-        too_large = OverLimit(f"What was sent is too large: {most / 1e6:,.4g} MB is the most.")
+                return await refusal(path, error)(scope, receive, send)
+        uploads = UPLOADING.fullmatch(path)
+        most = self.most_uploaded if uploads else BODY_BYTES
+        too_large = OverLimit(
+            f"What was sent is larger than {most / 1e6:,.4g} MB. "
+            + ("Send the files in several requests." if uploads else "Shorten it, or add the long text as a document and ask about it.")
+        )
         declared = headers.get("content-length", "0")
         if not (declared.isascii() and declared.isdecimal()) or int(declared[:16]) > most:
-            return await refusal(too_large)(scope, receive, send)
+            return await refusal(path, too_large)(scope, receive, send)
         got = 0
 
         async def counted() -> Message:
@@ -125,13 +161,6 @@ class Limited:
             return message
 
         await self.app(scope, counted, send)
-
-
-def refusal(error: OverLimit) -> Response:
-    """A limit as a response: 429 with Retry-After where waiting helps, else 413."""
-    if error.retry_after is None:
-        return JSONResponse({"error": str(error)}, 413)
-    return JSONResponse({"error": str(error)}, 429, {"Retry-After": str(max(1, ceil(error.retry_after)))})
 
 
 def _seconds(wait: float) -> str:

@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,10 +31,10 @@ from index.types import Hit
 from rag import __version__
 from rag.assistant import Assistant
 from rag.awaitable import each, in_thread
-from rag.metrics import Counted
 from rag.readable import readable
+from rag.remote import Running
 from rag.settings import problem_told
-from rag.types import Answer, Evidence, Turn
+from rag.types import Answer, Event, Evidence, Turn
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,12 @@ PROGRESS_SECONDS = 1.0
 UNEXPECTED = "Something went wrong here. The log of Citewell says what."
 
 Context = ServerRequestContext[Any]
+Stream = Callable[[Assistant, str, Sequence[Turn], Sequence[str] | None], Iterator[Event]]
+
+
+def plain(assistant: Assistant, question: str, history: Sequence[Turn], documents: Sequence[str] | None) -> Iterator[Event]:
+    """assistant.stream(), with nothing around it."""
+    return assistant.stream(question, history, documents)
 
 
 class EarlierTurn(BaseModel):
@@ -139,14 +145,14 @@ TOOLS = (
 )
 
 
-def server_of(assistant: Assistant, counted: Counted = lambda door, events: events) -> Server[Any]:
-    """The tools, done by an assistant of this process."""
+def server_of(own: Callable[[Context], Assistant], stream: Stream = plain) -> Server[Any]:
+    """The tools, done by the assistant of this process that a call is to have; `stream` has it answer."""
 
     async def ask(asked: AskArguments, context: Context) -> types.CallToolResult:
         history = [Turn(turn.role, turn.text) for turn in asked.history]
         answer: Answer | None = None
         told = 0.0
-        async with aclosing(each(counted("mcp", assistant.stream(asked.question, history, asked.documents)))) as events:
+        async with aclosing(each(stream(own(context), asked.question, history, asked.documents))) as events:
             async for event in events:
                 if isinstance(event, Answer):
                     answer = event
@@ -158,11 +164,11 @@ def server_of(assistant: Assistant, counted: Counted = lambda door, events: even
         return _given(readable(answer), answer.to_dict())
 
     async def search(asked: SearchArguments, context: Context) -> types.CallToolResult:
-        hits = await in_thread(partial(assistant.search, asked.query, limit=asked.limit, documents=asked.documents))
+        hits = await in_thread(partial(own(context).search, asked.query, limit=asked.limit, documents=asked.documents))
         return _given("\n\n".join(map(_shown, hits)) or "Nothing was found.", {"hits": [asdict(hit) for hit in hits]})
 
     async def read_span(asked: SpanArguments, context: Context) -> types.CallToolResult:
-        return await in_thread(partial(_span, assistant, asked))
+        return await in_thread(partial(_span, own(context), asked))
 
     done: dict[str, Callable[[Any, Context], Awaitable[types.CallToolResult]]] = {"ask": ask, "search": search, "read_span": read_span}
 
@@ -183,20 +189,20 @@ def server_of(assistant: Assistant, counted: Counted = lambda door, events: even
     return _server(call)
 
 
-def relay(address: str) -> Server[Any]:
-    """The tools, done by the server at an address, which owns the store."""
+def relay(running: Running) -> Server[Any]:
+    """The tools, done by the server that owns the store."""
 
     async def call(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         try:
             wait = httpx2.Timeout(30, read=ANSWER_SECONDS)
             async with (
-                httpx2.AsyncClient(trust_env=False, timeout=wait) as http,  # no proxy stands between programs of one machine
-                Client(streamable_http_client(f"{address}/mcp", http_client=http)) as owner,
+                httpx2.AsyncClient(trust_env=False, timeout=wait, verify=False, headers=running.headers) as http,
+                Client(streamable_http_client(f"{running.address}/mcp", http_client=http)) as owner,
             ):
                 return await owner.call_tool(params.name, params.arguments, progress_callback=context.session.report_progress)
         except Exception:
-            log.exception("The Citewell at %s did not answer", address)
-            return _failed(f"The Citewell that owns this store, at {address}, does not answer. Start it again with `citewell serve`.")
+            log.exception("The Citewell at %s did not answer", running.address)
+            return _failed(f"The Citewell that owns this store, at {running.address}, does not answer. Start it again with `citewell serve`.")
 
     return _server(call)
 

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from index.errors import NotAllowed
 from index.store import Store
 from index.sync import Progress, SyncReport
 from index.visible import Visible
 from rag import weights
-from rag.accounts import User
+from rag.accounts import LOCAL, User
 from rag.assistant import Assistant
 from rag.library import Library, OwnLibrary, Quota
 from rag.model import LanguageModel, ModelStatus
 from rag.resilient import Resilient
 
 ADMINS_ALONE = "Folders of the server are an admin's to sync. Ask one, or upload your files."
-
-
-def for_request(assistant: Assistant, scope: Mapping[str, Any]) -> Assistant:
-    """The assistant as whoever sent a request has it, by what rag.access.SignedIn wrote into its scope. Raises NotAllowed where that says nobody."""
-    user = (scope.get("state") or {}).get("user")
-    if not isinstance(user, User):
-        raise NotAllowed("Sign in first.")
-    return assistant.for_user(user)
 
 
 class OwnAssistant(Assistant):
@@ -37,7 +29,8 @@ class OwnAssistant(Assistant):
         self._renderer, self._reranker = whole._renderer, whole._reranker
         # The casts hide that the writing half is missing; tests/test_ownership.py holds that it is.
         self.store = cast(Store, Visible(whole.store, user.id))
-        quota = Quota(whole.settings.user_files, int(whole.settings.user_mb * 1_000_000))
+        # Who has the machine to themselves shares its disk with nobody.
+        quota = None if user.id == LOCAL else Quota(whole.settings.user_files, int(whole.settings.user_mb * 1_000_000))
         self.library = cast(Library, OwnLibrary(whole.library, whole.store, user.id, user.admin, quota))
 
     def close(self) -> None:

@@ -4,14 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import httpx
 
-from index.errors import CitewellError, InvalidQuestion
+from index.errors import CitewellError, InvalidQuestion, StoreInUse
 
 
-def events(address: str, path: str, body: dict[str, Any]) -> Generator[tuple[str, dict[str, Any]], None, None]:
+class Running(NamedTuple):
+    """A server that owns a store: where it answers, and the key that it left for whoever may read the store's folder."""
+
+    address: str
+    key: str = ""
+
+    @classmethod
+    def of(cls, error: StoreInUse) -> Self:
+        """The one that owns the store. Raises the error itself where that process does not answer."""
+        if error.address is None:
+            raise error
+        return cls(error.address, error.key)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request to it carries."""
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What every request to it has in common."""
+        # It is this machine's own, at a port that it holds: there is nobody to prove it to, its certificate is made for another name, and no proxy
+        # stands between.
+        return {"headers": self.headers, "verify": False, "trust_env": False}
+
+
+def events(running: Running, path: str, body: dict[str, Any]) -> Generator[tuple[str, dict[str, Any]], None, None]:
     """The events, by name, with which a running server answers a POST, and "waiting" while it has nothing to say; closing the iterator tells it to stop.
 
     Raises InvalidQuestion and CitewellError as the server does, and CitewellError where it does not answer or breaks off.
@@ -19,11 +45,11 @@ def events(address: str, path: str, body: dict[str, Any]) -> Generator[tuple[str
     try:
         content = json.dumps(body).encode("ascii")
         wait = httpx.Timeout(300, connect=5)
-        headers = {"Accept": "text/event-stream", "Content-Type": "application/json"}
-        with httpx.stream("POST", f"{address}{path}", content=content, headers=headers, timeout=wait, trust_env=False) as response:
+        common = {**running.common, "headers": {**running.headers, "Accept": "text/event-stream", "Content-Type": "application/json"}}
+        with httpx.stream("POST", f"{running.address}{path}", content=content, timeout=wait, **common) as response:
             if response.status_code != 200:
                 told = json.loads(response.read() or b"{}")
-                message = told.get("error") or told.get("detail") or f"the server at {address} answered with status {response.status_code}"
+                message = told.get("error") or told.get("detail") or f"the server at {running.address} answered with status {response.status_code}"
                 raise (InvalidQuestion if response.status_code == 422 else CitewellError)(str(message))
             name = ""
             for line in response.iter_lines():
@@ -37,29 +63,29 @@ def events(address: str, path: str, body: dict[str, Any]) -> Generator[tuple[str
                 elif line.startswith(":"):
                     yield "waiting", {}
             if name not in ("answer", "report"):
-                raise CitewellError(f"The Citewell that owns this store, at {address}, broke off before its end. Try again.")
+                raise CitewellError(f"The Citewell that owns this store, at {running.address}, broke off before its end. Try again.")
     except (httpx.HTTPError, json.JSONDecodeError) as error:
-        raise _silent(address, error) from error
+        raise _silent(running.address, error) from error
 
 
-def documents(address: str) -> list[dict[str, Any]]:
+def documents(running: Running) -> list[dict[str, Any]]:
     """The listing of a running server. Raises CitewellError where it does not answer."""
     try:
-        listing: list[dict[str, Any]] = httpx.get(f"{address}/api/documents", timeout=30, trust_env=False).raise_for_status().json()
+        listing: list[dict[str, Any]] = httpx.get(f"{running.address}/api/documents", timeout=30, **running.common).raise_for_status().json()
     except (httpx.HTTPError, json.JSONDecodeError) as error:
-        raise _silent(address, error) from error
+        raise _silent(running.address, error) from error
     return listing
 
 
-def forget(address: str, folder: str) -> int:
+def forget(running: Running, folder: str) -> int:
     """Has a running server let go of a folder; returns how many documents it had. Raises CitewellError as the server does."""
     try:
-        response = httpx.post(f"{address}/api/forget", json={"folder": folder}, timeout=60, trust_env=False)
+        response = httpx.post(f"{running.address}/api/forget", json={"folder": folder}, timeout=60, **running.common)
         told = response.json()
     except (httpx.HTTPError, json.JSONDecodeError) as error:
-        raise _silent(address, error) from error
+        raise _silent(running.address, error) from error
     if response.status_code != 200:
-        raise CitewellError(str(told.get("error") or f"the server at {address} answered with status {response.status_code}"))
+        raise CitewellError(str(told.get("error") or f"the server at {running.address} answered with status {response.status_code}"))
     return int(told["documents"])
 
 

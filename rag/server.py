@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import re
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -14,32 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.errors import CitewellError, InvalidQuestion, NotAllowed, OverLimit
-from rag import __version__, server_ask, server_documents, server_mcp, server_openai, server_status
+from rag import __version__, server_ask, server_documents, server_mcp, server_openai, server_people, server_status
+from rag.access import protect
 from rag.assistant import Assistant
-from rag.limits import refusal
-from rag.metrics import Metrics
-from rag.server_replies import NO_STORE, UNEXPECTED, UNPARSED, misunderstood, named, problem, unparsed
+from rag.login import login_routes
+from rag.problems import problem, refusal
+from rag.server_replies import NO_STORE, UNEXPECTED, UNPARSED, misunderstood, named, unparsed
+from rag.service import Service, Visitors
 
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 0.5
 """How long open requests may still take once the server is to stop."""
-
-
-BODY_BYTES = 4_000_000
-TOO_LARGE = f"What was sent is larger than {BODY_BYTES / 1_000_000:g} MB. Shorten it, or add the long text as a document and ask about it."
-_BOUNDED = re.compile(r"/v1/|/api/(?!documents$)")
 
 
 class Server(uvicorn.Server):
@@ -95,26 +90,6 @@ class Folder(BaseModel):
     retry: bool = False
 
 
-class OwnPagesOnly:
-    """Refuses what pages of other sites send.
-
-    Browsers say where a request comes from; a page elsewhere must not start work here, even where it could not read the answer.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
-            headers = Headers(scope=scope)
-            site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-            # Browsers that do not say so name the page's origin at least.
-            own = origin is None or origin.lower().partition("://")[2] == headers.get("host", "").lower()
-            if site not in ("same-origin", "none") if site is not None else not own:
-                return await problem(scope["path"], "This is not for pages of other sites.", 403)(scope, receive, send)
-        await self.app(scope, receive, send)
-
-
 class Failures:
     """Logs what no request should raise, and tells it in a plain sentence: uvicorn alone would also cut the connection off, on which the next request may be."""
 
@@ -131,6 +106,10 @@ class Failures:
 
         try:
             await self.app(scope, receive, noted)
+        except CitewellError as error:
+            if begun:
+                raise
+            await problem(scope["path"], str(error), 503)(scope, receive, send)
         except Exception:
             if begun:
                 raise
@@ -138,45 +117,25 @@ class Failures:
             await problem(scope["path"], UNEXPECTED, 500)(scope, receive, send)
 
 
-class BoundedBodies:
-    """Refuses bodies that are larger than any question or conversation. Uploaded files have a limit of their own."""
+def create_app(assistant: Assistant, visitors: Visitors | None = None) -> FastAPI:
+    """The app that answers for one assistant; what its doors share is its `state.service`. Without `visitors`, the assistant's settings say who may come in.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _BOUNDED.match(scope["path"]):
-            return await self.app(scope, receive, send)
-        declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdecimal() or int(declared[:16]) > BODY_BYTES:
-            return await problem(scope["path"], TOO_LARGE, 413)(scope, receive, send)
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > BODY_BYTES:
-                raise HTTPException(413, TOO_LARGE)
-            return message
-
-        await self.app(scope, counted, send)
-
-
-def create_app(assistant: Assistant) -> FastAPI:
-    """The app that answers for one assistant, to this machine alone."""
+    Raises InvalidSettings where others could reach it and it is not made safe for that.
+    """
+    visitors = visitors or Visitors(assistant.settings)
+    service = Service(assistant, visitors)
     app = FastAPI(title="Citewell", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-    metrics = app.state.metrics = Metrics(assistant)
-    app.add_middleware(BoundedBodies)
+    app.state.service = service
+    # The last is the first that a request meets.
+    protect(app, assistant.settings, visitors.policy, visitors.accounts, visitors.local_key)
+    # A page elsewhere that points its own name at this address must not get to read the documents.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(visitors.policy.hosts), www_redirect=False)
     app.add_middleware(Failures)
-    # A page elsewhere that points its own name at 127.0.0.1 must not get to read the documents.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
-    app.add_middleware(OwnPagesOnly)
 
     @app.exception_handler(CitewellError)
     def told(request: Request, error: CitewellError) -> Response:
         if isinstance(error, OverLimit):
-            return refusal(error)
+            return refusal(request.url.path, error)
         known = {InvalidQuestion: 422, NotAllowed: 403}
         return problem(request.url.path, str(error), known.get(type(error), 503))
 
@@ -189,9 +148,17 @@ def create_app(assistant: Assistant) -> FastAPI:
         message = unparsed(request.url.path) if error.detail == UNPARSED else str(error.detail)
         return problem(request.url.path, message, error.status_code, headers=error.headers)
 
-    # Whoever must sign in for one of these must for all but the first: what checks it belongs here.
-    for routes in (server_status.routes, server_ask.routes, server_documents.routes, server_openai.routes, server_mcp.routes, _syncing):
-        app.include_router(routes(assistant, metrics))
+    app.router.routes.extend(login_routes(visitors.policy, visitors.accounts))
+    for routes in (
+        server_status.routes,
+        server_ask.routes,
+        server_documents.routes,
+        server_people.routes,
+        server_openai.routes,
+        server_mcp.routes,
+        _syncing,
+    ):
+        app.include_router(routes(service))
 
     @app.get("/api/openapi.json", include_in_schema=False)
     async def described() -> dict[str, Any]:
@@ -200,17 +167,18 @@ def create_app(assistant: Assistant) -> FastAPI:
     return app
 
 
-def _syncing(assistant: Assistant, metrics: Metrics) -> APIRouter:
-    """What the command line asks of the server that owns its store."""
+def _syncing(service: Service) -> APIRouter:
+    """What the command line asks of the server that owns its store, and what admins may."""
     router = APIRouter()
 
     @router.post("/api/sync", summary="Make the store match a folder of this machine", response_class=StreamingResponse)
-    async def sync(asked: Folder) -> StreamingResponse:
-        return StreamingResponse(_synced(assistant, Path(asked.folder), asked.retry), media_type="text/event-stream", headers=NO_STORE)
+    async def sync(request: Request, asked: Folder) -> StreamingResponse:
+        events = _synced(service.own(request.scope), Path(asked.folder), asked.retry)
+        return StreamingResponse(events, media_type="text/event-stream", headers=NO_STORE)
 
     @router.post("/api/forget", summary="Let go of a synced folder")
-    def forget(asked: Folder) -> dict[str, int]:
-        return {"documents": assistant.library.forget(Path(asked.folder))}
+    def forget(request: Request, asked: Folder) -> dict[str, int]:
+        return {"documents": service.own(request.scope).library.forget(Path(asked.folder))}
 
     return router
 

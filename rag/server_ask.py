@@ -12,10 +12,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
 from index.errors import CitewellError
-from rag.assistant import Assistant
 from rag.awaitable import answered, each
-from rag.metrics import Metrics
 from rag.server_replies import GONE, NO_STORE, UNEXPECTED, line, named, unless_gone
+from rag.service import Service
 from rag.types import Answer, Event, Turn
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class Asked(BaseModel):
     documents: list[str] | None = None
 
 
-def routes(assistant: Assistant, metrics: Metrics) -> APIRouter:
+def routes(service: Service) -> APIRouter:
     """The one address."""
     router = APIRouter()
 
@@ -46,7 +45,7 @@ def routes(assistant: Assistant, metrics: Metrics) -> APIRouter:
     async def ask(asked: Asked, request: Request) -> Response:
         """The verified answer as JSON; with `Accept: text/event-stream`, the evidence, the draft's tokens and then the answer as events."""
         history = [Turn(turn.role, turn.text) for turn in asked.history]
-        events = each(metrics.counted("http", assistant.stream(asked.question, history, asked.documents)))
+        events = each(service.stream("http", service.own(request.scope), asked.question, history, asked.documents))
         try:
             if "text/event-stream" not in request.headers.get("accept", ""):
                 answer = await unless_gone(request, answered(events))

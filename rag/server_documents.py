@@ -21,17 +21,15 @@ from index.errors import CitewellError
 from index.read import fingerprint
 from index.types import Known
 from rag.assistant import Assistant
-from rag.library import UPLOADS, entry, listing
-from rag.metrics import Metrics
+from rag.library import entry, is_upload, listing
+from rag.limits import FILES_TOGETHER
+from rag.service import Service
 
 FIELDS, FIELD_BYTES = 10, 10_000
 """The most fields beside files, and bytes of each: no field means anything here."""
 
 FILES = 100
 """The most files that one request may bring."""
-
-TOGETHER = 8
-"""How many times the largest file all files of a request may have: they lie in a folder for temporary files until they are read."""
 
 READ_SECONDS = 120.0
 """How long an upload waits for its files to be read; they are read nevertheless, and the listing tells."""
@@ -50,13 +48,13 @@ UPLOAD_BODY = {
 }
 
 
-def routes(assistant: Assistant, metrics: Metrics) -> APIRouter:
+def routes(service: Service) -> APIRouter:
     """All addresses below /api/documents."""
     router = APIRouter()
 
     @router.get("/api/documents", summary="List the documents, and the files that were rejected")
-    def documents() -> list[dict[str, Any]]:
-        return listing(assistant.store)
+    def documents(request: Request) -> list[dict[str, Any]]:
+        return listing(service.own(request.scope).store)
 
     @router.post("/api/documents", summary="Add files", openapi_extra={"requestBody": UPLOAD_BODY})
     async def add(request: Request) -> dict[str, Any]:
@@ -64,32 +62,34 @@ def routes(assistant: Assistant, metrics: Metrics) -> APIRouter:
 
         A file of the same name is replaced. 413, and nothing is kept, where one is larger than `max_file_mb`.
         """
+        assistant = service.own(request.scope)
         async with _uploaded(request, assistant.settings.max_bytes) as files, _kept(files) as kept:
             return {"files": await _read(assistant, kept)}
 
     @router.get("/api/documents/{document_id}", summary="What is known of a document")
-    def about(document_id: str) -> dict[str, Any]:
+    def about(request: Request, document_id: str) -> dict[str, Any]:
         try:
-            return entry(assistant.store.info(document_id))
+            return entry(service.own(request.scope).store.info(document_id))
         except KeyError:
             raise _unknown() from None
 
     @router.get("/api/documents/{document_id}/text", summary="A document's text, which citations' offsets count in", response_class=PlainTextResponse)
-    def text(document_id: str) -> PlainTextResponse:
+    def text(request: Request, document_id: str) -> PlainTextResponse:
         try:
-            return PlainTextResponse(assistant.store.text(document_id))
+            return PlainTextResponse(service.own(request.scope).store.text(document_id))
         except KeyError:
             raise _unknown() from None
 
     @router.delete("/api/documents/{document_id}", summary="Remove a document")
-    def remove(document_id: str) -> dict[str, str]:
+    def remove(request: Request, document_id: str) -> dict[str, str]:
         """An uploaded file is deleted; one of a synced folder stays where it is, and is left out from now on."""
+        assistant = service.own(request.scope)
         try:
             root, source, _ = assistant.store.document_file(document_id)
             assistant.library.remove([document_id])
         except KeyError:
             raise _unknown() from None
-        return {"id": document_id, "source": source, "file": "deleted" if root == UPLOADS else "kept"}
+        return {"id": document_id, "source": source, "file": "deleted" if is_upload(root) else "kept"}
 
     return router
 
@@ -117,8 +117,8 @@ class _Bounded(MultiPartParser):
             size = self._sizes[id(file)] = self._sizes.get(id(file), 0) + end - start
             if size > self._most:
                 raise _TooLarge(f"'{file.filename}' is larger than {self._most / 1_000_000:g} MB, the most that a file may have.")
-            if sum(self._sizes.values()) > TOGETHER * self._most:
-                raise _TooLarge(f"The files are together larger than {TOGETHER * self._most / 1_000_000:g} MB. Send them in several requests.")
+            if sum(self._sizes.values()) > FILES_TOGETHER * self._most:
+                raise _TooLarge(f"The files are together larger than {FILES_TOGETHER * self._most / 1_000_000:g} MB. Send them in several requests.")
         super().on_part_data(data, start, end)
 
 
@@ -178,7 +178,7 @@ async def _read(assistant: Assistant, files: list[tuple[str, Path, str]]) -> lis
 def _fates(assistant: Assistant, taken: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
     """What has become of uploaded files, each a source, a fingerprint and why it was not taken: indexed, rejected, or waiting still."""
     busy = assistant.library.work() is not None  # asked first: what is done in between is seen below
-    known = assistant.store.known(UPLOADS)
+    known = assistant.store.known(assistant.library.own_root)
     return [_fate(source, reason, known.get(source), wanted, busy) for source, wanted, reason in taken]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from rag.assistant import Assistant
-from rag.mcp_server import OverHttp, server_of
-from rag.metrics import Metrics
+from rag.mcp_server import Context, OverHttp, server_of
+from rag.service import Service
 
 
 class Handed(Response):
@@ -22,9 +24,14 @@ class Handed(Response):
         await self._door(scope, receive, send)
 
 
-def routes(assistant: Assistant, metrics: Metrics) -> APIRouter:
+def routes(service: Service) -> APIRouter:
     """The one address. A route like the others, so that what is put before them is put before it."""
-    door = OverHttp(server_of(assistant, metrics.counted))
+
+    def own(context: Context) -> Assistant:
+        assert context.request is not None, "over HTTP there is one"
+        return service.own(context.request.scope)
+
+    door = OverHttp(server_of(own, partial(service.stream, "mcp")))
     router = APIRouter(lifespan=door.running)
 
     @router.post("/mcp", include_in_schema=False)

@@ -25,12 +25,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from index.errors import CitewellError, InvalidQuestion
-from rag.assistant import Assistant
 from rag.awaitable import answered, each
-from rag.metrics import Metrics
+from rag.problems import problem, told_to_openai
 from rag.prompt import checked
 from rag.readable import readable, without_sources
-from rag.server_replies import GONE, NO_STORE, UNEXPECTED, problem, told_to_openai, unless_gone
+from rag.server_replies import GONE, NO_STORE, UNEXPECTED, unless_gone
+from rag.service import Service
 from rag.types import Answer, Event, Turn, Usage
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Unsupported(Exception):
         self.param, self.code = param, code
 
 
-def routes(assistant: Assistant, metrics: Metrics) -> APIRouter:
+def routes(service: Service) -> APIRouter:
     """The addresses below /v1."""
     router = APIRouter(prefix="/v1")
     created = int(time.time())
@@ -114,7 +114,7 @@ def routes(assistant: Assistant, metrics: Metrics) -> APIRouter:
             return problem(path, str(error), 400, error.param, error.code)
         except InvalidQuestion as error:
             return problem(path, str(error), 400, "messages", "invalid_value")
-        events = each(metrics.counted("openai", assistant.stream(question, history)))
+        events = each(service.stream("openai", service.own(request.scope), question, history))
         address = str(request.base_url).rstrip("/")
         if chat.stream:
             usage = bool(chat.stream_options and chat.stream_options.include_usage)

@@ -1,4 +1,4 @@
-"""What the modules of the HTTP door share: events as lines, problems in the shape that an address's clients know, and a caller who leaves."""
+"""What the modules of the HTTP door share: events as lines, what is wrong with a body, and a caller who leaves."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from rag.problems import OPENAI, problem
 from rag.settings import problem_told
 from rag.types import Answer, Event, Evidence, Token
 
@@ -25,9 +26,6 @@ UNPARSED = "There was an error parsing the body"
 GONE = 499
 """The status, which nobody sees, of a reply to a caller who has left."""
 
-OPENAI = "/v1/"
-"""Addresses that begin so tell problems as OpenAI does."""
-
 NO_STORE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """Events are for one listener, now: no proxy may keep or collect them."""
 
@@ -37,17 +35,6 @@ EXAMPLES = {
     "": '{"folder": "/home/me/documents"}',
 }
 """Beginning of an address -> a body that can be read there."""
-
-
-def problem(path: str, message: str, status: int, param: str | None = None, code: str | None = None, headers: Any = None) -> JSONResponse:
-    """A problem as an address tells it: `{"error": "..."}`, or OpenAI's object with the parameter at fault and a code."""
-    return JSONResponse({"error": told_to_openai(message, status, param, code) if path.startswith(OPENAI) else message}, status, headers)
-
-
-def told_to_openai(message: str, status: int, param: str | None = None, code: str | None = None) -> dict[str, str | None]:
-    """A problem as OpenAI's clients know it."""
-    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-    return {"message": message, "type": kinds.get(status, "server_error" if status >= 500 else "invalid_request_error"), "param": param, "code": code}
 
 
 def misunderstood(path: str, error: RequestValidationError) -> JSONResponse:

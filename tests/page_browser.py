@@ -50,12 +50,13 @@ def launched() -> Iterator[Any]:
 def served(assistant: FakeAssistant, port: int = 0) -> Iterator[str]:
     """The address of the whole page, at any port that is free or at the one wanted, for as long as it is wanted."""
     import uvicorn
+    from page_fake import FakeService
     from starlette.applications import Starlette
 
     from ui.app import mount
 
     listener = socket.create_server(("127.0.0.1", port))
-    server = uvicorn.Server(uvicorn.Config(mount(Starlette(), assistant), log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(mount(Starlette(), FakeService(assistant)), log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

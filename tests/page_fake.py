@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from index.errors import CitewellError, InvalidQuestion
 from index.read import document_id
@@ -422,3 +423,18 @@ class FakeAssistant:
 
     def starters(self) -> tuple[str, ...]:
         return STARTERS
+
+
+@dataclass
+class FakeService:
+    """A server that everybody has the one fake assistant of."""
+
+    assistant: FakeAssistant
+
+    def own(self, scope: Mapping[str, Any]) -> FakeAssistant:
+        return self.assistant
+
+    def stream(
+        self, door: str, own: FakeAssistant, question: str, history: Sequence[Turn] = (), documents: Sequence[str] | None = None
+    ) -> Iterator[Event]:
+        return own.stream(question, history, documents)

@@ -1,4 +1,4 @@
-"""Tests of rag.access, rag.login and rag.people_doors: who is let in, who is not, and that a stranger gets to read nothing."""
+"""Tests of rag.access, rag.login and rag.server_people: who is let in, who is not, and that a stranger gets to read nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import html
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +22,8 @@ from rag.accounts import LOCAL, Accounts, Costs, User
 from rag.assistant import Assistant
 from rag.conversations import Conversations
 from rag.login import FORM_COOKIE, login_routes
-from rag.own import for_request
-from rag.people_doors import routes
+from rag.server_people import routes
+from rag.service import Service
 from rag.settings import Settings
 
 RIGHT = "four words apart"
@@ -134,10 +135,15 @@ def test_loopback_names() -> None:
 # Requests
 
 
+def service_for(policy: Policy, accounts: Accounts | None, assistant: Assistant, conversations: Conversations) -> Service:
+    visitors: Any = SimpleNamespace(policy=policy, accounts=accounts, conversations=conversations)
+    return Service(assistant, visitors)
+
+
 def app_for(policy: Policy, accounts: Accounts | None, assistant: Assistant, conversations: Conversations) -> FastAPI:
     """An application with our doors, some page and some program's route, all behind SignedIn."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(routes(assistant, conversations, accounts))
+    app.include_router(routes(service_for(policy, accounts, assistant, conversations)))
     app.router.routes.extend(login_routes(policy, accounts))
 
     @app.api_route("/{path:path}", methods=["GET", "POST"])
@@ -182,7 +188,7 @@ def test_a_stranger_gets_to_the_login_page_and_nowhere_else(guarded: TestClient)
         for response in (guarded.get(path, headers=PAGE), guarded.post(path, json={})):
             assert response.status_code == 401, path
             assert response.headers["www-authenticate"] == "Bearer"
-            assert "citewell keys create" in response.json()["error"]
+            assert "citewell keys create" in str(response.json()["error"])
     assert guarded.post("/logout").status_code == 401
     for path in ("/healthz", "/readyz"):
         assert guarded.get(path).json() == {"user": None, "address": "198.51.100.7"}
@@ -314,8 +320,9 @@ def test_passwords_do_not_travel_in_the_clear(accounts: Accounts, database: Data
 
 def test_what_is_asked_for_in_vain_is_counted_too(accounts: Accounts, database: Database, assistant: Assistant) -> None:
     app = FastAPI()
-    app.include_router(routes(assistant, Conversations(database), accounts))
-    protect(app, Settings(requests_per_minute=3), Policy(False, ("*",)), accounts)
+    policy = Policy(False, ("*",))
+    app.include_router(routes(service_for(policy, accounts, assistant, Conversations(database))))
+    protect(app, Settings(requests_per_minute=3), policy, accounts)
     stranger = TestClient(app, base_url="https://docs.example.org", client=("198.51.100.7", 1))
     assert [stranger.get("/api/me", headers={"Authorization": "Bearer cw_guess"}).status_code for _ in range(5)] == [401, 401, 401, 429, 429]
     anns = {"Authorization": f"Bearer {accounts.create_key('ann')}"}
@@ -324,13 +331,14 @@ def test_what_is_asked_for_in_vain_is_counted_too(accounts: Accounts, database: 
     assert told[-1].headers["retry-after"] == "20"
 
 
-def test_a_request_is_answered_by_its_users_assistant(assistant: Assistant) -> None:
+def test_a_request_is_answered_by_its_users_assistant(accounts: Accounts, database: Database, assistant: Assistant) -> None:
+    service = service_for(Policy(False, ("*",)), accounts, assistant, Conversations(database))
     ann = User("id-of-ann", "ann")
     assistant.store.set_owner(assistant.store.documents()[0].id, "somebody")
-    assert len(for_request(assistant, {"state": {"user": ann}}).store.documents()) == 1
+    assert len(service.own({"state": {"user": ann}}).store.documents()) == 1
     for scope in ({}, {"state": {}}, {"state": {"user": None}}, {"state": {"user": "ann"}}):
         with pytest.raises(NotAllowed):
-            for_request(assistant, scope)
+            service.own(scope)
 
 
 # Proxies

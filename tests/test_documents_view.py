@@ -12,7 +12,22 @@ from typing import Any
 
 import pytest
 from page_browser import launched, served, watched
-from page_fake import CLOCK, FERRY, FOLDER, MINUTES, QUAY, REPORT, TOWN, UPLOADS, FakeAssistant, FakeOutcome, FakeReport, FakeStore, FakeWork
+from page_fake import (
+    CLOCK,
+    FERRY,
+    FOLDER,
+    MINUTES,
+    QUAY,
+    REPORT,
+    TOWN,
+    UPLOADS,
+    FakeAssistant,
+    FakeOutcome,
+    FakeReport,
+    FakeService,
+    FakeStore,
+    FakeWork,
+)
 from PIL import Image, ImageDraw
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
@@ -193,7 +208,7 @@ def fake() -> FakeAssistant:
 
 @pytest.fixture
 def client(fake: FakeAssistant) -> TestClient:
-    return TestClient(Starlette(routes=[*document_routes(fake, ""), *library_routes(fake)]))
+    return TestClient(Starlette(routes=[*document_routes(FakeService(fake), ""), *library_routes(FakeService(fake))]))
 
 
 def test_what_changes_something_is_for_our_own_script_alone(client: TestClient, fake: FakeAssistant) -> None:

@@ -13,7 +13,7 @@ BELOW = {"index": set(), "rag": {"index"}, "ui": {"index", "rag"}}
 ONLY_IN = {
     "argon2": ("rag/accounts.py",),
     "chromadb": ("index/vectors.py",),
-    "fastapi": ("rag/server*.py", "rag/people_doors.py"),
+    "fastapi": ("rag/server*.py",),
     "gradio": ("ui/app.py",),
     "httpx2": ("rag/mcp_server.py",),
     "mcp": ("rag/mcp_server.py",),

@@ -120,7 +120,7 @@ class Named:
 def client() -> Iterator[TestClient]:
     app = FastAPI()
 
-    @app.post("/api/echo")
+    @app.post("/library/files")
     async def echo(request: Request) -> int:
         return len(await request.body())
 
@@ -132,7 +132,7 @@ def client() -> Iterator[TestClient]:
     def page(path: str) -> str:
         return path
 
-    app.add_middleware(Limited, rate=Rate(5, Clock()), max_file_bytes=1_000_000)
+    app.add_middleware(Limited, rate=Rate(5, Clock()), max_upload_bytes=1_000_000)
     app.add_middleware(Named)
     with TestClient(app) as client:
         yield client
@@ -171,10 +171,10 @@ def test_what_a_page_loads_by_itself_is_not_counted(client: TestClient) -> None:
 
 
 def test_a_body_that_is_too_large_is_a_413_before_it_is_read(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert client.post("/api/echo", content=b"x" * 1_100_000).json() == 1_100_000
-    refused = client.post("/api/echo", content=b"x" * 1_100_001)
-    assert (refused.status_code, refused.json()["error"]) == (413, "What was sent is too large: 1.1 MB is the most.")
-    assert client.post("/api/echo", content=b"x", headers={"Content-Length": "many"}).status_code == 413
+    assert client.post("/library/files", content=b"x" * 1_000_000).json() == 1_000_000
+    refused = client.post("/library/files", content=b"x" * 1_000_001)
+    assert (refused.status_code, refused.json()["error"]) == (413, "What was sent is larger than 1 MB. Send the files in several requests.")
+    assert client.post("/library/files", content=b"x", headers={"Content-Length": "many"}).status_code == 413
 
 
 def test_a_body_that_does_not_tell_its_length_is_cut_off(client: TestClient) -> None:
@@ -186,19 +186,18 @@ def test_a_body_that_does_not_tell_its_length_is_cut_off(client: TestClient) -> 
             read += 100_000
             yield b"x" * 100_000
 
-    assert client.post("/api/echo", content=endless()).status_code == 413
-    assert client.post("/api/json", content=endless(), headers={"Content-Type": "application/json"}).status_code == 413
+    assert client.post("/library/files", content=endless()).status_code == 413
 
 
-def test_json_is_short_where_files_may_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "JSON_BYTES", 1_000)
+def test_what_is_no_file_is_short_where_files_may_be_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BODY_BYTES", 1_000)
     app = FastAPI()
 
     @app.post("/json")
     async def parsed(body: dict[str, str]) -> int:
         return len(body)
 
-    app.add_middleware(Limited, rate=Rate(5, Clock()), max_file_bytes=1_000_000)
+    app.add_middleware(Limited, rate=Rate(5, Clock()), max_upload_bytes=1_000_000)
     client = TestClient(app)
     assert client.post("/json", json={"a": "b"}).json() == 1
     assert client.post("/json", json={"a": "b" * 1_000}).status_code == 413
@@ -211,7 +210,7 @@ def test_a_limit_inside_the_http_door_is_told_as_one(assistant: Assistant, monke
         def refuse(*_: object, error: OverLimit = error) -> None:
             raise error
 
-        monkeypatch.setattr(assistant, "stream", refuse)
+        monkeypatch.setattr(Assistant, "stream", refuse)
         response = client.post("/api/ask", json={"question": "q"})
         assert (response.status_code, response.headers.get("retry-after"), response.json()) == (status, wait, {"error": str(error)})
 

@@ -20,10 +20,11 @@ from starlette.testclient import TestClient
 
 from index.store import Store
 from rag.assistant import Assistant
-from rag.mcp_server import MOST_CHARACTERS, relay, server_of
+from rag.mcp_server import MOST_CHARACTERS, plain, relay, server_of
 from rag.metrics import Metrics
 from rag.model import Finished
 from rag.prompt import Message
+from rag.remote import Running
 from rag.server import create_app
 from rag.types import Turn
 
@@ -48,7 +49,7 @@ def said(result: Any) -> str:
 
 def test_the_tools_say_what_they_take_and_give(lasting: Assistant) -> None:
     async def run() -> Any:
-        async with Client(server_of(lasting)) as client:
+        async with Client(server_of(lambda context: lasting)) as client:
             return (await client.list_tools()).tools
 
     tools = {tool.name: tool for tool in asyncio.run(run())}
@@ -62,7 +63,7 @@ def test_the_tools_say_what_they_take_and_give(lasting: Assistant) -> None:
 
 
 def test_ask_gives_text_with_sources_and_the_answer(lasting: Assistant) -> None:
-    result = call(server_of(lasting), "ask", {"question": QUESTION})
+    result = call(server_of(lambda context: lasting), "ask", {"question": QUESTION})
     assert timeless(result.structured_content) == timeless(as_json(lasting.ask(QUESTION).to_dict()))
     assert said(result).startswith("The lander Apollo was built by Grumman. [1]\n\nSources:\n- [1] The Apollo lander: “")
     assert not result.is_error
@@ -70,13 +71,13 @@ def test_ask_gives_text_with_sources_and_the_answer(lasting: Assistant) -> None:
 
 def test_ask_understands_history_and_looks_where_it_is_told(lasting: Assistant) -> None:
     history = [{"role": "user", "text": "What is Apollo?"}, {"role": "assistant", "text": "A lander."}]
-    result = call(server_of(lasting), "ask", {"question": "And who built it?", "history": history, "documents": ["apollo.md"]})
+    result = call(server_of(lambda context: lasting), "ask", {"question": "And who built it?", "history": history, "documents": ["apollo.md"]})
     expected = lasting.ask("And who built it?", [Turn("user", "What is Apollo?"), Turn("assistant", "A lander.")], ["apollo.md"])
     assert timeless(result.structured_content) == timeless(as_json(expected.to_dict()))
 
 
 def test_what_search_finds_read_span_reads(lasting: Assistant) -> None:
-    server = server_of(lasting)
+    server = server_of(lambda context: lasting)
     found = call(server, "search", {"query": QUESTION, "limit": 2})
     hits = found.structured_content["hits"]
     assert [hit["passage"]["id"] for hit in hits] == [hit.passage.id for hit in lasting.search(QUESTION, limit=2)]
@@ -114,7 +115,7 @@ def test_what_search_finds_read_span_reads(lasting: Assistant) -> None:
 def test_what_cannot_be_done_says_why(lasting: Assistant, name: str, arguments: dict[str, Any], says: str) -> None:
     apollo = next(document.id for document in lasting.store.documents() if document.source == "apollo.md")
     given = {key: apollo if value == "APOLLO" else value for key, value in arguments.items()}
-    result = call(server_of(lasting), name, given)
+    result = call(server_of(lambda context: lasting), name, given)
     assert result.is_error
     assert says in said(result)
     assert "pydantic" not in said(result)
@@ -125,9 +126,9 @@ def test_no_more_is_read_than_a_context_takes(assistant: Assistant, folder: Path
     (folder / "long.txt").write_text("word " * MOST_CHARACTERS, encoding="utf-8")
     assistant.sync(folder)
     long = next(document.id for document in assistant.store.documents() if document.source == "long.txt")
-    most = call(server_of(assistant), "read_span", {"document_id": long, "start": 5, "end": MOST_CHARACTERS + 5})
+    most = call(server_of(lambda context: assistant), "read_span", {"document_id": long, "start": 5, "end": MOST_CHARACTERS + 5})
     assert len(said(most)) == MOST_CHARACTERS
-    more = call(server_of(assistant), "read_span", {"document_id": long, "start": 5, "end": MOST_CHARACTERS + 6})
+    more = call(server_of(lambda context: assistant), "read_span", {"document_id": long, "start": 5, "end": MOST_CHARACTERS + 6})
     assert "At most 20,000 characters" in said(more)
 
 
@@ -139,7 +140,7 @@ class Broken(FakeModel):
 def test_a_bug_is_told_without_path_or_stack(store: Store, embedder: FakeEmbedder, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     broken = make_assistant(store, embedder, Broken())
     broken.sync(folder)
-    result = call(server_of(broken), "ask", {"question": QUESTION})
+    result = call(server_of(lambda context: broken), "ask", {"question": QUESTION})
     assert (result.is_error, said(result)) == (True, "Something went wrong here. The log of Citewell says what.")
     assert "secret" in caplog.text, "the log has what the caller does not get"
 
@@ -212,7 +213,7 @@ def test_progress_is_told_to_whoever_asks_for_it(lasting: Assistant) -> None:
 
 def test_a_relay_hands_calls_to_the_server_that_owns_the_store(lasting: Assistant) -> None:
     with served(lasting) as address:
-        server = relay(address)
+        server = relay(Running(address))
         result = call(server, "ask", {"question": QUESTION})
         assert timeless(result.structured_content) == timeless(as_json(lasting.ask(QUESTION).to_dict()))
         assert "There is no document 'gone.md'." in said(call(server, "ask", {"question": QUESTION, "documents": ["gone.md"]}))
@@ -223,7 +224,7 @@ def test_a_relay_hands_calls_to_the_server_that_owns_the_store(lasting: Assistan
 
 def test_a_question_counts_once(lasting: Assistant) -> None:
     metrics = Metrics(lasting)
-    call(server_of(lasting, metrics.counted), "ask", {"question": QUESTION})
+    call(server_of(lambda context: lasting, lambda own, *asked: metrics.counted("mcp", plain(own, *asked))), "ask", {"question": QUESTION})
     assert 'citewell_questions_total{door="mcp",outcome="answered"} 1.0' in metrics.text().decode()
 
 

@@ -121,7 +121,7 @@ def test_the_chat_page_counts_too(assistant: Assistant) -> None:
     metrics = Metrics(assistant)
 
     async def asked() -> None:
-        async for _ in events_of(assistant, QUESTION, (), None, lambda events: metrics.counted("page", events)):
+        async for _ in events_of(lambda: metrics.counted("page", assistant.stream(QUESTION))):
             pass
 
     asyncio.run(asked())

@@ -159,7 +159,7 @@ def test_a_view_has_no_way_to_write_and_every_reader_was_thought_of() -> None:
         "announce", "close", "put", "put_many", "many_changes", "reject", "remove", "remove_many", "touch", "forget_rejected", "set_owner",
         "set_folder_owner", "forget_unused_vectors", "finish_sync", "replace_vectors",
     }  # fmt: skip
-    whole = {"lost", "roots", "known", "passage_count", "known_keys", "vectors_by_content", "folder_owner", "owned", "seen"}
+    whole = {"lost", "roots", "passage_count", "known_keys", "vectors_by_content", "folder_owner", "owned", "seen"}
     assert not reads & (writes | whole)
     assert public - reads == writes | whole, "a new method of Store: may a user call it, and what does it tell of others?"
 
@@ -437,7 +437,7 @@ def test_a_users_assistant_cannot_close_or_write_the_store(whole: Assistant) -> 
     view = whole.for_user(LOCAL_USER)
     view.close()
     assert whole.store.documents()
-    for name in ("put", "remove", "set_owner", "close", "known", "roots", "lost"):
+    for name in ("put", "remove", "set_owner", "close", "roots", "lost"):
         with pytest.raises(AttributeError):
             getattr(view.store, name)
     for name in ("sync", "sync_soon", "resume", "close", "root"):

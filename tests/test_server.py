@@ -224,7 +224,7 @@ def test_a_store_that_fails_is_one_plain_sentence(
     def fail(*_: object, **__: object) -> None:
         raise StoreDamaged("The store cannot be read. Sync again.")
 
-    monkeypatch.setattr(assistant, "find", fail)
+    monkeypatch.setattr(Assistant, "find", fail)
     response = client.post("/api/ask", json={"question": QUESTION}, headers=headers)
     assert (response.status_code, response.json()) == (503, {"error": "The store cannot be read. Sync again."})
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,9 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from index.errors import CitewellError
-from rag.types import Event, Token, Turn
+from rag.types import Event, Token
 from ui import render
-from ui.chat import Assistant, Choice, Conversation
+from ui.chat import Assistant, Choice, Conversation, Service
 from ui.web import document_routes, guarded, head_html, judged, library_routes
 
 log = logging.getLogger(__name__)
@@ -35,16 +35,15 @@ FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "H
 
 App = TypeVar("App", bound=Starlette)
 Updates = dict[Any, Any]
-Counted = Callable[[Iterator[Event]], Iterator[Event]]
 
 
-def mount(app: App, assistant: Assistant) -> App:
+def mount(app: App, service: Service) -> App:
     """Add the views at /documents/{id}, the library at /library and the chat page at / to `app`; call it after every other route is there."""
     style, script = ("\n".join((HERE / f"{name}.{kind}").read_text(encoding="utf-8") for name in ("page", "library")) for kind in ("css", "js"))
-    app.router.routes.extend([*document_routes(assistant, style), *library_routes(assistant)])
+    app.router.routes.extend([*document_routes(service, style), *library_routes(service)])
     gr.mount_gradio_app(
         app,  # it asks for a FastAPI, and uses nothing that Starlette has not
-        chat_page(assistant, partial(app.state.metrics.counted, "page") if hasattr(app.state, "metrics") else iter),
+        chat_page(service),
         path="/",
         footer_links=[],
         run_history=False,
@@ -64,8 +63,8 @@ def mount(app: App, assistant: Assistant) -> App:
 # The chat page
 
 
-def chat_page(assistant: Assistant, counted: Counted = iter) -> gr.Blocks:
-    """The page and its wiring: what is shown follows from one Conversation, which each tab has its own of. `counted` sees the events of every answer."""
+def chat_page(service: Service) -> gr.Blocks:
+    """The page and its wiring: what is shown follows from one Conversation, which each tab has its own of."""
     page: gr.Blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True)
     with page, gr.Column(elem_id="citewell"):
         gr.HTML(render.masthead_html(), elem_id="masthead", js_on_load=None, apply_default_css=False)
@@ -95,14 +94,16 @@ def chat_page(assistant: Assistant, counted: Counted = iter) -> gr.Blocks:
         # None until the page has been opened here: a tab that asks without that was opened at a server that has since been started again.
         conversation, choice = gr.State(None), gr.State(Choice())
         clock = gr.Timer(STATUS_SECONDS)
-        places = asyncio.Semaphore(ANSWERS_AT_ONCE)
 
-        def shown(value: Conversation) -> Updates:
+        def own(request: gr.Request) -> Assistant:
+            return service.own(request.request.scope)
+
+        def shown(value: Conversation, request: gr.Request) -> Updates:
             """Everything that follows from the conversation."""
             idle = value.running is None
             return {
                 conversation: value,
-                welcome: render.welcome_html(assistant.starters()) if value == Conversation() else "",
+                welcome: render.welcome_html(own(request).starters()) if value == Conversation() else "",
                 transcript: render.transcript_html(value),
                 running: render.running_html(value.running),
                 evidence: render.evidence_html(value.latest),
@@ -112,34 +113,38 @@ def chat_page(assistant: Assistant, counted: Counted = iter) -> gr.Blocks:
                 clear: gr.update(visible=idle and bool(value.finished)),
             }
 
-        def state() -> Updates:
+        def state(request: gr.Request) -> Updates:
             """How the model and the store stand."""
+            assistant = own(request)
             now, notices = assistant.model_status(), assistant.store.notices()
             waiting = now.state not in ("ready", "none") or bool(notices)
             return {status: render.status_html(now.message, *notices), clock: gr.update(active=waiting)}
 
-        def told(now: Choice, total: int | None = None) -> Updates:
+        def told(now: Choice, total: int) -> Updates:
             """Everything that follows from the choice of documents, of which there are `total`."""
-            return {choice: now, chosen: render.choice_html(now, len(assistant.store.documents()) if total is None else total)}
+            return {choice: now, chosen: render.choice_html(now, total)}
 
-        def choose(before: Choice, event: gr.EventData) -> Updates:
+        def choose(before: Choice, event: gr.EventData, request: gr.Request) -> Updates:
+            store = own(request).store
             ids = [document_id for document_id in event.documents if isinstance(document_id, str)]
             wanted = Choice({document_id: before.chosen.get(document_id, "A document") for document_id in ids}, (), int(event.turn))
-            return told(wanted.checked(assistant.store.info))
+            return told(wanted.checked(store.info), len(store.documents()))
 
-        async def ask(text: str, before: Conversation | None, wanted: Choice, event: gr.EventData) -> AsyncIterator[Updates]:
+        async def ask(text: str, before: Conversation | None, wanted: Choice, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
             if before is None:
                 yield {running: render.forgotten_html()}
                 return
             typed: Updates = {}
             trigger = getattr(event.target, "elem_id", None)  # not the component itself: once updated, a session has its own copy
+            assistant = own(request)
             of = wanted.checked(assistant.store.info)
+            news = told(of, len(assistant.store.documents())) if of != wanted else {}
             titles, ids = tuple(of.chosen.values()), tuple(of.chosen)
             if before.running is not None:
                 now = None
             elif wanted.chosen and not of.chosen:
                 # All that was chosen is gone: the question stays where it is, and goes to all documents only when it is sent again.
-                yield told(of)
+                yield news
                 return
             elif trigger == "retry":
                 now = before.retrying(titles, ids) if before.finished else None
@@ -150,33 +155,41 @@ def chat_page(assistant: Assistant, counted: Counted = iter) -> gr.Blocks:
             if now is None or now.running is None:
                 yield {question: gr.skip()}  # a generator that ends without a value would clear every output
                 return
-            yield {**shown(now), **typed, **(told(of) if of != wanted else {})}
+            yield {**shown(now, request), **typed, **news}
             problem = UNEXPECTED
             try:
-                async with places, aclosing(events_of(assistant, now.running.question, now.history(), of.documents, counted)) as events:
+                answering = partial(service.stream, "page", assistant, now.running.question, now.history(), of.documents)
+                async with aclosing(events_of(answering)) as events:
                     async for came in events:
                         now = now.after(came)
-                        yield {conversation: now, running: render.running_html(now.running)} if isinstance(came, Token) else shown(now)
+                        yield {conversation: now, running: render.running_html(now.running)} if isinstance(came, Token) else shown(now, request)
             except CitewellError as error:
                 problem = str(error)
             except Exception:
                 log.exception("A question could not be answered")
             if now.running is not None:
-                yield shown(now.failed(problem))
+                yield shown(now.failed(problem), request)
 
-        def judge(before: Conversation | None, event: gr.EventData) -> Updates:
+        def judge(before: Conversation | None, event: gr.EventData, request: gr.Request) -> Updates:
             if before is None:
                 return {running: render.forgotten_html()}
             # While a question runs, what it makes of the conversation would undo this; the buttons are hidden then.
-            now = before if before.running else judged(assistant, before, str(event.key), event.case == "keep")
+            now = before if before.running else judged(own(request), before, str(event.key), event.case == "keep")
             return {conversation: now, transcript: render.transcript_html(now)} if now is not before else {conversation: gr.skip()}
 
-        def listed(before: Choice) -> Updates:
-            known = assistant.store.documents()
-            return {documents: render.documents_html(known), **state(), **told(before.checked(assistant.store.info), len(known))}
+        def listed(before: Choice, request: gr.Request) -> Updates:
+            store = own(request).store
+            known = store.documents()
+            return {documents: render.documents_html(known), **state(request), **told(before.checked(store.info), len(known))}
 
-        def opened() -> Updates:
-            return {**shown(Conversation()), **listed(Choice())}
+        def opened(request: gr.Request) -> Updates:
+            return {**shown(Conversation(), request), **listed(Choice(), request)}
+
+        def stopped(value: Conversation | None, request: gr.Request) -> Updates:
+            return shown((value or Conversation()).stopped(), request)
+
+        def cleared(request: gr.Request) -> Updates:
+            return shown(Conversation(), request)
 
         parts: list[Any] = [conversation, welcome, transcript, running, evidence, send, stop, retry, clear]
         around: list[Any] = [documents, status, clock, choice, chosen]
@@ -193,9 +206,9 @@ def chat_page(assistant: Assistant, counted: Counted = iter) -> gr.Blocks:
         asked.then(listed, choice, around, **HIDDEN)
         # A cancelled event counts as failed, once it has ended. A handler of the click itself would run while the answer is still being written.
         stop.click(None, cancels=[asked], api_visibility="private")
-        asked.failure(lambda value: shown((value or Conversation()).stopped()), conversation, parts, **HIDDEN)
+        asked.failure(stopped, conversation, parts, **HIDDEN)
         transcript.click(judge, conversation, [conversation, transcript, running], **HIDDEN)
-        clear.click(lambda: shown(Conversation()), None, parts, **HIDDEN)
+        clear.click(cleared, None, parts, **HIDDEN)
     # Gradio would summarize its last 10,000 events with pandas after each one, for a monitoring page that is off.
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
@@ -226,10 +239,8 @@ def panel(name: str, **options: Any) -> gr.HTML:
     return gr.HTML("", elem_id=name, apply_default_css=False, **{"js_on_load": None, **options})
 
 
-async def events_of(
-    assistant: Assistant, question: str, history: Sequence[Turn], documents: Sequence[str] | None, counted: Counted = iter
-) -> AsyncGenerator[Event]:
-    """The assistant's events, with tokens that came together joined. Closing this closes the assistant's stream, also while that waits for the model."""
+async def events_of(answering: Callable[[], Iterator[Event]]) -> AsyncGenerator[Event]:
+    """The events of an answer, with tokens that came together joined. Closing this closes that stream, also while it waits for the model."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
     stopped = threading.Event()
@@ -249,7 +260,7 @@ async def events_of(
     def pump() -> None:
         nonlocal stream
         try:
-            stream = counted(assistant.stream(question, history, documents))
+            stream = answering()
             for event in stream:
                 if stopped.is_set():
                     break

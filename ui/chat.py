@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 from index.types import DocumentInfo, Hit, Rejection, Span
@@ -157,6 +157,21 @@ class Assistant(Protocol):
     def model_status(self) -> ModelStatus: ...
 
     def starters(self) -> Sequence[str]: ...
+
+
+class Service(Protocol):
+    """What the page asks of a server: for each request the assistant as its sender has it, by the request's scope."""
+
+    @property
+    def assistant(self) -> Assistant:
+        """The whole of it: for what nobody has a view of their own on."""
+        ...
+
+    def own(self, scope: Mapping[str, Any], /) -> Assistant: ...
+
+    def stream(self, door: Literal["page"], own: Any, question: str, /, history: Sequence[Turn], documents: Sequence[str] | None) -> Iterator[Event]:
+        """The events of an answer, which has a place among those that are being answered until its close(); a CitewellError where all are taken."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

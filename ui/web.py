@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from index.errors import CitewellError
 from index.types import DocumentInfo, Span
 from rag.evaluation.cases import drop, keep
-from rag.library import UPLOADS
+from rag.library import is_upload
 from ui import document, library
-from ui.chat import Assistant, Conversation
+from ui.chat import Assistant, Conversation, Service, Store
 
 log = logging.getLogger(__name__)
 
@@ -57,18 +57,18 @@ UNEXPECTED = "Something went wrong, and nothing was changed. The log says more."
 # Documents
 
 
-def document_routes(assistant: Assistant, style: str) -> list[Route]:
+def document_routes(service: Service, style: str) -> list[Route]:
     """Each document's view, by text or by page, and the pictures of its pages."""
 
     # The view of a page asks for its picture to know whether there is one, and the browser asks again: it is drawn once. A file that has changed
-    # since is no matter, because the picture is of what was indexed.
+    # since is no matter, because the picture is of what was indexed. Whoever asks has been shown to see the document.
     @lru_cache(maxsize=8)
     def drawn(document_id: str, page: int, start: int, end: int, indexed_at: str) -> bytes:
-        return assistant.page_image(document_id, page, start, end)
+        return service.assistant.page_image(document_id, page, start, end)
 
-    def by_page(info: DocumentInfo, text: str, asked: str, span: Span | None) -> tuple[int, str]:
+    def by_page(info: DocumentInfo, text: str, starts: Sequence[int], asked: str, span: Span | None) -> tuple[int, str]:
         page = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 9 else 0
-        bounds = [0, *assistant.store.pages(info.id)[1:], len(text)]
+        bounds = [0, *starts[1:], len(text)]
         if not (document.has_page_images(info) and 1 <= page < len(bounds)):
             return 404, document.no_page_html(info)
         first, last = bounds[page - 1], bounds[page]
@@ -86,8 +86,9 @@ def document_routes(assistant: Assistant, style: str) -> list[Route]:
         document_id, query = request.path_params["document_id"], request.query_params
         title, status = "No such document", 404
         try:
-            info, text = assistant.store.info(document_id), assistant.store.text(document_id)
-            furniture, pages = assistant.store.furniture(document_id), assistant.store.pages(document_id)
+            store = service.own(request.scope).store
+            info, text = store.info(document_id), store.text(document_id)
+            furniture, pages = store.furniture(document_id), store.pages(document_id)
         except KeyError:
             article = document.unknown_html()
         else:
@@ -98,7 +99,7 @@ def document_routes(assistant: Assistant, style: str) -> list[Route]:
                 status, article = 400, document.misfit_html(info)
             else:
                 if query.get("view") == "page":
-                    status, article = by_page(info, text, query.get("page", "1"), span)
+                    status, article = by_page(info, text, pages, query.get("page", "1"), span)
                 else:
                     status, article = 200, document.document_html(info, text, span, furniture, pages)
         content = article if "fragment" in query else document.page_html(title, article, style)
@@ -107,7 +108,7 @@ def document_routes(assistant: Assistant, style: str) -> list[Route]:
     def picture(request: Request) -> Response:
         document_id, page, query = request.path_params["document_id"], request.path_params["page"], request.query_params
         try:
-            info = assistant.store.info(document_id)
+            info = service.own(request.scope).store.info(document_id)
             span = document.span_of(query.get("start"), query.get("end"), info.size) or Span(0, 0)
             content = drawn(document_id, page, span.start, span.end, info.indexed_at)
         except KeyError:
@@ -127,16 +128,17 @@ def document_routes(assistant: Assistant, style: str) -> list[Route]:
 # The library
 
 
-def library_routes(assistant: Assistant) -> list[Route]:
+def library_routes(service: Service) -> list[Route]:
     """What the documents view asks for: its parts as HTML, and the five things that it does."""
 
     def part(html: str) -> Response:
         return HTMLResponse(html, headers={**SAFE, "Cache-Control": "no-store"})
 
     def frame(request: Request) -> Response:
-        return part(library.view_html(assistant.settings.max_bytes))
+        return part(library.view_html(service.own(request.scope).settings.max_bytes))
 
     def listed(request: Request) -> Response:
+        assistant = service.own(request.scope)
         query, store = request.query_params, assistant.store
         page = query.get("page", "1")
         wanted = library.Wanted(
@@ -152,10 +154,12 @@ def library_routes(assistant: Assistant) -> list[Route]:
         return part(library.listing_html(shown, datetime.now(UTC), sizes, assistant.library.work() is not None))
 
     def working(request: Request) -> Response:
+        assistant = service.own(request.scope)
         return part(library.work_html(assistant.library.work(), assistant.library.outcomes(), assistant.store.notices()))
 
     async def add(request: Request) -> Response:
         """Takes the file that is the body. Its name is a name only: the library decides where it lies."""
+        assistant = service.own(request.scope)
         name, limit, began = request.query_params.get("name", ""), assistant.settings.max_bytes, datetime.now(UTC)
         too_large = JSONResponse({"error": f"it is larger than {library.size_text(limit)}"}, 413)
         declared = request.headers.get("content-length", "0")
@@ -170,10 +174,10 @@ def library_routes(assistant: Assistant) -> list[Route]:
                         return too_large
                     file.write(chunk)
             source = await run_in_threadpool(assistant.library.add, name, path)
-        return JSONResponse({"source": source, "replaced": await run_in_threadpool(there_before, source, began)})
+        return JSONResponse({"source": source, "replaced": await run_in_threadpool(there_before, assistant.store, source, began)})
 
-    def there_before(source: str, began: datetime) -> bool:
-        files = (info for info in assistant.store.documents() if (info.root, info.source) == (UPLOADS, source))
+    def there_before(store: Store, source: str, began: datetime) -> bool:
+        files = (info for info in store.documents() if is_upload(info.root) and info.source == source)
         return any(library.time_of(info.indexed_at) < began for info in files)
 
     async def fields(request: Request, name: str) -> dict[str, Any]:
@@ -188,21 +192,21 @@ def library_routes(assistant: Assistant) -> list[Route]:
 
     async def remove(request: Request) -> Response:
         asked = await fields(request, "documents")
-        await run_in_threadpool(assistant.library.remove, [str(document_id) for document_id in asked["documents"] or ()])
+        await run_in_threadpool(service.own(request.scope).library.remove, [str(document_id) for document_id in asked["documents"] or ()])
         return JSONResponse({})
 
     async def discard(request: Request) -> Response:
         asked = await fields(request, "source")
-        await run_in_threadpool(assistant.library.discard, str(asked.get("root")), str(asked["source"]))
+        await run_in_threadpool(service.own(request.scope).library.discard, str(asked.get("root")), str(asked["source"]))
         return JSONResponse({})
 
     async def retry(request: Request) -> Response:
         asked = await fields(request, "source")
-        await run_in_threadpool(assistant.library.retry, str(asked.get("root")), str(asked["source"]))
+        await run_in_threadpool(service.own(request.scope).library.retry, str(asked.get("root")), str(asked["source"]))
         return JSONResponse({})
 
     async def cancel(request: Request) -> Response:
-        await run_in_threadpool(assistant.library.cancel)
+        await run_in_threadpool(service.own(request.scope).library.cancel)
         return JSONResponse({})
 
     return [

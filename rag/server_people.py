@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from index.errors import CitewellError, InvalidAccount
 from rag.accounts import LOCAL, Accounts, User
-from rag.assistant import Assistant
-from rag.conversations import FORMATS, Conversations, Verdict, citations_now
+from rag.conversations import FORMATS, Verdict, citations_now
+from rag.service import Service
 
 T = TypeVar("T")
 
@@ -49,18 +49,15 @@ class Labelled(BaseModel):
     label: str = Field("", max_length=1_000)
 
 
-def routes(assistant: Assistant, conversations: Conversations, accounts: Accounts | None) -> APIRouter:
-    """Conversations under /api/conversations, feedback under /api/exchanges, and /api/me and /api/keys. `accounts` is None where Citewell is open.
+def routes(service: Service) -> APIRouter:
+    """Conversations under /api/conversations, feedback under /api/exchanges, and /api/me and /api/keys.
 
     What is somebody else's is a 404, like what is not there.
     """
-    router = APIRouter()
+    router, conversations, accounts = APIRouter(), service.conversations, service.visitors.accounts
 
     def user_of(request: Request) -> User:
-        user = getattr(request.state, "user", None)
-        if not isinstance(user, User):
-            raise HTTPException(401, "Sign in first.")
-        return user
+        return service.user(request.scope)
 
     def found(what: Callable[[], T]) -> T:
         try:
@@ -82,7 +79,7 @@ def routes(assistant: Assistant, conversations: Conversations, accounts: Account
     def show(request: Request, conversation: str) -> dict[str, Any]:
         user = user_of(request)
         info = found(lambda: conversations.info(conversation, user.id))
-        store = assistant.for_user(user).store
+        store = service.own(request.scope).store
         said = [
             {**asdict(exchange), "citations_now": [asdict(now) for now in citations_now(store, exchange)]}
             for exchange in found(lambda: conversations.exchanges(conversation, user.id))
@@ -111,7 +108,7 @@ def routes(assistant: Assistant, conversations: Conversations, accounts: Account
             raise HTTPException(422, f"A conversation is exported as {' or '.join(FORMATS)}; add ?format= with one of these.")
         kind, made = FORMATS[format]
         info = found(lambda: conversations.info(conversation, user.id))
-        content = made(info, found(lambda: conversations.exchanges(conversation, user.id)), assistant.for_user(user).store)
+        content = made(info, found(lambda: conversations.exchanges(conversation, user.id)), service.own(request.scope).store)
         name = re.sub(r"[^\w -]+", " ", info.title).strip()[:60] or "conversation"
         headers = {
             # A file to keep, never a page of this server's: it holds what strangers wrote.
