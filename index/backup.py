@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 
 from index.database import NAME, connect, is_damage
 from index.errors import StoreDamaged, StoreError, StoreInUse, StoreTooNew
-from index.people import PEOPLE, refuse_damaged_people
-from index.salvage import RESTORED, RESTORED_PEOPLE, RESTORED_UPLOADS, RESTORING, UPLOADS, refuse_damaged, take_over
-from index.schema import VERSION
+from index.people import PEOPLE, holds_nothing, refuse_damaged_people
+from index.salvage import RESTORED, RESTORED_PEOPLE, RESTORED_UPLOADS, RESTORING, refuse_damaged, take_over
+from index.schema import UPLOADS, VERSION
 from index.seal import flush_folder
 
 MANIFEST = "manifest.json"
@@ -47,9 +47,11 @@ def backup(folder: Path, target: Path) -> None:
             refuse_damaged(copy, f"The store in {folder}")
             files = {NAME: copy}
             if (folder / PEOPLE).exists():
-                files[PEOPLE] = Path(scratch, PEOPLE)
-                _copy(folder / PEOPLE, files[PEOPLE])
-                refuse_damaged_people(files[PEOPLE], f"The file {folder / PEOPLE}")
+                people = Path(scratch, PEOPLE)
+                _copy(folder / PEOPLE, people)
+                if not holds_nothing(people):
+                    refuse_damaged_people(people, f"The file {folder / PEOPLE}")
+                    files[PEOPLE] = people
             for path in sorted((folder / UPLOADS).rglob("*")):
                 if path.is_file() and not path.is_symlink():
                     files[path.relative_to(folder).as_posix()] = path

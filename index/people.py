@@ -92,6 +92,12 @@ def _trouble(connection: sqlite3.Connection) -> str:
     return "" if said == "ok" else str(said)
 
 
+def holds_nothing(path: Path) -> bool:
+    """Whether the file has no tables: Citewell was ended between making it and filling it."""
+    with closing(connect(path)) as connection:
+        return not connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+
+
 def refuse_damaged_people(path: Path, what: str) -> None:
     """Raises StoreDamaged, naming the file as `what`, unless it is whole; StoreTooNew where a newer Citewell wrote it."""
     try:

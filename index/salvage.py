@@ -27,6 +27,7 @@ from index.schema import (
     DOCUMENT_2,
     NOBODY,
     PASSAGES,
+    UPLOADS,
     VERSION,
     Entry,
     checksum,
@@ -45,7 +46,6 @@ RESTORED = NAME + ".restored"
 KEPT = {SALVAGED: "damaged", RESTORED: "replaced"}
 """A whole new file of this name is to take the store's place, and what is there to be kept in a folder whose name begins so."""
 
-UPLOADS = "uploads"
 """The folder beside the store's file in which uploaded files are kept."""
 
 RESTORED_UPLOADS = UPLOADS + ".restored"

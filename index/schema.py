@@ -56,6 +56,12 @@ DOCUMENT = "id, root, source, title, titled, fingerprint, size, pages, furniture
 DOCUMENT_2 = DOCUMENT.replace(" owner,", "")
 """The same of version 2."""
 
+UPLOADS = "uploads"
+"""The store knows the folder of everybody's uploaded files by this name and not by its path, as it moves with the store."""
+
+OWN_UPLOADS = f"{UPLOADS}/"
+"""What a user uploads alone is known by this and the user's id. No synced folder is: those are known by absolute paths."""
+
 NOBODY = "?"
 """The owner of what damage left without one: no user sees it."""
 
@@ -127,13 +133,18 @@ def insert_vectors(connection: sqlite3.Connection, vectors: Mapping[bytes, NDArr
     )
 
 
+OWN_OR_SHARED = f"iif(substr(root, 1, {len(OWN_UPLOADS)}) = '{OWN_UPLOADS}', substr(root, {len(OWN_UPLOADS) + 1}), '')"
+"""Whose a folder's files are of which nothing is said, in SQL."""
+
+
 def owner_of(connection: sqlite3.Connection, root: str, source: str) -> str:
-    """Whose a document is to be: what is said of it, else of its folder, else everybody's."""
+    """Whose a document is to be: what is said of it, else of its folder, else who uploads there, else everybody's."""
     for row in connection.execute(
         "SELECT root, source, owner, checksum FROM owners WHERE root = ? AND source IN (?, '') ORDER BY source DESC", (root, source)
     ):
         return row[2] if checksum(*row[:3]) == row[3] else NOBODY
-    return ""
+    # Where damage took what was said, what somebody uploaded alone must not become everybody's.
+    return root.removeprefix(OWN_UPLOADS) if root.startswith(OWN_UPLOADS) else ""
 
 
 def set_owner(connection: sqlite3.Connection, root: str, source: str, owner: str) -> None:

@@ -26,6 +26,7 @@ from index.errors import EmbedderChanged, StoreDamaged, StoreError, StoreInUse, 
 from index.salvage import make_sure
 from index.schema import (
     DOCUMENT,
+    OWN_OR_SHARED,
     PASSAGES,
     SEEN,
     SEEN_EACH,
@@ -35,6 +36,7 @@ from index.schema import (
     insert_vectors,
     migrate,
     now,
+    owner_of,
     read_document,
     read_passage,
     remove_document,
@@ -311,8 +313,7 @@ class Store:
 
     def folder_owner(self, root: str) -> str | None:
         """Whose the documents of a synced folder are; None where they are shared."""
-        rows = self._database.rows("SELECT owner FROM owners WHERE root = ? AND source = ''", (root,))
-        return rows[0][0] or None if rows else None
+        return owner_of(self._database.connection, root, "") or None
 
     def forget_unused_vectors(self) -> int:
         """Drops the vectors that no passage refers to any more; returns how many. For the end of a sync: until then a file that moved finds them."""
@@ -508,10 +509,18 @@ class Store:
         whose = "SELECT o.owner FROM owners o WHERE o.root = r.root AND o.source IN (r.source, '') ORDER BY o.source DESC LIMIT 1"
         rows = self._database.rows(
             "SELECT root, source, reason, at FROM rejected r WHERE (?1 IS NULL OR root = ?1) "
-            f"AND (?2 IS NULL OR coalesce(({whose}), '') IN ('', ?2)) ORDER BY source, root",
+            f"AND (?2 IS NULL OR coalesce(({whose}), {OWN_OR_SHARED}) IN ('', ?2)) ORDER BY source, root",
             (root, viewer),
         )
         return [Rejection(*row) for row in rows]
+
+    def document_count(self) -> int:
+        """How many documents there are."""
+        return int(self._database.rows("SELECT count(*) FROM documents")[0][0])
+
+    def rejection_count(self) -> int:
+        """How many files there are that could not become documents."""
+        return int(self._database.rows("SELECT count(*) FROM rejected")[0][0])
 
     def passage_count(self) -> int:
         """How many passages there are in all documents."""

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from index.embed import Embedder
 from index.errors import CitewellError, NotAllowed, OverLimit
+from index.schema import OWN_UPLOADS, UPLOADS
 from index.store import Store
 from index.sync import REMOVED_BY_HAND, Progress, SyncReport, readable, root_of, sync
 from index.types import DocumentInfo, Known
@@ -37,12 +38,6 @@ RATE_SECONDS = 30.0
 """The rate of work is that of the last half minute: the first files of a folder say little of the last."""
 
 FATES = ("added", "changed", "removed", "unchanged")
-
-UPLOADS = "uploads"
-"""The store knows the uploaded files' folder by this name and not by its path, as it moves with the store."""
-
-OWN_UPLOADS = f"{UPLOADS}/"
-"""What a user uploads alone is known by this and the user's id. No synced folder is: those are known by absolute paths."""
 
 APART = ".people"
 """Below the uploads and hidden, so that a sync of those leaves users' folders out."""

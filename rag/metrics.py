@@ -124,6 +124,6 @@ class _State:
         yield state
         with suppress(CitewellError):  # a store that is closed or broken has no numbers; /readyz says so
             store = self._assistant.store
-            yield GaugeMetricFamily("citewell_documents", "Documents in the store", float(len(store.documents())))
-            yield GaugeMetricFamily("citewell_documents_rejected", "Files that could not become documents", float(len(store.rejections())))
+            yield GaugeMetricFamily("citewell_documents", "Documents in the store", float(store.document_count()))
+            yield GaugeMetricFamily("citewell_documents_rejected", "Files that could not become documents", float(store.rejection_count()))
             yield GaugeMetricFamily("citewell_passages", "Passages in the store", float(store.passage_count()))

@@ -126,7 +126,7 @@ class ServedModel:
         key_variable: str = "CITEWELL_API_KEY",
         title: str = "at that address",
     ) -> None:
-        self._name = name
+        self._name, self._found = name, False  # found: told by the server itself, as none was set
         self._key_variable = key_variable
         self._title = title
         self._seconds = seconds
@@ -190,7 +190,8 @@ class ServedModel:
     def _asked(self, messages: Sequence[Message], max_tokens: int, **options: Any) -> Iterator[Reply]:
         """The server's reply to what it can take: a field or a form that it refuses is left out, once and for all."""
         if not self._name:
-            self._name = self._running()
+            self._name, self._found = self._running(), True
+        found = self._found
         while True:
             manners = self._manners
             with ExitStack() as stack:
@@ -199,6 +200,10 @@ class ServedModel:
                     silence = self._silence if options.get("stream") else self._seconds
                     answer = stack.enter_context(self._wire.ask(self.path, body, self._seconds, silence))
                 except Fault as fault:
+                    if fault.status == 404 and found:
+                        # Another model was loaded there meanwhile. It is asked for once: where it is not known either, that is told.
+                        found, self._name = False, self._running()
+                        continue
                     self._manners = _adapted(manners, fault)
                     if self._manners == manners:
                         raise
@@ -207,7 +212,7 @@ class ServedModel:
                 return
 
     def _running(self) -> str:
-        """The first model of the server's list that can chat."""
+        """The first model of the server's list that can chat. Raises ModelUnavailable where it lists none."""
         with self._wire.ask("/models", None, self._seconds, self._silence) as answer:
             listed = answer.whole()["data"]
             names = [str(model["id"]) for model in listed if not re.search(r"embed|rerank", str(model["id"]), re.IGNORECASE)]

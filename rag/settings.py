@@ -141,7 +141,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        file = TomlConfigSettingsSource(settings_cls)
+        if "api_key" in file.toml_data:
+            # A file beside documents is copied, shared and committed with them.
+            raise InvalidSettings("The file citewell.toml holds a key. Take out api_key, and set CITEWELL_API_KEY in the environment instead.")
+        return init_settings, env_settings, file
 
     def replaced(self, **values: Any) -> Self:
         """A copy with some values changed; None leaves a value as it is."""

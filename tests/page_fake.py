@@ -13,9 +13,9 @@ from typing import Any
 
 from index.errors import CitewellError, InvalidQuestion
 from index.read import document_id
+from index.schema import UPLOADS
 from index.sync import REMOVED_BY_HAND
 from index.types import DocumentInfo, Hit, Passage, Rejection, Span
-from rag.library import UPLOADS
 from rag.types import Answer, Citation, Event, Evidence, Timings, Token, Turn, Usage
 
 HARBOUR = "\n\n".join(

@@ -373,3 +373,11 @@ def test_a_full_disk_leaves_all_as_it_was(place: Path, monkeypatch: pytest.Monke
     store = opened(place)
     assert store.document("id1") == parts(1, 1)[0]
     store.close()
+
+
+def test_a_people_s_file_that_was_never_filled_is_no_hindrance(place: Path) -> None:
+    filled(place).close()
+    (place / PEOPLE).touch()
+    backup(place, place.parent / "backup.zip")
+    with zipfile.ZipFile(place.parent / "backup.zip") as archive:
+        assert PEOPLE not in archive.namelist()

@@ -17,13 +17,13 @@ from store_writer import ROOT, identifier, opened, parts, put, vector, visible
 from index import vectors
 from index.errors import NotAllowed, OverLimit
 from index.salvage import trouble_in
-from index.schema import DOCUMENT, DOCUMENT_2, NOBODY, TABLES, checksum
+from index.schema import DOCUMENT, DOCUMENT_2, NOBODY, OWN_UPLOADS, TABLES, UPLOADS, checksum
 from index.store import Store
 from index.sync import sync
 from index.visible import Visible
 from rag.accounts import LOCAL_USER, User
 from rag.assistant import Assistant
-from rag.library import OWN_UPLOADS, UPLOADS, OwnLibrary, listing
+from rag.library import OwnLibrary, listing
 from rag.own import OwnAssistant
 from rag.server import create_app
 
@@ -159,7 +159,18 @@ def test_a_view_has_no_way_to_write_and_every_reader_was_thought_of() -> None:
         "announce", "close", "put", "put_many", "many_changes", "reject", "remove", "remove_many", "touch", "forget_rejected", "set_owner",
         "set_folder_owner", "forget_unused_vectors", "finish_sync", "replace_vectors",
     }  # fmt: skip
-    whole = {"lost", "roots", "passage_count", "known_keys", "vectors_by_content", "folder_owner", "owned", "seen"}
+    whole = {
+        "lost",
+        "roots",
+        "document_count",
+        "rejection_count",
+        "passage_count",
+        "known_keys",
+        "vectors_by_content",
+        "folder_owner",
+        "owned",
+        "seen",
+    }
     assert not reads & (writes | whole)
     assert public - reads == writes | whole, "a new method of Store: may a user call it, and what does it tell of others?"
 
@@ -449,3 +460,20 @@ def test_a_users_assistant_cannot_close_or_write_the_store(whole: Assistant) -> 
     answered = {"search", "find", "stream", "ask", "astream", "aask", "as_retriever", "as_query_engine", "starters", "page_image"}
     assert public - answered <= set(vars(OwnAssistant)), "a new method of Assistant: what does it do for one user?"
     assert isinstance(view.library, OwnLibrary)
+
+
+def test_where_damage_took_what_was_said_uploads_of_one_user_stay_theirs(store: Store, tmp_path: Path) -> None:
+    root = OWN_UPLOADS + ANN.id
+    store.set_folder_owner(root, ANN.id)
+    for number in WHOSE:
+        store.remove(identifier(number))
+    document, *rest = parts(7, 1)
+    store.put(document, root, *rest)
+    store.reject(root, "secret.bin", "it is broken")
+    with store._database.transaction() as connection:
+        connection.execute("DELETE FROM owners")
+    store.put(document, root, *rest)
+    assert [info.owner for info in store.documents()] == [ANN.id]
+    assert store.folder_owner(root) == ANN.id
+    assert Visible(store, BEN.id).rejections() == Visible(store, BEN.id).documents() == []
+    assert [one.source for one in Visible(store, ANN.id).rejections()] == ["secret.bin"]

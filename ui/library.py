@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from index.types import DocumentInfo, Rejection
-from rag.library import UPLOADS
+from rag.library import is_upload
 from ui.chat import Outcome, Work
 from ui.render import counted, document_link, escape
 
@@ -243,7 +243,7 @@ def _turning_html(shown: Listing) -> str:
 
 def row_html(entry: Entry, now: datetime, size: int | None = None, busy: bool = False) -> str:
     """One file, with what can be done about it; `size` is that of a file that is no document."""
-    title, info, uploaded = escape(entry.title), entry.document, entry.root == UPLOADS
+    title, info, uploaded = escape(entry.title), entry.document, is_upload(entry.root)
     if info:
         box = f'<input type="checkbox" data-choose="{escape(info.id)}" aria-label="Ask only chosen documents: {title}">'
         name = f'<a href="{escape(document_link(info.id))}">{title}</a>'
