@@ -33,12 +33,14 @@ class ModelServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Request)
         self.says = SAYS
         self.fault = ""
+        self.runs = "local-model"
         self.step: Step = "all"
         self.times = 1_000_000
         """How many requests the fault meets, and at which step."""
         self.retry_after = "1"
         self.probabilities = True
         self.thinking: Literal["", "tags", "fields", "hidden"] = ""
+        self.unloaded: set[str] = set()
         self.refuses: dict[str, str] = {}
         """Body fields that are answered with 400 and the words beside them; `system` is the role."""
         self.asked: list[tuple[str, dict[str, str], dict[str, Any], float]] = []
@@ -79,13 +81,16 @@ class _Request(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.send(200, json.dumps({"data": [{"id": "text-embedding-nomic"}, {"id": "local-model"}]}))
+        self.send(200, json.dumps({"data": [{"id": "text-embedding-nomic"}, {"id": self.server.runs}]}))
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append((self.path, dict(self.headers), body, time.monotonic()))
         gate = "Reply yes or no" in body["messages"][-1]["content"]
         with suppress(OSError):
+            if body["model"] in self.server.unloaded:
+                self.send(404, json.dumps({"error": {"message": "no such model"}}))
+                return
             for name, words in self.server.refuses.items():
                 if name in body or any(message["role"] == name for message in body["messages"]):
                     self.send(400, json.dumps({"error": {"message": words}}))

@@ -19,7 +19,7 @@ from index.errors import InvalidQuestion
 from index.store import Store
 from rag import assistant as module
 from rag.assistant import Assistant
-from rag.awaitable import each
+from rag.awaitable import each, in_thread
 from rag.types import Answer, Event, Token, Turn
 
 
@@ -105,7 +105,7 @@ def test_closing_stops_the_model(endless: tuple[Assistant, Endless]) -> None:
             async for event in events:
                 if isinstance(event, Token):
                     break
-        assert model.stopped.is_set(), "nothing was being made, so it was closed at once"
+        assert await asyncio.to_thread(model.stopped.wait, STOPPED_SECONDS)
 
     asyncio.run(run())
 
@@ -135,6 +135,29 @@ def test_what_is_cancelled_while_an_item_is_made_is_closed_after_it() -> None:
         return waited
 
     assert asyncio.run(run()) < 0.2
+
+
+def test_threads_that_were_left_count_until_they_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.awaitable.AT_ONCE", 2)
+    free, running = threading.Event(), threading.Semaphore(0)
+
+    def work() -> bool:
+        running.release()
+        return free.wait(10)
+
+    async def run() -> None:
+        left = [asyncio.create_task(in_thread(work)) for _ in range(2)]
+        for _ in left:
+            await asyncio.to_thread(running.acquire)
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left)
+        third = asyncio.create_task(in_thread(lambda: "done"))
+        assert not (await asyncio.wait({third}, timeout=0.1))[0], "two threads are still at work"
+        free.set()
+        assert await third == "done"
+
+    asyncio.run(run())
 
 
 def test_the_packages_tell_that_they_are_typed() -> None:

@@ -158,6 +158,12 @@ def test_the_second_model_has_neither_key_nor_name_of_the_first(monkeypatch: pyt
     assert second.probability(GATE)[0] == pytest.approx(0.9)
     assert server.asked[0][2]["model"] == "local-model", "it was asked what it runs, and that is no model of embeddings"
     assert "sk-first" not in json.dumps(server.asked[0][1])
+    server.runs, server.unloaded = "other-model", {"local-model"}
+    assert second.probability(GATE)[0] == pytest.approx(0.9), "another was loaded meanwhile"
+    assert second.name == "other-model"
+    server.unloaded = {"local-model", "other-model"}
+    with pytest.raises(ModelUnavailable, match="'other-model' is not known there"):
+        second.probability(GATE)
     monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-second")
     assert fallback_model(chosen.replaced(fallback_model="deepseek#other")).name == "other"  # type: ignore[union-attr]
 
