@@ -174,7 +174,7 @@ def _understood(question: str, history: Sequence[Turn], model: LanguageModel | N
 
 def _excerpts(question: str, hits: Sequence[Hit], limit: int, assistant: Assistant) -> tuple[Hit, ...]:
     """What the model reads of the passages, best first."""
-    best = excerpts.chosen(question, hits, limit, assistant.embedder.embed)
+    best = excerpts.chosen(question, hits, limit, assistant.remembered.embed)
     if best and prompt.asks_about_document(question):
         known = {hit.passage.id for hit in best}
         edges = excerpts.edges(assistant.store.edges(hits[0].passage.document_id))
@@ -262,7 +262,7 @@ def _whole_sentences(draft: str) -> str:
 def _in_their_words(draft: str, verified: Verified, against: Grounds, assistant: Assistant) -> Verified | None:
     """The documents' own words in place of a draft's first sentence that they do not bear out; what they bear out of the rest stays. None where none come near it."""
     first, *rest = [draft[span.start : span.end] for span in sentences(draft)] or [""]
-    quoted = nearest(first, against, lambda texts: decide.about(assistant.embedder.embed([against.question, *texts])))
+    quoted = nearest(first, against, lambda texts: decide.about(assistant.remembered.embed([against.question, *texts])))
     if quoted is None:
         return None
     others = [made for made in (cite(said, against) for said in rest) if made.leads and not repeats(made, quoted)]
@@ -320,7 +320,7 @@ def _asked_alone(
     question: str, own: Sequence[Hit], texts: Mapping[str, str], assistant: Assistant, model: LanguageModel, course: Course
 ) -> Verified | None:
     """What one document answers, verified against it alone; None where it does not answer."""
-    hits = excerpts.chosen(question, own, RIVAL_EXCERPTS, assistant.embedder.embed)
+    hits = excerpts.chosen(question, own, RIVAL_EXCERPTS, assistant.remembered.embed)
     sure, _ = _confidence(question, hits, model, course)
     if sure < decide.THRESHOLDS[assistant.settings.refusal]:
         return None
@@ -356,7 +356,7 @@ def _by_quoting(
     notice: str,
 ) -> Outcome:
     """The best supporting sentences themselves, as exactly cited as a model's."""
-    ranked = extract.candidates(question, hits, texts, assistant.embedder.embed)
+    ranked = extract.candidates(question, hits, texts, assistant.remembered.embed)
     chosen = extract.choose(ranked)
     quoted = quote(hits, texts, [(candidate.hit, candidate.span) for candidate in chosen])
     best = chosen[0] if chosen else None

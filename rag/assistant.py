@@ -17,6 +17,7 @@ from index.embed import Embedder, open_embedder
 from index.errors import CitewellError, DamagedWeights, InvalidSettings, ModelUnavailable, UnreadableDocument
 from index.parse import Parser
 from index.read import fingerprint
+from index.remember import Remembered
 from index.rerank import LOOKED_AT, CrossEncoderReranker, Reranker, reranked
 from index.search import Query, search
 from index.store import Store
@@ -66,7 +67,7 @@ class Assistant:
     ) -> None:
         self.settings = settings
         self.store = store
-        self.embedder = embedder
+        self.embedder, self.remembered = embedder, Remembered(embedder)
         self.library = Library(store, embedder, settings.max_bytes)
         self._model = model
         self._fallback = fallback

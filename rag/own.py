@@ -25,7 +25,7 @@ class OwnAssistant(Assistant):
 
     def __init__(self, whole: Assistant, user: User) -> None:
         self._whole, self.user = whole, user
-        self.settings, self.embedder = whole.settings, whole.embedder
+        self.settings, self.embedder, self.remembered = whole.settings, whole.embedder, whole.remembered
         self._renderer, self._reranker = whole._renderer, whole._reranker
         # The casts hide that the writing half is missing; tests/test_ownership.py holds that it is.
         self.store = cast(Store, Visible(whole.store, user.id))

@@ -1,0 +1,123 @@
+"""What each user of the load test does, for locust: asks about what is everybody's, about their own document, and about a document of somebody else's.
+
+tests/load.py starts it; LOAD_PEOPLE names its file of users, each with a key, a name and the code that only their own document tells, and LOAD_SEEN the file
+for what went wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from locust import HttpUser, between, task
+
+PEOPLE: list[dict[str, str]] = json.loads(Path(os.environ["LOAD_PEOPLE"]).read_text(encoding="utf-8"))
+SEEN = Path(os.environ["LOAD_SEEN"])
+EVERYBODYS = (
+    "Who made RynnBrain?",
+    "How long can videos of Kling 3.0 be?",
+    "Which company made Seedance 2.0?",
+    "What does Zixuan Li say about open source?",
+    "Who raised the price of a subscription for developers?",
+)
+NUMBERS = itertools.count()
+
+
+class Reader(HttpUser):
+    """Somebody who reads, thinks for a moment, and asks."""
+
+    wait_time = between(1, 3)
+
+    def on_start(self) -> None:
+        """Called by locust for each user."""
+        self.me = PEOPLE[next(NUMBERS) % len(PEOPLE)]
+        # As a proxy in front would say it: https, each user from an address of their own.
+        self.client.headers.update({"Authorization": f"Bearer {self.me['key']}", "X-Forwarded-Proto": "https", "X-Forwarded-For": self.me["address"]})
+
+    @task(6)
+    def ask_about_what_is_everybodys(self) -> None:
+        """A question that the seeds answer."""
+        self.answer(random.choice(EVERYBODYS))
+
+    @task(3)
+    def ask_about_my_own(self) -> None:
+        """A question that the user's own document answers."""
+        said = self.answer(f"What is the locker code of {self.me['name']}?")
+        if said is not None and self.me["code"] not in json.dumps(said):
+            note("missed", self.me["name"], json.dumps(said)[:2_000])
+
+    @task(1)
+    def ask_about_somebody_elses(self) -> None:
+        """A question that somebody else's document answers, which this user must not learn."""
+        self.answer(f"What is the locker code of {random.choice(PEOPLE)['name']}?")
+
+    @task(1)
+    def look_at_the_documents(self) -> None:
+        """The listing, which a page asks for too."""
+        with self.client.get("/api/documents", name="documents", catch_response=True) as response:
+            self.nothing_of_others(response.text)
+
+    @task(1)
+    def look_at_the_conversations(self) -> None:
+        """The listing of conversations."""
+        with self.client.get("/api/conversations", name="conversations", catch_response=True) as response:
+            self.nothing_of_others(response.text)
+
+    def answer(self, question: str) -> dict[str, Any] | None:
+        """Asks as a page does, with events as they come; None where there is no answer. Times to the evidence and to the answer are counted apart."""
+        began, answer, kind = time.perf_counter(), None, ""
+        with self.client.post(
+            "/api/ask", json={"question": question}, headers={"Accept": "text/event-stream"}, stream=True, name="ask", catch_response=True
+        ) as response:
+            if response.status_code == 429:
+                response.success()  # a clear refusal is what a full server owes; it is counted as such
+                self.count("full", began)
+                return None
+            if response.status_code != 200:
+                note("status", str(response.status_code), response.text[:500])
+                return None
+            for line in response.iter_lines(decode_unicode=True):
+                if line.startswith("event: "):
+                    kind = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    self.nothing_of_others(line)
+                    if kind == "evidence":
+                        self.count("evidence", began)
+                    elif kind == "answer":
+                        answer = json.loads(line.removeprefix("data: "))
+                    elif kind == "error":
+                        note("error", self.me["name"], line)
+        if answer is None:
+            note("no answer", question, kind)
+            return None
+        self.count("answer", began)
+        self.environment.events.request.fire(
+            request_type="SERVER",
+            name="evidence by the server",
+            response_time=answer["timings"]["evidence_ms"],
+            response_length=0,
+            exception=None,
+            context={},
+        )
+        return answer
+
+    def count(self, name: str, began: float) -> None:
+        self.environment.events.request.fire(
+            request_type="SSE", name=name, response_time=1000 * (time.perf_counter() - began), response_length=0, exception=None, context={}
+        )
+
+    def nothing_of_others(self, text: str) -> None:
+        for person in PEOPLE:
+            if person["code"] in text and person is not self.me:
+                note("cross-talk", f"{self.me['name']} read of {person['name']}", text[:2_000])
+
+
+def note(what: str, *more: str) -> None:
+    """Writes down what should not have been."""
+    with SEEN.open("a", encoding="utf-8") as file:
+        file.write(json.dumps([what, *more]) + "\n")
