@@ -11,11 +11,13 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from index.embed import open_embedder
-from index.errors import CitewellError, StoreInUse
+from index.errors import CitewellError, InvalidSettings, StoreInUse
+from index.people import PEOPLE, open_people
 from index.salvage import kept_aside
 from index.store import Store
 from rag import __version__, weights
@@ -49,6 +51,7 @@ def examine(open_settings: Callable[[], Settings]) -> list[Finding]:
         _embedder(settings),
         _model(settings),
         *_second_model(settings),
+        _visitors(settings),
         _port(settings),
     ]
 
@@ -137,6 +140,30 @@ def _second_model(settings: Settings) -> list[Finding]:
     except CitewellError as error:
         return [Finding("second model", False, str(error))]
     return [Finding("second model", True, f"'{second.name}'")] if second is not None else []
+
+
+def _visitors(settings: Settings) -> Finding:
+    from rag.access import decide
+    from rag.accounts import Accounts
+
+    with ExitStack() as held:
+
+        def accounts() -> Accounts:
+            if not (settings.data_dir / PEOPLE).exists():
+                raise InvalidSettings("Accounts are demanded, and there is none yet. Make one with `citewell users add NAME --admin`.")
+            return Accounts(held.enter_context(closing(open_people(settings.data_dir))))
+
+        try:
+            policy = decide(settings, accounts)
+            if policy.open:
+                return Finding("who may come in", True, "whoever is on this machine, and nobody else")
+            users = [user for user in accounts().users() if not user.disabled]
+        except CitewellError as error:
+            return Finding("who may come in", False, str(error))
+    admins = sum(user.admin for user in users)
+    way = "https by a certificate" if settings.tls_cert else f"https by the proxy at {', '.join(settings.trusted_proxies)}"
+    text = f"{len(users)} account{'s' * (len(users) != 1)}, {admins or 'none'} of them an admin's; {way}"
+    return Finding("who may come in", bool(admins), text + ("" if admins else ". Make an admin with `citewell users add NAME --admin`"))
 
 
 def _port(settings: Settings) -> Finding:

@@ -24,9 +24,11 @@ import uvicorn
 from conftest import FakeModel, FakeSentenceTransformer
 from doors import served as at_its_address
 
+from index.people import PEOPLE, open_people
 from index.store import Store
 from rag import assistant as assistant_module
 from rag import cli, doctor, weights
+from rag.accounts import Accounts, Costs
 from rag.assistant import Assistant, open_assistant
 from rag.settings import Settings
 
@@ -690,6 +692,22 @@ def test_the_doctor_finds_a_good_store_good(run: Run, filled: Path) -> None:
     assert "store: 2 documents, " in result.out
     assert "embedding model: all-MiniLM-L6-v2@fake" in result.out
     assert "language model: none" in result.out
+
+
+def test_the_doctor_tells_who_may_come_in(run: Run, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ("--data-dir", str(filled))
+    assert "who may come in: whoever is on this machine, and nobody else" in run("doctor", *data).out
+    monkeypatch.setenv("CITEWELL_HOST", "0.0.0.0")
+    assert "WRONG  who may come in: Citewell does not start: 0.0.0.0 lets others in, and their passwords" in run("doctor", *data).out
+    monkeypatch.setenv("CITEWELL_TRUSTED_PROXIES", "10.0.0.1")
+    result = run("doctor", *data)
+    assert "WRONG  who may come in: Accounts are demanded, and there is none yet." in result.out
+    assert not (filled / PEOPLE).exists()
+    with closing(open_people(filled)) as database:
+        Accounts(database, Costs(1, 8, 1)).add("ben", "four words apart")
+        assert "1 account, none of them an admin's; https by the proxy at 10.0.0.1. Make an admin" in run("doctor", *data).out
+        Accounts(database, Costs(1, 8, 1)).add("ann", "four words apart", "admin")
+    assert "ok     who may come in: 2 accounts, 1 of them an admin's; https by the proxy at 10.0.0.1\n" in run("doctor", *data).out
 
 
 def test_the_doctor_changes_nothing(run: Run, tmp_path: Path) -> None:
