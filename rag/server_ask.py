@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Literal
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
 
-from index.errors import CitewellError
+from index.errors import CitewellError, NotAllowed
 from rag.awaitable import answered, each
+from rag.conversations import Conversations
+from rag.conversations import history as turns
 from rag.server_replies import GONE, NO_STORE, UNEXPECTED, line, named, unless_gone
 from rag.service import Service
 from rag.types import Answer, Event, Turn
@@ -29,12 +32,14 @@ class AskedTurn(BaseModel):
 
 
 class Asked(BaseModel):
-    """A question; `documents` narrows to ids or sources."""
+    """A question; `documents` narrows to ids or sources. With `conversation`, the id of a kept one of the user's own, its turns are the history, and the
+    answer is added to it."""
 
     model_config = ConfigDict(extra="forbid")
     question: str
     history: list[AskedTurn] = []
     documents: list[str] | None = None
+    conversation: str | None = None
 
 
 def routes(service: Service) -> APIRouter:
@@ -43,30 +48,59 @@ def routes(service: Service) -> APIRouter:
 
     @router.post("/api/ask", summary="Ask a question", response_model=None, responses={200: {"model": Answer}})
     async def ask(asked: Asked, request: Request) -> Response:
-        """The verified answer as JSON; with `Accept: text/event-stream`, the evidence, the draft's tokens and then the answer as events."""
+        """The verified answer as JSON; with `Accept: text/event-stream`, the evidence, the draft's tokens and then the answer as events.
+
+        Where it is added to a conversation, the exchange's id is in the header `Citewell-Exchange`, and in a last event `kept`.
+        """
+        user = service.user(request.scope).id
+        if asked.conversation is not None and asked.history:
+            raise HTTPException(422, "Send either a conversation or a history: a kept conversation has its own turns.")
         history = [Turn(turn.role, turn.text) for turn in asked.history]
+        if asked.conversation is not None:
+            history = await run_in_threadpool(_turns, service.conversations, asked.conversation, user)
+
+        async def kept(answer: Answer) -> str | None:
+            if asked.conversation is None:
+                return None
+            return await run_in_threadpool(service.conversations.add, asked.conversation, user, answer)
+
         events = each(service.stream("http", service.own(request.scope), asked.question, history, asked.documents))
         try:
             if "text/event-stream" not in request.headers.get("accept", ""):
                 answer = await unless_gone(request, answered(events))
-                return JSONResponse(answer.to_dict()) if answer else Response(status_code=GONE)
+                if answer is None:
+                    return Response(status_code=GONE)
+                exchange = await kept(answer)
+                return JSONResponse(answer.to_dict(), headers={"Citewell-Exchange": exchange} if exchange else None)
             first = await unless_gone(request, anext(events))
         except KeyError as error:
             raise HTTPException(404, f"There is no document '{error.args[0]}'.") from None
         if first is None:
             return Response(status_code=GONE)
-        return StreamingResponse(_sent(first, events), media_type="text/event-stream", headers=NO_STORE)
+        return StreamingResponse(_sent(first, events, kept), media_type="text/event-stream", headers=NO_STORE)
 
     return router
 
 
-async def _sent(first: Event, events: AsyncGenerator[Event, None]) -> AsyncIterator[str]:
+def _turns(conversations: Conversations, conversation: str, user: str) -> list[Turn]:
+    """What was said in a user's own conversation."""
+    try:
+        if conversations.info(conversation, user).owner != user:
+            raise NotAllowed("This conversation is somebody else's. Begin one of your own, and ask there.")
+        return list(turns(conversations.exchanges(conversation, user)))
+    except KeyError:
+        raise HTTPException(404, "There is no such conversation.") from None
+
+
+async def _sent(first: Event, events: AsyncGenerator[Event, None], kept: Callable[[Answer], Awaitable[str | None]]) -> AsyncIterator[str]:
     """The events as server-sent events; a listener who leaves stops the model."""
     async with aclosing(events):
         try:
             yield line(first)
             async for event in events:
                 yield line(event)
+                if isinstance(event, Answer) and (exchange := await kept(event)):
+                    yield named("kept", {"exchange": exchange})
         except CitewellError as error:
             yield named("error", {"error": str(error)})
         except Exception:

@@ -371,3 +371,34 @@ def test_a_folder_is_let_go(client: TestClient, folder: Path) -> None:
     assert client.post("/api/forget", json={"folder": str(folder)}).json() == {"documents": 2}
     assert client.get("/api/documents").json() == []
     assert "Nothing of the folder" in client.post("/api/forget", json={"folder": str(folder)}).json()["error"]
+
+
+# Kept conversations
+
+
+def test_an_answer_is_added_to_the_conversation_that_it_was_asked_in(client: TestClient) -> None:
+    made = client.post("/api/conversations", json={}).json()["id"]
+    first = client.post("/api/ask", json={"question": QUESTION, "conversation": made})
+    then = client.post("/api/ask", json={"question": "And who built it?", "conversation": made}, headers={"Accept": "text/event-stream"})
+    kept = client.get(f"/api/conversations/{made}").json()
+    assert [exchange["id"] for exchange in kept["exchanges"]] == [first.headers["citewell-exchange"], events_of(then.text)[-1][1]["exchange"]]
+    assert kept["title"] == QUESTION
+    assert kept["exchanges"][0]["answer"] == first.json()
+    assert "Apollo" in kept["exchanges"][1]["answer"]["standalone_question"], "the turns before it are its history"
+    assert client.post("/api/ask", json={"question": QUESTION}).headers.get("citewell-exchange") is None
+
+
+def test_a_conversation_that_cannot_be_asked_in_is_told(client: TestClient) -> None:
+    turn = {"role": "user", "text": "Who?"}
+    made = client.post("/api/conversations", json={}).json()["id"]
+    both = client.post("/api/ask", json={"question": QUESTION, "conversation": made, "history": [turn]})
+    assert both.status_code in (400, 422)
+    assert "either" in both.json()["error"]
+    gone = client.post("/api/ask", json={"question": QUESTION, "conversation": "gone"})
+    assert (gone.status_code, gone.json()) == (404, {"error": "There is no such conversation."})
+    conversations = client.app.state.service.conversations  # type: ignore[attr-defined]
+    others = conversations.begin("somebody")
+    assert client.post("/api/ask", json={"question": QUESTION, "conversation": others}).status_code == 404
+    conversations.share(others, "somebody", True)
+    shared = client.post("/api/ask", json={"question": QUESTION, "conversation": others})
+    assert (shared.status_code, "somebody else's" in shared.json()["error"]) == (403, True)
