@@ -514,9 +514,11 @@ class Store:
         )
         return [Rejection(*row) for row in rows]
 
-    def document_count(self) -> int:
-        """How many documents there are."""
-        return int(self._database.rows("SELECT count(*) FROM documents")[0][0])
+    def document_count(self, viewer: str | None = None) -> int:
+        """How many documents there are; with `viewer` only those that are shared or the user's with this id."""
+        if viewer is None:
+            return int(self._database.rows("SELECT count(*) FROM documents")[0][0])
+        return int(self._database.rows("SELECT count(*) FROM documents INDEXED BY documents_of WHERE owner IN ('', ?)", (viewer,))[0][0])
 
     def rejection_count(self) -> int:
         """How many files there are that could not become documents."""

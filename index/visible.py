@@ -91,6 +91,10 @@ class Visible:
         """All that the user sees by source, or the one asked for."""
         return self._store.documents(document_id, self.viewer)
 
+    def document_count(self) -> int:
+        """How many documents the user sees."""
+        return self._store.document_count(self.viewer)
+
     def fingerprints(self, root: str) -> dict[str, tuple[str, str]]:
         """What the user sees of one synced folder: source to (document id, fingerprint)."""
         return {source: found for source, found in self._store.fingerprints(root).items() if self._store.seen(found[0], self.viewer)}

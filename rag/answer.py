@@ -74,6 +74,21 @@ class Outcome:
     conflicts: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """A question that can be understood alone, with what was found for it: `found` are passages, `hits` the excerpts of them that are read, `texts` their
+    documents' by id; `documents` is what the question was narrowed to."""
+
+    assistant: Assistant
+    question: str
+    wants_all: bool
+    found: tuple[Hit, ...]
+    hits: tuple[Hit, ...]
+    texts: Mapping[str, str]
+    documents: Sequence[str] | None
+    course: Course
+
+
 class Answering(Iterator[Event]):
     """The events of one question. close() stops the model from any thread, also while another waits in next(), which then ends as at a stream's end."""
 
@@ -126,29 +141,30 @@ def _answered(
     hits = _excerpts(standalone, found, limit, assistant)
     texts = _texts(assistant, (*found, *hits))
     found, hits = _still_there(found, texts), _still_there(hits, texts)
+    inquiry = Inquiry(assistant, standalone, wants_all, found, hits, texts, documents, course)
     asked_back = followup.ask_back(asked, history, found)
     name = "none"
     if not hits:
-        outcome = _refusal(assistant, hits, documents)
+        outcome = _refusal(inquiry)
     elif asked_back:
         outcome = Outcome(asked_back, True, asks_back=True)
     elif written := byline.written_by(standalone, hits, texts):
         outcome = _given(written, ())
     elif model is None:
-        outcome = _by_quoting(standalone, hits, found, texts, assistant, documents, notice)
+        outcome = _by_quoting(inquiry, notice)
     else:
         try:
-            outcome = yield from _by_model(standalone, wants_all, hits, found, texts, assistant, documents, model, course)
+            outcome = yield from _by_model(inquiry, model)
             name = model.name
         except ModelUnavailable as error:
-            outcome = _by_quoting(standalone, hits, found, texts, assistant, documents, f"{error} Until then the documents' own sentences answer.")
+            outcome = _by_quoting(inquiry, f"{error} Until then the documents' own sentences answer.")
     if outcome.abstained and not outcome.asks_back and hits and (unclear := followup.asked_in_vain(asked, history, standalone)):
         outcome = replace(outcome, text=f"{outcome.text} {unclear}", asks_back=True)
     notices = (*(model.notices if model is not None and name != "none" else ()), *outcome.notices)
     if assistant.store.index_state != "ready" and all(hit.similarity is None for hit in hits):
         notices = (*notices, WORDS_ALONE)
     if wants_all and not outcome.abstained:
-        notices = (*notices, _examined(hits, assistant, documents))
+        notices = (*notices, _examined(inquiry))
     timings = Timings(round(evidence_ms, 1), course.first_token_ms, round(course.elapsed_ms(), 1))
     yield Answer(
         asked, standalone, outcome.text, outcome.abstained, outcome.citations, outcome.unsupported, hits, name, timings, course.usage, notices,
@@ -196,29 +212,18 @@ def _still_there(hits: Sequence[Hit], texts: Mapping[str, str]) -> tuple[Hit, ..
     return tuple(hit for hit in hits if texts.get(hit.passage.document_id, "")[hit.passage.span.start : hit.passage.span.end] == hit.passage.text)
 
 
-def _by_model(
-    question: str,
-    wants_all: bool,
-    hits: Sequence[Hit],
-    found: Sequence[Hit],
-    texts: Mapping[str, str],
-    assistant: Assistant,
-    documents: Sequence[str] | None,
-    model: LanguageModel,
-    course: Course,
-) -> Generator[Event, None, Outcome]:
+def _by_model(inquiry: Inquiry, model: LanguageModel) -> Generator[Event, None, Outcome]:
     """Gate, draft, verify. The gate's call reads the passages; the draft's finds them in the model server's cache."""
+    question, hits, course = inquiry.question, inquiry.hits, inquiry.course
     sure, missing = _confidence(question, hits, model, course)
-    threshold = decide.THRESHOLDS[assistant.settings.refusal]
+    threshold = decide.THRESHOLDS[inquiry.assistant.settings.refusal]
     if sure < threshold:
-        outcome = _set_right(question, hits, texts, assistant, model, course) or _refusal(assistant, hits, documents, missing)
-        return replace(outcome, confidence=sure)
+        return replace(_set_right(inquiry, model) or _refusal(inquiry, missing), confidence=sure)
 
     pieces: list[str] = []
     complete, broken_off = True, ""
-    for item in model.stream(
-        prompt.messages(question, hits, prompt.DRAFT_ALL if wants_all else prompt.DRAFT), DRAFT_TOKENS_FOR_ALL if wants_all else DRAFT_TOKENS
-    ):
+    task, room = (prompt.DRAFT_ALL, DRAFT_TOKENS_FOR_ALL) if inquiry.wants_all else (prompt.DRAFT, DRAFT_TOKENS)
+    for item in model.stream(prompt.messages(question, hits, task), room):
         if isinstance(item, Finished):
             course.add(item.usage)
             complete, broken_off = item.complete, item.broken_off
@@ -231,17 +236,17 @@ def _by_model(
     if broken_off:
         draft = _whole_sentences(draft)
 
-    against = grounds(question, hits, texts)
+    against = grounds(question, hits, inquiry.texts)
     verified = cite(draft, against)
     in_their_words = None
     if not verified.leads and sure >= threshold + decide.SURE_OF_EVIDENCE:
-        in_their_words = _in_their_words(draft, verified, against, assistant)
+        in_their_words = _in_their_words(draft, verified, against, inquiry.assistant)
     final = in_their_words or verified
     if not decide.worth_giving(final.leads, question, final.borne_out):
         if broken_off:  # that it said nothing to the point by then does not mean that the documents do not
             raise ModelUnavailable(broken_off)
-        return replace(_refusal(assistant, hits, documents, missing), confidence=sure * decide.NOT_BORNE_OUT)
-    final, conflicts = _compared(question, final, found, texts, assistant, model, course)
+        return replace(_refusal(inquiry, missing), confidence=sure * decide.NOT_BORNE_OUT)
+    final, conflicts = _compared(inquiry, final, model)
     said = [] if complete else ["The model reached its length limit, so this answer may be incomplete."]
     if broken_off:
         said = [f"{broken_off} This answer is incomplete."]
@@ -280,19 +285,12 @@ def _confidence(question: str, hits: Sequence[Hit], model: LanguageModel, course
     return decide.confidence(stated, near, part), missing
 
 
-def _compared(
-    question: str,
-    verified: Verified,
-    found: Sequence[Hit],
-    texts: Mapping[str, str],
-    assistant: Assistant,
-    model: LanguageModel | None = None,
-    course: Course | None = None,
-) -> tuple[Verified, tuple[str, ...]]:
+def _compared(inquiry: Inquiry, verified: Verified, model: LanguageModel | None = None) -> tuple[Verified, tuple[str, ...]]:
     """The answer beside what other documents answer, and the sentences that tell of a disagreement; the answer as it was where there is none.
 
     Versions of the cited words are compared as they are; other documents about the same are asked each on its own, where there is a model.
     """
+    question, found, texts = inquiry.question, inquiry.found, inquiry.texts
     if not conflict.has_one_answer(question):
         return verified, ()
     sides = [conflict.Side(verified, conflict.bearers(question, verified)), *conflict.versions(question, verified, found, texts)]
@@ -302,10 +300,10 @@ def _compared(
         document = own[0].passage.document_id
         if conflict.agrees(question, verified, own, texts):
             sides.append(conflict.Side(verified, frozenset([document])))
-        elif model is not None and course is not None and asked < conflict.RIVALS:
+        elif model is not None and asked < conflict.RIVALS:
             asked += 1
             try:
-                other = _asked_alone(question, own, texts, assistant, model, course)
+                other = _asked_alone(inquiry, question, own, model)
             except ModelUnavailable:
                 break  # the answer that is there holds without it
             if other:
@@ -316,10 +314,9 @@ def _compared(
     return conflict.told(sides, {hit.passage.document_id: hit.passage.title for hit in found})
 
 
-def _asked_alone(
-    question: str, own: Sequence[Hit], texts: Mapping[str, str], assistant: Assistant, model: LanguageModel, course: Course
-) -> Verified | None:
-    """What one document answers, verified against it alone; None where it does not answer."""
+def _asked_alone(inquiry: Inquiry, question: str, own: Sequence[Hit], model: LanguageModel) -> Verified | None:
+    """What some of the passages answer to a question, verified against them alone; None where they do not answer."""
+    assistant, course = inquiry.assistant, inquiry.course
     hits = excerpts.chosen(question, own, RIVAL_EXCERPTS, assistant.remembered.embed)
     sure, _ = _confidence(question, hits, model, course)
     if sure < decide.THRESHOLDS[assistant.settings.refusal]:
@@ -327,36 +324,27 @@ def _asked_alone(
     text, usage = reply(model, prompt.messages(question, hits, prompt.DRAFT), RIVAL_TOKENS)
     course.add(usage)
     draft = prompt.unlabelled(text)
-    verified = cite(first_sentence(draft), grounds(question, hits, texts))
+    verified = cite(first_sentence(draft), grounds(question, hits, inquiry.texts))
     return verified if decide.worth_giving(verified.leads, question, verified.borne_out) else None
 
 
-def _set_right(
-    question: str, hits: Sequence[Hit], texts: Mapping[str, str], assistant: Assistant, model: LanguageModel, course: Course
-) -> Outcome | None:
+def _set_right(inquiry: Inquiry, model: LanguageModel) -> Outcome | None:
     """What the documents say where a question takes for granted that somebody did what they tell of another; None where they do not."""
-    taken = premise.granted(question)
-    if taken is None or premise.is_told(*taken, hits):
+    taken = premise.granted(inquiry.question)
+    if taken is None or premise.is_told(*taken, inquiry.hits):
         return None
     who, asked = taken
     with suppress(ModelUnavailable):
-        told = _asked_alone(asked, hits, texts, assistant, model, course)
-        if told and premise.corrects(told.borne_out, question, who):
+        told = _asked_alone(inquiry, asked, inquiry.hits, model)
+        if told and premise.corrects(told.borne_out, inquiry.question, who):
             return _given(told, (f"The question takes for granted what the documents do not say of {who}; this is what they say.",))
     return None
 
 
-def _by_quoting(
-    question: str,
-    hits: Sequence[Hit],
-    found: Sequence[Hit],
-    texts: Mapping[str, str],
-    assistant: Assistant,
-    documents: Sequence[str] | None,
-    notice: str,
-) -> Outcome:
+def _by_quoting(inquiry: Inquiry, notice: str) -> Outcome:
     """The best supporting sentences themselves, as exactly cited as a model's."""
-    ranked = extract.candidates(question, hits, texts, assistant.remembered.embed)
+    question, hits, texts = inquiry.question, inquiry.hits, inquiry.texts
+    ranked = extract.candidates(question, hits, texts, inquiry.assistant.remembered.embed)
     chosen = extract.choose(ranked)
     quoted = quote(hits, texts, [(candidate.hit, candidate.span) for candidate in chosen])
     best = chosen[0] if chosen else None
@@ -365,8 +353,8 @@ def _by_quoting(
         or not decide.worth_quoting(best.similarity, best.coverage, best.names_told)
         or decide.lacks_quantity(question, without_marks(quoted.text))
     ):
-        return replace(_refusal(assistant, hits, documents), notices=(notice,))
-    compared, conflicts = _compared(question, quote(hits, texts, [(best.hit, best.span)]), found, texts, assistant)
+        return replace(_refusal(inquiry), notices=(notice,))
+    compared, conflicts = _compared(inquiry, quote(hits, texts, [(best.hit, best.span)]))
     return replace(_given(compared if conflicts else quoted, (notice,)), conflicts=conflicts)
 
 
@@ -374,24 +362,25 @@ def _given(verified: Verified, notices: tuple[str, ...]) -> Outcome:
     return Outcome(verified.text, False, verified.citations, verified.unsupported, notices)
 
 
-def _examined(hits: Sequence[Hit], assistant: Assistant, documents: Sequence[str] | None) -> str:
+def _examined(inquiry: Inquiry) -> str:
     """What a list or a count was drawn from: whoever relies on it must know what was not looked at."""
-    read = len({hit.passage.document_id for hit in hits})
-    there = len([document for document in assistant.store.documents() if documents is None or {document.id, document.source} & set(documents)])
+    read, store = len({hit.passage.document_id for hit in inquiry.hits}), inquiry.assistant.store
+    chosen = inquiry.documents
+    there = store.document_count() if chosen is None else len([info for info in store.documents() if {info.id, info.source} & set(chosen)])
     return f"For this list I read the passages nearest to the question, which are in {read} of {max(read, there)} documents."
 
 
-def _refusal(assistant: Assistant, hits: Sequence[Hit], documents: Sequence[str] | None, missing: Sequence[str] = ()) -> Outcome:
+def _refusal(inquiry: Inquiry, missing: Sequence[str] = ()) -> Outcome:
     """Says that nothing was found, what was looked at, and which words of the question stood nowhere there."""
-    if documents is not None and not documents:
+    if inquiry.documents is not None and not inquiry.documents:
         return Outcome("I could not find an answer: no document was chosen to look in.", True)
-    if not hits and not assistant.store.documents():
+    known = inquiry.assistant.store.document_count()
+    if not inquiry.hits and not known:
         return Outcome("I could not find an answer: there are no documents to look in yet. Add some with `citewell sync FOLDER`.", True)
-    known = len(assistant.store.documents())
-    where = "the documents you chose" if documents else "the document" if known == 1 else f"the {known} documents"
-    if not hits:
+    where = "the documents you chose" if inquiry.documents else "the document" if known == 1 else f"the {known} documents"
+    if not inquiry.hits:
         return Outcome(f"I could not find an answer to this in {where}: nothing there is near the question.", True)
-    titles = list(dict.fromkeys(hit.passage.title for hit in hits))[:2]
+    titles = list(dict.fromkeys(hit.passage.title for hit in inquiry.hits))[:2]
     near = " and ".join(f"“{named(title)}”" for title in titles)
     words = " or ".join(f"“{word}”" for word in [word for word in missing if word.isascii()][:MISSING_WORDS])
     without = f", and none of them speaks of {words}" if words else ""
