@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rag.cite import DENIED, DISPLACED
 from rag.roles import denied, displaced, setting
+from rag.support import DENIED, DISPLACED
 
 SOURCE = "The ferry Kestrel rammed the ferry Merlin in 1990 , and Falcon ( a tug ) towed 40 barges past Bremen ."
 KNOWN = frozenset(("kestrel", "merlin", "falcon", "bremen"))
