@@ -7,6 +7,7 @@ CitewellError
 ├── NotAllowed             what this user may not do
 ├── OverLimit              more than is allowed; `retry_after` says for how long
 │   └── TooManyTries       wrong passwords
+├── NotFetched             a web page that was not fetched; it never tells what of the inner network there is
 ├── UnreadableDocument     a file that cannot become a document
 ├── StoreError
 │   ├── StoreInUse         another process owns this store; `address` and `key` say where and to whom it answers
@@ -50,6 +51,10 @@ class OverLimit(CitewellError):
 
 class TooManyTries(OverLimit):
     """So many wrong passwords came before that the next one has to wait."""
+
+
+class NotFetched(CitewellError):
+    """A web page was not fetched, or its address is none that may be."""
 
 
 class UnreadableDocument(CitewellError):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
 
     from rag.accounts import User
+    from rag.fetch_url import Added
     from rag.llama import CitewellQueryEngine, CitewellRetriever
 
 NO_MODEL = "No language model is set, so the documents' own sentences answer."
@@ -99,6 +100,15 @@ class Assistant:
         With `retry`, files that were rejected are read again although they have not changed. Raises CitewellError when the folder is not there.
         """
         return self.library.sync(Path(folder), progress, stopped, retry)
+
+    def add_url(self, url: str) -> Added:
+        """Fetches a public web page and adds it as an upload, in place of what was fetched from that address before; it is read in the background.
+
+        Raises NotAllowed unless the setting `add_urls` is on, NotFetched with the reason, OverLimit where it is too large.
+        """
+        from rag.fetch_url import add
+
+        return add(url, self.library, self.settings.add_urls)
 
     def reembed(self, progress: Callable[[int, int, str], None] | None = None, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Gives all passages vectors of the embedding model that is set; word search answers meanwhile. False when it was stopped: it goes on next time.

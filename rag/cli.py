@@ -1,4 +1,4 @@
-"""The command line: `citewell ask`, `chat`, `serve`, `mcp`, `sync`, `forget`, `documents`, `backup`, `restore`, `reembed`, `evaluate`, `models`, `fetch`, `doctor`,
+"""The command line: `citewell ask`, `chat`, `serve`, `mcp`, `sync`, `add`, `forget`, `documents`, `backup`, `restore`, `reembed`, `evaluate`, `models`, `fetch`, `doctor`,
 and `users` and `keys` from rag.accounts_cli.
 
 Nothing heavy is imported before a command needs it.
@@ -448,6 +448,40 @@ def forget(folder: Path, data_dir: DataDir = None) -> None:
 
         gone = remote.forget(remote.Running.of(error), str(folder.expanduser().absolute()))
     print(f"{gone} documents of {folder} are gone from the store.")
+
+
+@app.command()
+def add(
+    url: Annotated[str, typer.Argument(help="The address of a public web page, such as https://example.org/page.html.")],
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Fetch a web page and add it, in place of what was fetched from that address before. A running `citewell serve` on the same store does it, if there is one.
+
+    The setting `add_urls` must be on, at the server if there is one. Exit code 2 when the page cannot be read.
+    """
+    import time
+
+    from index.errors import StoreInUse
+    from rag.assistant import open_assistant
+    from rag.library import fates
+
+    try:
+        with open_assistant(_settings(data_dir, "none")) as assistant:
+            _tell_notices(assistant)
+            source, wanted = assistant.add_url(url)
+            while (fate := fates(assistant.library, assistant.store, [(source, wanted, "")])[0])["status"] == "waiting":
+                time.sleep(0.05)
+    except StoreInUse as error:
+        from rag import remote
+
+        fate = remote.add_url(remote.Running.of(error), url)
+    if as_json:
+        print(json.dumps(fate, ensure_ascii=False, indent=2))
+    else:
+        print(f"{fate['source']}: {fate['status']}{': ' if fate['reason'] else ''}{fate['reason']}")
+    if fate["status"] == "rejected":
+        raise typer.Exit(2)
 
 
 @app.command()

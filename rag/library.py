@@ -10,7 +10,7 @@ import threading
 import time
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -217,6 +217,15 @@ class Library:
         self._queue(folder, READING_UPLOADS, source)
         return source
 
+    def room(self, replaced: Collection[str] = (), root: str = UPLOADS, quota: Quota | None = None) -> int:
+        """How many bytes one more file may have that takes the place of those named; add() looks again. Raises OverLimit where no file fits in."""
+        if quota is None:
+            return self._max_bytes
+        others = _sizes_of_others(self.folder(root), replaced)
+        if len(others) + 1 > quota.files:
+            raise OverLimit(f"You have uploaded {len(others):,} files, and {quota.files:,} is the most. Remove some first.")
+        return max(0, min(self._max_bytes, quota.bytes - sum(others)))
+
     def resume(self) -> None:
         """Reads, in the background, what was uploaded before Citewell was stopped."""
         for root in (UPLOADS, *self._own_roots()):
@@ -363,9 +372,17 @@ def is_upload(root: str) -> bool:
     return root == UPLOADS or root.startswith(OWN_UPLOADS)
 
 
+def _sizes_of_others(folder: Path, replaced: Collection[str]) -> list[int]:
+    """The sizes of a folder's files but for those named. Hidden files count too, as half a file is also on the disk."""
+    try:
+        return [entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder) if entry.name not in replaced]
+    except FileNotFoundError:  # nobody has uploaded anything yet
+        return []
+
+
 def _refuse_beyond(quota: Quota, folder: Path, source: str, size: int) -> None:
-    """Raises OverLimit unless a file of this size fits in, in place of one of its name. Hidden files count too, as half a file is also on the disk."""
-    others = [entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder) if entry.name != source]
+    """Raises OverLimit unless a file of this size fits in, in place of one of its name."""
+    others = _sizes_of_others(folder, (source,))
     if len(others) + 1 > quota.files:
         raise OverLimit(f"'{source}' is not taken: you have uploaded {len(others):,} files, and {quota.files:,} is the most. Remove some first.")
     if sum(others) + size > quota.bytes:
@@ -411,6 +428,10 @@ class OwnLibrary:
         if self.own_root != UPLOADS and self._store.folder_owner(self.own_root) != self._viewer:
             self._store.set_folder_owner(self.own_root, self._viewer)
         return self._library.add(name, path, self.own_root, self._quota)
+
+    def room(self, replaced: Collection[str] = ()) -> int:
+        """How many bytes one more file of the user's may have, as Library.room(). Raises OverLimit."""
+        return self._library.room(replaced, self.own_root, self._quota)
 
     def remove(self, document_ids: Sequence[str]) -> None:
         """Makes documents gone, the user's own and for an admin the shared ones; where one of them is not theirs to remove, none is, and NotAllowed raised.
@@ -505,6 +526,22 @@ def _joined(first: SyncReport, then: SyncReport) -> SyncReport:
     reasons = {**first.rejected, **then.rejected}
     rejected = {source: reasons[source] for source, fate in fates.items() if fate == "rejected"}
     return SyncReport(added, changed, removed, unchanged, rejected, then.cancelled)
+
+
+def fates(library: Library, store: Store, taken: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """What every door says has become of uploaded files, each a source, a fingerprint and why it was not taken: indexed, rejected, or waiting still."""
+    busy = library.work() is not None  # asked first: what is done in between is seen below
+    known = store.known(library.own_root)
+    return [_fate(source, reason, known.get(source), wanted, busy) for source, wanted, reason in taken]
+
+
+def _fate(source: str, reason: str, now: Known | None, wanted: str, busy: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {"source": source, "id": None, "status": "rejected", "reason": reason}
+    if reason:
+        return told
+    if now is None or (busy and now.fingerprint != wanted):
+        return {**told, "status": "waiting"} if busy else {**told, "reason": "It could not be read; the log of the server says why."}
+    return {**told, "reason": now.reason} if now.reason else {**told, "id": now.document_id, "status": "indexed"}
 
 
 def listing(store: Store) -> list[dict[str, Any]]:

@@ -89,5 +89,19 @@ def forget(running: Running, folder: str) -> int:
     return int(told["documents"])
 
 
+def add_url(running: Running, url: str) -> dict[str, Any]:
+    """Has a running server add a web page; returns what became of it. Raises CitewellError as the server does."""
+    try:
+        # Until the page is fetched and read.
+        response = httpx.post(f"{running.address}/api/documents/url", json={"url": url}, timeout=httpx.Timeout(300, connect=5), **running.common)
+        told = response.json()
+    except (httpx.HTTPError, json.JSONDecodeError) as error:
+        raise _silent(running.address, error) from error
+    if response.status_code != 200:
+        raise CitewellError(str(told.get("error") or f"the server at {running.address} answered with status {response.status_code}"))
+    fate: dict[str, Any] = told["files"][0]
+    return fate
+
+
 def _silent(address: str, error: Exception) -> CitewellError:
     return CitewellError(f"The Citewell that owns this store, at {address}, does not answer ({type(error).__name__}). Stop it and try again.")

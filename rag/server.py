@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from index.errors import CitewellError, InvalidQuestion, NotAllowed, OverLimit
+from index.errors import CitewellError, InvalidQuestion, NotAllowed, NotFetched, OverLimit
 from rag import __version__, server_ask, server_documents, server_mcp, server_openai, server_people, server_status
 from rag.access import protect
 from rag.assistant import Assistant
@@ -136,7 +136,7 @@ def create_app(assistant: Assistant, visitors: Visitors | None = None) -> FastAP
     def told(request: Request, error: CitewellError) -> Response:
         if isinstance(error, OverLimit):
             return refusal(request.url.path, error)
-        known = {InvalidQuestion: 422, NotAllowed: 403}
+        known = {InvalidQuestion: 422, NotFetched: 422, NotAllowed: 403}
         return problem(request.url.path, str(error), known.get(type(error), 503))
 
     @app.exception_handler(RequestValidationError)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -19,9 +20,8 @@ from starlette.requests import ClientDisconnect
 
 from index.errors import CitewellError
 from index.read import fingerprint
-from index.types import Known
 from rag.assistant import Assistant
-from rag.library import entry, is_upload, listing
+from rag.library import entry, fates, is_upload, listing
 from rag.limits import FILES_TOGETHER
 from rag.service import Service
 
@@ -48,6 +48,13 @@ UPLOAD_BODY = {
 }
 
 
+class WebPage(BaseModel):
+    """The body of POST /api/documents/url."""
+
+    model_config = ConfigDict(extra="forbid")
+    url: str
+
+
 def routes(service: Service) -> APIRouter:
     """All addresses below /api/documents."""
     router = APIRouter()
@@ -65,6 +72,16 @@ def routes(service: Service) -> APIRouter:
         assistant = service.own(request.scope)
         async with _uploaded(request, assistant.settings.max_bytes) as files, _kept(files) as kept:
             return {"files": await _read(assistant, kept)}
+
+    @router.post("/api/documents/url", summary="Add a web page by its address")
+    async def add_url(request: Request, asked: WebPage) -> dict[str, Any]:
+        """Fetches the page and waits until it is read; a page that was fetched from the same address before is replaced.
+
+        403 unless the setting `add_urls` is on. 422 where the page is not fetched, and why; 413 where it is larger than may be.
+        """
+        assistant = service.own(request.scope)
+        source, wanted = await run_in_threadpool(assistant.add_url, asked.url)
+        return {"files": await _settled(assistant, [(source, wanted, "")])}
 
     @router.get("/api/documents/{document_id}", summary="What is known of a document")
     def about(request: Request, document_id: str) -> dict[str, Any]:
@@ -167,25 +184,14 @@ async def _read(assistant: Assistant, files: list[tuple[str, Path, str]]) -> lis
             taken.append((await run_in_threadpool(assistant.library.add, name, path), wanted, ""))
         except CitewellError as error:
             taken.append((name, wanted, str(error)))
+    return await _settled(assistant, taken)
+
+
+async def _settled(assistant: Assistant, taken: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """What became of files that the library has taken, each a source, a fingerprint and why it was not: waits until they are read."""
     ends = time.monotonic() + READ_SECONDS
     while True:
-        fates = await run_in_threadpool(_fates, assistant, taken)
-        if time.monotonic() > ends or all(fate["status"] != "waiting" for fate in fates):
-            return fates
+        told = await run_in_threadpool(fates, assistant.library, assistant.store, taken)
+        if time.monotonic() > ends or all(fate["status"] != "waiting" for fate in told):
+            return told
         await asyncio.sleep(0.05)
-
-
-def _fates(assistant: Assistant, taken: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
-    """What has become of uploaded files, each a source, a fingerprint and why it was not taken: indexed, rejected, or waiting still."""
-    busy = assistant.library.work() is not None  # asked first: what is done in between is seen below
-    known = assistant.store.known(assistant.library.own_root)
-    return [_fate(source, reason, known.get(source), wanted, busy) for source, wanted, reason in taken]
-
-
-def _fate(source: str, reason: str, now: Known | None, wanted: str, busy: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {"source": source, "id": None, "status": "rejected", "reason": reason}
-    if reason:
-        return told
-    if now is None or (busy and now.fingerprint != wanted):
-        return {**told, "status": "waiting"} if busy else {**told, "reason": "It could not be read; the log of the server says why."}
-    return {**told, "reason": now.reason} if now.reason else {**told, "id": now.document_id, "status": "indexed"}

@@ -32,6 +32,7 @@ NO_STORE = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 EXAMPLES = {
     "/api/ask": '{"question": "Who made it?"}',
     "/v1/": '{"model": "citewell", "messages": [{"role": "user", "content": "Who made it?"}]}',
+    "/api/documents/url": '{"url": "https://example.org/page.html"}',
     "": '{"folder": "/home/me/documents"}',
 }
 """Beginning of an address -> a body that can be read there."""

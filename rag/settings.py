@@ -59,6 +59,7 @@ class Settings(BaseSettings):
         "", description="a sentence-transformers cross-encoder, by name or folder, that puts what was found in order; none by default"
     )
     max_file_mb: float = Field(25.0, gt=0, le=1_000, description="the largest file that is read, in megabytes")
+    add_urls: bool = Field(False, description="fetch documents by their web address; off by default")
     host: str = Field("127.0.0.1", description="address the page is served on")
     port: int = Field(7860, ge=0, le=65535, description="port the page is served on")
     tls_cert: Path | None = Field(None, description="a certificate file (PEM), with which the page is served by https")

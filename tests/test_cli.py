@@ -33,7 +33,7 @@ from rag.assistant import Assistant, open_assistant
 from rag.settings import Settings
 
 QUESTION = "Who built the lander Apollo?"
-COMMANDS = ("ask", "chat", "serve", "sync", "documents", "evaluate", "fetch", "doctor")
+COMMANDS = ("ask", "chat", "serve", "sync", "add", "documents", "evaluate", "fetch", "doctor")
 
 
 class Result(NamedTuple):
