@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from index.errors import CitewellError, InvalidQuestion
+from index.errors import CitewellError, InvalidQuestion, NotAllowed
 from index.read import document_id
 from index.schema import UPLOADS
 from index.sync import REMOVED_BY_HAND
@@ -339,6 +339,7 @@ class FakeLibrary:
 @dataclass
 class FakeSettings:
     max_bytes: int = 25_000_000
+    add_urls: bool = False
 
 
 @dataclass
@@ -393,6 +394,17 @@ class FakeAssistant:
             raise
         notices = ("The model's answer was cut off at its length limit.",) if "notice" in question else ()
         yield Answer(question, standalone, TEXT, False, CITATIONS, ("She is painted green.",), hits, "Fake 1B", timings, Usage(400, 60), notices)
+
+    def add_url(self, url: str) -> tuple[str, str]:
+        """Takes any page but those whose address holds "inner"."""
+        if not self.settings.add_urls:
+            raise NotAllowed("Adding pages by their address is turned off.")
+        if "inner" in url:
+            raise CitewellError("This address is not fetched.")
+        source = url.partition("://")[2].replace("/", "_") + "-0123456789.html"
+        self.library.calls.append(("url", url))
+        self.library._put(UPLOADS, source, "Words of a page.\n")
+        return source, "0" * 64
 
     def page_image(self, document_id: str, page: int, start: int, end: int) -> bytes:
         """A picture of the page's words, its quote on yellow."""

@@ -245,6 +245,22 @@ def test_too_large_a_file_is_refused_before_and_while_it_comes(client: TestClien
     assert [name for _, name in fake.library.calls] == ["a.md"]
 
 
+def test_a_page_is_added_by_its_address_only_where_that_is_turned_on(client: TestClient, fake: FakeAssistant) -> None:
+    asked = {"url": "https://docs.example.org/tides"}
+    assert "library-url" not in client.get("/library").text
+    response = client.post("/library/url", json=asked, headers=OURS)
+    assert (response.status_code, response.json()) == (403, {"error": "Adding pages by their address is turned off."})
+    fake.settings.add_urls = True
+    assert 'id="library-url"' in client.get("/library").text
+    assert client.post("/library/url", json=asked).status_code == 403, "it is for our own script alone"
+    assert fake.library.calls == []
+    assert client.post("/library/url", json=asked, headers=OURS).json() == {"source": "docs.example.org_tides-0123456789.html"}
+    assert fake.library.calls == [("url", asked["url"])]
+    response = client.post("/library/url", json={"url": "http://inner.example.org/"}, headers=OURS)
+    assert (response.status_code, response.json()) == (422, {"error": "This address is not fetched."})
+    assert client.post("/library/url", json={"address": "x"}, headers=OURS).status_code == 422
+
+
 def test_problems_come_back_as_sentences(client: TestClient, fake: FakeAssistant, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.post("/library/retry", json={"root": "x"}, headers=OURS).status_code == 422
     monkeypatch.setattr(fake.library, "cancel", lambda: 1 / 0)
@@ -392,6 +408,24 @@ def test_uploading_shows_progress_and_then_what_became_of_each_file(page: Any, a
     page.keyboard.press("Escape")
     expect(page.locator("#documents")).to_contain_text("Show 7 documents")
     expect(page.get_by_role("link", name="tides.md")).to_be_visible()
+
+
+@pytest.mark.browser
+def test_a_page_is_added_by_its_address(page: Any, assistant: FakeAssistant) -> None:
+    from playwright.sync_api import expect
+
+    assistant.library.file_seconds = 0.05
+    assistant.settings.add_urls = True
+    view = opened(page)
+    field = view.get_by_label("Or add a web page")
+    field.fill(" ")
+    field.press("Enter")
+    field.fill(" https://docs.example.org/tides ")
+    view.get_by_role("button", name="Add", exact=True).click()
+    expect(view.locator("tr", has_text="docs.example.org_tides")).to_contain_text("Indexed")
+    expect(view.locator(".upload-notes")).to_be_empty()
+    expect(field).to_have_value("")
+    assert assistant.library.calls == [("url", "https://docs.example.org/tides")]
 
 
 @pytest.mark.browser

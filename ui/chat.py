@@ -114,7 +114,10 @@ class Library(Protocol):
 
 
 class Settings(Protocol):
-    """What the page reads of the settings: the largest file that is taken, and where the store lives."""
+    """What the page reads of the settings: the largest file that is taken, whether pages are fetched by their address, and where the store lives."""
+
+    @property
+    def add_urls(self) -> bool: ...
 
     @property
     def max_bytes(self) -> int: ...
@@ -146,6 +149,10 @@ class Assistant(Protocol):
     def settings(self) -> Settings: ...
 
     def stream(self, question: str, /, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Iterator[Event]: ...
+
+    def add_url(self, url: str, /) -> tuple[str, str]:
+        """Adds a web page by its address, and returns its source and fingerprint; what cannot be fetched is a CitewellError."""
+        ...
 
     def page_image(self, document_id: str, page: int, start: int, end: int, /) -> bytes:
         """A PNG of a page from 1, with the characters [start, end) marked, none where the two are the same.

@@ -208,6 +208,27 @@
     look();
   }
 
+  // A page by its address: the server fetches it, which takes some seconds.
+
+  let fetching = false;
+
+  async function fetchPage(form) {
+    const field = form.elements.url;
+    const button = form.querySelector("button");
+    const url = field.value.trim();
+    if (!url || fetching) return;
+    fetching = true;
+    button.textContent = "Fetching…";
+    if (!sending && !queue.length) part(".upload-notes").replaceChildren();
+    say("The page is being fetched.");
+    const done = await change("/library/url", { url });
+    fetching = false;
+    button.textContent = "Add";
+    if (done) field.value = "";
+    say(done ? "The page was fetched." : "");
+    look();
+  }
+
   const dropped = (event) => [...event.dataTransfer.items].filter((item) => item.kind === "file")
     .map((item) => ({ file: item.getAsFile(), folder: Boolean(item.webkitGetAsEntry?.()?.isDirectory) })).filter(({ file }) => file);
   const carries = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
@@ -358,6 +379,7 @@
       clearTimeout(typing);
       typing = setTimeout(narrowed, event.target.matches("select") ? 0 : 200);
     });
+    part(".address")?.addEventListener("submit", (event) => { event.preventDefault(); fetchPage(event.target); });
     part("#library-files").addEventListener("change", (event) => {
       add([...event.target.files].map((file) => ({ file, folder: false })));
       event.target.value = "";

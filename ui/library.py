@@ -179,9 +179,14 @@ def left_text(seconds: float) -> str:
 # The view
 
 
-def view_html(max_bytes: int) -> str:
-    """The frame of the view; its list and its progress are fetched into it, and again when they change."""
+def view_html(max_bytes: int, add_urls: bool = False) -> str:
+    """The frame of the view; its list and its progress are fetched into it, and again when they change. With `add_urls` it takes addresses, too."""
     limit = size_text(max_bytes)
+    address = (
+        '<form class="address"><label for="library-url">Or add a web page</label>'
+        '<input type="text" inputmode="url" id="library-url" name="url" maxlength="2000" placeholder="https://…" autocomplete="off" spellcheck="false">'
+        '<button class="plain">Add</button></form>'
+    )
     return (
         '<header class="view-head"><h2 id="library-title" tabindex="-1">Documents</h2>'
         '<button type="button" class="plain" data-close>Close</button></header>'
@@ -189,7 +194,7 @@ def view_html(max_bytes: int) -> str:
         f'<p id="adding-label"><label class="pick" for="library-files">Choose files</label> or drop them anywhere on this page'
         f'<input type="file" id="library-files" class="visually-hidden" multiple aria-describedby="adding-hint" data-limit="{max_bytes}"></p>'
         f'<p class="hint" id="adding-hint">{READABLE}.<br>At most {limit} a file. '
-        "A file with the name of an earlier upload replaces it.</p></div>"
+        f"A file with the name of an earlier upload replaces it.</p></div>{address if add_urls else ''}"
         '<div class="uploading" hidden><p></p><progress aria-label="Upload"></progress><button type="button" class="plain" data-cancel>Cancel</button></div>'
         '<ul class="upload-notes" role="status"></ul></section><div data-part="work"></div>'
         '<form class="filter" role="search" aria-label="Filter the documents">'

@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from index.errors import CitewellError
+from index.errors import CitewellError, NotAllowed
 from index.types import DocumentInfo, Span
 from rag.evaluation.cases import drop, keep
 from rag.library import is_upload
@@ -129,13 +129,14 @@ def document_routes(service: Service, style: str) -> list[Route]:
 
 
 def library_routes(service: Service) -> list[Route]:
-    """What the documents view asks for: its parts as HTML, and the five things that it does."""
+    """What the documents view asks for: its parts as HTML, and the six things that it does."""
 
     def part(html: str) -> Response:
         return HTMLResponse(html, headers={**SAFE, "Cache-Control": "no-store"})
 
     def frame(request: Request) -> Response:
-        return part(library.view_html(service.own(request.scope).settings.max_bytes))
+        settings = service.own(request.scope).settings
+        return part(library.view_html(settings.max_bytes, settings.add_urls))
 
     def listed(request: Request) -> Response:
         assistant = service.own(request.scope)
@@ -190,6 +191,14 @@ def library_routes(service: Service) -> list[Route]:
             raise CitewellError("What was sent is not what this address takes.")
         return asked
 
+    async def add_url(request: Request) -> Response:
+        asked = await fields(request, "url")
+        try:
+            source, _ = await run_in_threadpool(service.own(request.scope).add_url, str(asked["url"]))
+        except NotAllowed as error:
+            return JSONResponse({"error": str(error)}, 403)
+        return JSONResponse({"source": source})
+
     async def remove(request: Request) -> Response:
         asked = await fields(request, "documents")
         await run_in_threadpool(service.own(request.scope).library.remove, [str(document_id) for document_id in asked["documents"] or ()])
@@ -214,6 +223,7 @@ def library_routes(service: Service) -> list[Route]:
         Route("/library/list", listed, methods=["GET"]),
         Route("/library/work", working, methods=["GET"]),
         Route("/library/files", changing(add), methods=["PUT"]),
+        Route("/library/url", changing(add_url), methods=["POST"]),
         Route("/library/remove", changing(remove), methods=["POST"]),
         Route("/library/discard", changing(discard), methods=["POST"]),
         Route("/library/retry", changing(retry), methods=["POST"]),
