@@ -16,6 +16,7 @@ from index.read import document_id
 from index.schema import UPLOADS
 from index.sync import REMOVED_BY_HAND
 from index.types import DocumentInfo, Hit, Passage, Rejection, Span
+from rag.accounts import LOCAL_USER, User
 from rag.types import Answer, Citation, Event, Evidence, Timings, Token, Turn, Usage
 
 HARBOUR = "\n\n".join(
@@ -442,6 +443,10 @@ class FakeService:
     """A server that everybody has the one fake assistant of."""
 
     assistant: FakeAssistant
+
+    def user(self, scope: Mapping[str, Any]) -> User:
+        """Whoever stands in the scope, as rag.access.SignedIn writes it there; else the one user of an open Citewell."""
+        return (scope.get("state") or {}).get("user") or LOCAL_USER
 
     def own(self, scope: Mapping[str, Any]) -> FakeAssistant:
         return self.assistant

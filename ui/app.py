@@ -20,6 +20,7 @@ from index.errors import CitewellError
 from rag.types import Event, Token
 from ui import render
 from ui.chat import Assistant, Choice, Conversation, Service
+from ui.sessions import own_sessions
 from ui.web import document_routes, guarded, head_html, judged, library_routes
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def mount(app: App, service: Service) -> App:
         theme=gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "Consolas", "monospace"]),
     )
     mounted = next(route for route in reversed(app.router.routes) if isinstance(route, Mount))
-    mounted.app = guarded(mounted.app, head_html(TITLE, DESCRIPTION, style, script))
+    mounted.app = guarded(own_sessions(mounted.app, service), head_html(TITLE, DESCRIPTION, style, script))
     return app
 
 

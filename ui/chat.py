@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 from index.types import DocumentInfo, Hit, Rejection, Span
+from rag.accounts import User
 from rag.types import Answer, Event, Evidence, Token, Turn
 
 
@@ -173,6 +174,8 @@ class Service(Protocol):
     def assistant(self) -> Assistant:
         """The whole of it: for what nobody has a view of their own on."""
         ...
+
+    def user(self, scope: Mapping[str, Any], /) -> User: ...
 
     def own(self, scope: Mapping[str, Any], /) -> Assistant: ...
 

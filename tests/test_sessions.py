@@ -1,0 +1,184 @@
+"""Gradio's sessions and events: a user reaches their own alone, whatever ids they know."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from page_fake import STARTERS, FakeAssistant, FakeService
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rag.accounts import User
+from ui.app import chat_page, mount
+from ui.sessions import Events, own_sessions, session_of
+
+pytestmark = pytest.mark.timeout(90)  # a stream that nobody ends would be listened to for ever
+
+ANN, BEN = User("a" * 32, "ann"), User("b" * 32, "ben")
+JOIN, DATA, CANCEL, RESET, RUN = (f"/gradio_api/{name}" for name in ("queue/join", "queue/data", "cancel", "reset", "run/predict"))
+
+
+class AsSaid:
+    """Stands where rag.access.SignedIn stands: a header says who it is."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        who = dict(scope.get("headers", [])).get(b"who", b"ann")
+        await self.app({**scope, "state": {**scope.get("state", {}), "user": BEN if who == b"ben" else ANN}}, receive, send)
+
+
+@pytest.fixture(scope="module")
+def service() -> FakeService:
+    return FakeService(FakeAssistant(reading_seconds=0.0, token_seconds=0.0))
+
+
+@pytest.fixture(scope="module")
+def client(service: FakeService) -> Iterator[TestClient]:
+    app = mount(Starlette(), service)
+    app.add_middleware(AsSaid)
+    # Gradio raises once more what it has told whoever listens to a session that is not there.
+    with TestClient(app, raise_server_exceptions=False) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def numbers(service: FakeService) -> dict[str, int]:
+    """The numbers by which a browser asks for what is done when the page is opened, and for an answer."""
+    functions = chat_page(service).fns.values()
+    return {function.name: function._id for function in functions if function.name in ("opened", "ask", "stopped")}
+
+
+def join(client: TestClient, session: str, number: int, data: list[Any], who: str = "ann", **more: Any) -> Any:
+    body = {"session_hash": session, "fn_index": number, "data": data, "trigger_id": None, **more}
+    return client.post(JOIN, json=body, headers={"who": who})
+
+
+def streamed(client: TestClient, session: str, who: str = "ann") -> list[dict[str, Any]]:
+    """All that is sent to whoever listens to a session."""
+    response = client.get(DATA, params={"session_hash": session}, headers={"who": who})
+    return [json.loads(line.removeprefix("data: ")) for line in response.text.splitlines() if line.startswith("data: ")]
+
+
+def said(messages: list[dict[str, Any]]) -> str:
+    return json.dumps(messages)
+
+
+def test_a_user_hears_what_becomes_of_their_own_question_and_nobody_else_does(
+    client: TestClient, numbers: dict[str, int], service: FakeService
+) -> None:
+    assert join(client, "s1", numbers["opened"], []).status_code == 200
+    assert STARTERS[0] in said(streamed(client, "s1"))
+    assert join(client, "s1", numbers["ask"], ["How long is the crossing of ann?", None, None]).status_code == 200
+    stolen, made_up = (said(streamed(client, name, "ben")) for name in ("s1", "never used"))
+    assert stolen == made_up
+    assert "crossing" not in stolen
+    heard = said(streamed(client, "s1"))
+    assert "How long is the crossing of ann?" in heard
+    assert "42 minutes" in heard
+    # Ben's own session of that name is a new one, which knows nothing: it asks him to begin anew instead of going on with Ann's conversation.
+    assert join(client, "s1", numbers["ask"], ["What did ann ask?", None, None], "ben").status_code == 200
+    his = said(streamed(client, "s1", "ben"))
+    assert "data-forgotten" in his
+    assert "crossing" not in his
+    asked = [question for question, _ in service.assistant.asked]
+    assert asked == ["How long is the crossing of ann?"]
+
+
+def test_what_one_user_asks_at_the_same_time_is_not_in_the_other_ones_stream(client: TestClient, numbers: dict[str, int]) -> None:
+    for who in ("ann", "ben"):
+        join(client, "t", numbers["opened"], [], who)
+        streamed(client, "t", who)
+    for who in ("ann", "ben"):
+        join(client, "t", numbers["ask"], [f"A question of {who}?", None, None], who)
+    heard = {who: said(streamed(client, "t", who)) for who in ("ann", "ben")}
+    assert "A question of ann?" in heard["ann"]
+    assert "A question of ann?" not in heard["ben"]
+    assert "A question of ben?" in heard["ben"]
+    assert "A question of ben?" not in heard["ann"]
+
+
+def test_nobody_ends_what_another_asked(client: TestClient, numbers: dict[str, int]) -> None:
+    join(client, "e", numbers["opened"], [])
+    streamed(client, "e")
+    event = join(client, "e", numbers["ask"], ["How long?", None, None]).json()["event_id"]
+    for body in ({"event_id": event}, {"event_id": "made up"}, {"event_id": [event]}, {"event_id": None}, {}):
+        ends = {"session_hash": "e", "fn_index": numbers["ask"], **body}
+        for path, sent in ((RESET, body), (CANCEL, ends)):
+            response = client.post(path, json=sent, headers={"who": "ben"})
+            assert (response.status_code, response.text) == (404, "Not found"), (path, body)
+    assert "42 minutes" in said(streamed(client, "e")), "the question was answered to its end"
+    assert client.post(RESET, json={"event_id": event}).status_code == 200
+    ends = {"session_hash": "e", "fn_index": numbers["ask"], "event_id": event}
+    assert client.post(CANCEL, json=ends).status_code == 200
+
+
+def test_a_direct_call_has_the_callers_session_too(client: TestClient, numbers: dict[str, int]) -> None:
+    join(client, "d", numbers["opened"], [])
+    streamed(client, "d")
+    join(client, "d", numbers["ask"], ["What is it that ann asks?", None, None])
+    streamed(client, "d")
+    body = {"session_hash": "d", "fn_index": numbers["stopped"], "data": [None], "event_id": "made up"}
+    shown = {who: client.post(RUN, json=body, headers={"who": who}).text for who in ("ann", "ben")}
+    assert "What is it that ann asks?" in shown["ann"]
+    assert "ann asks" not in shown["ben"]
+    assert STARTERS[0] in shown["ben"]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"[" * 100_000, b'"s1"', b"\xff"])
+def test_what_cannot_be_read_is_not_passed_on(client: TestClient, content: bytes) -> None:
+    for path in (JOIN, RUN, CANCEL, RESET):
+        response = client.post(path, content=content, headers={"content-type": "application/json"})
+        assert (response.status_code, response.text) == (404, "Not found")
+
+
+def seen_by_gradio(method: str, path: str, query: bytes = b"", body: bytes = b"", who: User = ANN, root: str = "") -> Any:
+    """The scope and the body that come through to Gradio; None where nothing does."""
+    got: list[Any] = []
+
+    async def gradio(scope: Scope, receive: Receive, send: Send) -> None:
+        got.append((scope, (await receive())["body"] if method == "POST" else b""))
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": method, "path": root + path, "root_path": root, "query_string": query, "headers": [], "state": {"user": who}}
+    asyncio.run(own_sessions(gradio, FakeService(FakeAssistant()))(scope, receive, send))
+    return got[0] if got else None
+
+
+def test_every_way_to_name_a_session_is_renamed() -> None:
+    mine = session_of(ANN.id, "x/ä")
+    scope, _ = seen_by_gradio("GET", DATA, b"a=1&session_hash=x%2F%C3%A4&session_hash=y&__theme=dark")
+    assert scope["query_string"].decode() == f"a=1&session_hash={mine}&session_hash={session_of(ANN.id, 'y')}&__theme=dark"
+    for root in ("", "/below"):
+        scope, _ = seen_by_gradio("GET", "/gradio_api/heartbeat/xyz/", root=root)
+        assert scope["path"] == f"{root}/gradio_api/heartbeat/{session_of(ANN.id, 'xyz')}"
+        assert scope["raw_path"].decode() == scope["path"]
+    for path in (JOIN, RUN, f"{JOIN}/"):
+        # The last of two keys of one name is what counts, and what is passed on.
+        scope, body = seen_by_gradio("POST", path, body=b'{"session_hash": "s", "event_id": "e", "data": [1], "session_hash": "z"}')
+        assert json.loads(body) == {"session_hash": session_of(ANN.id, "z"), "data": [1]}
+        assert dict(scope["headers"])[b"content-length"] == str(len(body)).encode()
+    assert json.loads(seen_by_gradio("POST", JOIN, body=b'{"session_hash": null, "data": []}')[1]) == {"session_hash": None, "data": []}
+    assert seen_by_gradio("POST", RESET, body=b'{"event_id": "e"}') is None
+    assert session_of(ANN.id, "z") != session_of(BEN.id, "z")
+    assert seen_by_gradio("GET", "/config", b"session_hash=1")[0]["query_string"] == b"session_hash=1"
+
+
+def test_only_the_last_events_are_remembered_and_a_forgotten_one_is_nobodys() -> None:
+    events = Events(2)
+    for event in ("1", "2", "3"):
+        events.begun(event, ANN.id)
+    assert [events.is_of(event, ANN.id) for event in ("1", "2", "3")] == [False, True, True]
+    assert not events.is_of("3", BEN.id)
+    assert not events.is_of(["3"], ANN.id)
