@@ -76,6 +76,11 @@ class Service:
         embedded = isinstance(model, EmbeddedModel) or model is None
         self.queue = Queue(EMBEDDED_AT_ONCE if embedded else HOSTED_AT_ONCE, settings.queue_length)
 
+    @property
+    def open(self) -> bool:
+        """Whether there is but one user, who has the machine to themselves."""
+        return self.visitors.policy.open
+
     def user(self, scope: Mapping[str, Any]) -> User:
         """Who sent a request, as rag.access.SignedIn wrote it into its scope. Raises NotAllowed where that says nobody."""
         user = (scope.get("state") or {}).get("user")
@@ -102,6 +107,11 @@ class Answering(Iterator[Event]):
 
     def __init__(self, place: Place, events: Iterator[Event]) -> None:
         self.place, self._events = place, events
+
+    @property
+    def ahead(self) -> int:
+        """How many questions are answered before this one; 0 once its turn has come."""
+        return self.place.ahead
 
     def __next__(self) -> Event:
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
 
-from index.types import Hit
+from index.types import Hit, Passage, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,22 @@ class Answer:
     def to_dict(self) -> dict[str, Any]:
         """The JSON of every door: nested dicts and lists of plain values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> Self:
+        """The answer that to_dict() made this of, also by way of JSON. Fields with a default may be missing. Raises KeyError, TypeError where it is none."""
+        values: dict[str, Any] = {field.name: kept[field.name] for field in fields(cls) if field.name in kept}
+        values.update({name: tuple(values[name]) for name in ("unsupported", "notices", "conflicts") if name in values})
+        values["citations"] = tuple(Citation(**citation) for citation in kept["citations"])
+        values["evidence"] = tuple(_hit(hit) for hit in kept["evidence"])
+        values.update(timings=Timings(**kept["timings"]), usage=Usage(**kept["usage"]))
+        return cls(**values)
+
+
+def _hit(kept: Mapping[str, Any]) -> Hit:
+    passage = kept["passage"]
+    values: dict[str, Any] = {**passage, "span": Span(**passage["span"]), "pages": tuple((offset, page) for offset, page in passage["pages"])}
+    return Hit(Passage(**values), kept["score"], kept["similarity"])
 
 
 Event = Evidence | Token | Answer

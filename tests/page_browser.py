@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from page_fake import FakeAssistant
+    from page_fake import FakeAssistant, FakeService
     from playwright.sync_api import Playwright
 
 CANDIDATES = ("/usr/bin/chromium", "/usr/bin/chromium-browser")
@@ -47,16 +47,28 @@ def launched() -> Iterator[Any]:
 
 
 @contextmanager
-def served(assistant: FakeAssistant, port: int = 0) -> Iterator[str]:
-    """The address of the whole page, at any port that is free or at the one wanted, for as long as it is wanted."""
-    import uvicorn
+def served(assistant: FakeAssistant | FakeService, port: int = 0) -> Iterator[str]:
+    """The address of the whole page, at any port that is free or at the one wanted, for as long as it is wanted. Beside it is the HTTP door to conversations."""
+    from fastapi import FastAPI
     from page_fake import FakeService
-    from starlette.applications import Starlette
 
+    from rag import server_people
     from ui.app import mount
 
+    service: Any = assistant if isinstance(assistant, FakeService) else FakeService(assistant)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(server_people.routes(service))
+    with serving(mount(app, service), port) as address:
+        yield address
+
+
+@contextmanager
+def serving(app: Any, port: int = 0) -> Iterator[str]:
+    """The address of an application, for as long as it is wanted."""
+    import uvicorn
+
     listener = socket.create_server(("127.0.0.1", port))
-    server = uvicorn.Server(uvicorn.Config(mount(Starlette(), FakeService(assistant)), log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, proxy_headers=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any
 
-from index.errors import CitewellError, InvalidQuestion, NotAllowed
+from index.errors import CitewellError, InvalidQuestion, NotAllowed, OverLimit
+from index.people import open_people
 from index.read import document_id
 from index.schema import UPLOADS
 from index.sync import REMOVED_BY_HAND
 from index.types import DocumentInfo, Hit, Passage, Rejection, Span
 from rag.accounts import LOCAL_USER, User
+from rag.conversations import Conversations
 from rag.types import Answer, Citation, Event, Evidence, Timings, Token, Turn, Usage
 
 HARBOUR = "\n\n".join(
@@ -341,6 +346,7 @@ class FakeLibrary:
 class FakeSettings:
     max_bytes: int = 25_000_000
     add_urls: bool = False
+    data_dir: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="citewell-page-")))
 
 
 @dataclass
@@ -438,11 +444,36 @@ class FakeAssistant:
         return STARTERS
 
 
-@dataclass
-class FakeService:
-    """A server that everybody has the one fake assistant of."""
+class FakeAnswering(Iterator[Event]):
+    """The events of a stream, and as many questions before it as there are said to be."""
 
-    assistant: FakeAssistant
+    def __init__(self, events: Iterator[Event], service: FakeService) -> None:
+        self._events, self._service = events, service
+
+    @property
+    def ahead(self) -> int:
+        return self._service.ahead
+
+    def __next__(self) -> Event:
+        while self._service.ahead:
+            time.sleep(0.02)
+        return next(self._events)
+
+    def close(self) -> None:
+        with suppress(ValueError):
+            self._events.close()  # type: ignore[attr-defined]
+
+
+class FakeService:
+    """A server that everybody has the one fake assistant of. Conversations are really kept, in the fake's data folder."""
+
+    def __init__(self, assistant: FakeAssistant) -> None:
+        self.assistant = assistant
+        self.open = True
+        self.ahead = 0
+        self.full = False
+        self.visitors = SimpleNamespace(accounts=None)
+        self.conversations = Conversations(open_people(assistant.settings.data_dir))
 
     def user(self, scope: Mapping[str, Any]) -> User:
         """Whoever stands in the scope, as rag.access.SignedIn writes it there; else the one user of an open Citewell."""
@@ -453,5 +484,7 @@ class FakeService:
 
     def stream(
         self, door: str, own: FakeAssistant, question: str, history: Sequence[Turn] = (), documents: Sequence[str] | None = None
-    ) -> Iterator[Event]:
-        return own.stream(question, history, documents)
+    ) -> FakeAnswering:
+        if self.full:
+            raise OverLimit("Too many questions are waiting: 21 are being answered or wait for it. Try again in 15 seconds.", 15.0)
+        return FakeAnswering(own.stream(question, history, documents), self)

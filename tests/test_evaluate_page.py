@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from page_browser import launched, served, watched
-from page_fake import TEXT, FakeAssistant
+from page_fake import TEXT, FakeAssistant, FakeSettings
 
+from index.database import Database
+from rag.accounts import LOCAL
+from rag.conversations import Conversations
 from rag.evaluation import sets
 from rag.evaluation.cases import cases_file
 from rag.types import Answer, Timings, Turn, Usage
+from ui import kept
 from ui.chat import Conversation
 from ui.render import transcript_html
-from ui.web import judged
-
-
-@dataclass(frozen=True)
-class SettingsWithFolder:
-    data_dir: Path
-    max_bytes: int = 25_000_000
 
 
 def with_folder(folder: Path) -> FakeAssistant:
-    assistant = FakeAssistant()
-    assistant.settings = SettingsWithFolder(folder)  # type: ignore[assignment]
-    return assistant
+    return FakeAssistant(settings=FakeSettings(data_dir=folder))
 
 
 def an_answer(question: str, text: str) -> Answer:
     return Answer(question, question, text, False, (), (), (), "fake", Timings(1, None, 2), Usage())
+
+
+def judged(conversations: Conversations, folder: Path, value: Conversation, key: str, wrong: bool) -> Conversation:
+    return kept.judge(conversations, LOCAL, folder, value, key, "wrong" if wrong else "", "")
+
+
+@pytest.fixture
+def conversations(database: Database) -> Conversations:
+    return Conversations(database)
 
 
 @pytest.fixture
@@ -42,30 +46,29 @@ def conversation() -> Conversation:
     return first.asking("And when?", ["Ferry"], ["a1f0-ferry"]).after(an_answer("And when?", "Never."))
 
 
-def test_a_case_holds_what_was_asked_and_answered(conversation: Conversation, tmp_path: Path) -> None:
-    assistant = with_folder(tmp_path)
+def test_a_case_holds_what_was_asked_and_answered(conversations: Conversations, conversation: Conversation, tmp_path: Path) -> None:
     key = conversation.finished[1].key
-    now = judged(assistant, conversation, key, True)
-    assert judged(assistant, now, key, True) == now
+    now = judged(conversations, tmp_path, conversation, key, True)
+    assert judged(conversations, tmp_path, now, key, True) == now
     (case,) = sets.load(cases_file(tmp_path))
     assert (case.id, case.question, case.documents, case.given) == (now.finished[1].case, "And when?", ("a1f0-ferry",), "Never.")
     assert case.history == (Turn("user", "Who built <it>?"), Turn("assistant", "Nobody."))
     assert now.finished[0].case == ""
-    assert judged(assistant, now, key, False) == conversation
+    assert judged(conversations, tmp_path, now, key, False) == conversation
     assert sets.load(cases_file(tmp_path)) == []
-    assert judged(assistant, conversation, "no such key", True) is conversation
+    assert judged(conversations, tmp_path, conversation, "no such key", True) is conversation
 
 
-def test_only_answers_can_be_found_wrong(tmp_path: Path) -> None:
+def test_only_answers_can_be_found_wrong(conversations: Conversations, tmp_path: Path) -> None:
     stopped = Conversation().asking("Who?").stopped()
-    assert judged(with_folder(tmp_path), stopped, stopped.finished[0].key, True) is stopped
+    assert judged(conversations, tmp_path, stopped, stopped.finished[0].key, True) is stopped
     assert "verdict" not in transcript_html(stopped)
     assert not cases_file(tmp_path).exists()
 
 
-def test_a_case_that_cannot_be_kept_is_told(conversation: Conversation, tmp_path: Path) -> None:
+def test_a_case_that_cannot_be_kept_is_told(conversations: Conversations, conversation: Conversation, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    now = judged(with_folder(tmp_path / "file"), conversation, conversation.finished[0].key, True)
+    now = judged(conversations, tmp_path / "file", conversation, conversation.finished[0].key, True)
     assert now.finished[0].case == ""
     assert "could not be kept" in transcript_html(now)
     assert transcript_html(now).count('data-case="keep"') == 2
@@ -74,7 +77,7 @@ def test_a_case_that_cannot_be_kept_is_told(conversation: Conversation, tmp_path
 def test_each_answer_has_its_own_button_even_where_two_are_alike(conversation: Conversation) -> None:
     twice = replace(conversation, finished=(conversation.finished[0], replace(conversation.finished[0], key="another<key>")))
     html = transcript_html(twice)
-    assert html.count("data-key=") == 2
+    assert html.count("data-key=") == 4
     assert html.index(twice.finished[0].key) < html.index("another&lt;key&gt;")
     assert html.count("<article") == html.count("</article>") == 2
 

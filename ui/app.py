@@ -16,12 +16,14 @@ import gradio as gr
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from index.errors import CitewellError
+from index.errors import CitewellError, OverLimit
+from rag.conversations import Verdict
 from rag.types import Event, Token
+from ui import kept as kept_conversations
 from ui import render
-from ui.chat import Assistant, Choice, Conversation, Service
+from ui.chat import Assistant, Choice, Conversation, Service, Waiting
 from ui.sessions import own_sessions
-from ui.web import document_routes, guarded, head_html, judged, library_routes
+from ui.web import conversation_routes, document_routes, guarded, head_html, library_routes
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ DESCRIPTION = "Answers from your documents, with the exact words that bear them 
 UNEXPECTED = "Something went wrong, and the answer could not be finished. Your question is still here: try it again."
 ANSWERS_AT_ONCE = 4
 STATUS_SECONDS = 4.0
+AHEAD_SECONDS = 0.5
+"""How often a question that waits for its turn looks how many are before it."""
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 
@@ -40,8 +44,9 @@ Updates = dict[Any, Any]
 
 def mount(app: App, service: Service) -> App:
     """Add the views at /documents/{id}, the library at /library and the chat page at / to `app`; call it after every other route is there."""
-    style, script = ("\n".join((HERE / f"{name}.{kind}").read_text(encoding="utf-8") for name in ("page", "library")) for kind in ("css", "js"))
-    app.router.routes.extend([*document_routes(service, style), *library_routes(service)])
+    parts = ("page", "library", "conversations")
+    style, script = ("\n".join((HERE / f"{name}.{kind}").read_text(encoding="utf-8") for name in parts) for kind in ("css", "js"))
+    app.router.routes.extend([*document_routes(service, style), *library_routes(service), *conversation_routes(service)])
     gr.mount_gradio_app(
         app,  # it asks for a FastAPI, and uses nothing that Starlette has not
         chat_page(service),
@@ -68,7 +73,7 @@ def chat_page(service: Service) -> gr.Blocks:
     """The page and its wiring: what is shown follows from one Conversation, which each tab has its own of."""
     page: gr.Blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True)
     with page, gr.Column(elem_id="citewell"):
-        gr.HTML(render.masthead_html(), elem_id="masthead", js_on_load=None, apply_default_css=False)
+        masthead = gr.HTML(render.masthead_html(), elem_id="masthead", js_on_load=None, apply_default_css=False)
         status = panel("status")
         with gr.Column(elem_id="columns"):
             with gr.Column(elem_id="chat"):
@@ -91,7 +96,7 @@ def chat_page(service: Service) -> gr.Blocks:
                 with gr.Row(elem_id="tools"):
                     gr.HTML(render.composer_hint_html(), elem_id="hint", js_on_load=None, apply_default_css=False)
                     retry = gr.Button("Retry", elem_id="retry", visible=False)
-                    clear = gr.Button("Clear", elem_id="clear", visible=False)
+                    clear = gr.Button("New conversation", elem_id="clear", visible=False)
         # None until the page has been opened here: a tab that asks without that was opened at a server that has since been started again.
         conversation, choice = gr.State(None), gr.State(Choice())
         clock = gr.Timer(STATUS_SECONDS)
@@ -99,18 +104,21 @@ def chat_page(service: Service) -> gr.Blocks:
         def own(request: gr.Request) -> Assistant:
             return service.own(request.request.scope)
 
+        def kept(value: Conversation, request: gr.Request) -> Conversation:
+            return kept_conversations.keep(service.conversations, service.user(request.request.scope).id, value)
+
         def shown(value: Conversation, request: gr.Request) -> Updates:
             """Everything that follows from the conversation."""
             idle = value.running is None
             return {
                 conversation: value,
-                welcome: render.welcome_html(own(request).starters()) if value == Conversation() else "",
+                welcome: "" if value.finished or value.running else render.welcome_html(own(request).starters()),
                 transcript: render.transcript_html(value),
                 running: render.running_html(value.running),
                 evidence: render.evidence_html(value.latest),
                 send: gr.update(visible=idle),
                 stop: gr.update(visible=not idle),
-                retry: gr.update(visible=idle and bool(value.finished)),
+                retry: gr.update(visible=idle and value.own and bool(value.finished)),
                 clear: gr.update(visible=idle and bool(value.finished)),
             }
 
@@ -156,14 +164,26 @@ def chat_page(service: Service) -> gr.Blocks:
             if now is None or now.running is None:
                 yield {question: gr.skip()}  # a generator that ends without a value would clear every output
                 return
+            if not before.own:
+                yield {running: render.refused_html(kept_conversations.READ_ONLY)}
+                return
+            asked_now = now.running.question
             yield {**shown(now, request), **typed, **news}
             problem = UNEXPECTED
             try:
-                answering = partial(service.stream, "page", assistant, now.running.question, now.history(), of.documents)
+                answering = partial(service.stream, "page", assistant, asked_now, now.history(), of.documents)
                 async with aclosing(events_of(answering)) as events:
                     async for came in events:
                         now = now.after(came)
-                        yield {conversation: now, running: render.running_html(now.running)} if isinstance(came, Token) else shown(now, request)
+                        if now.running is None:
+                            now = await asyncio.to_thread(kept, now, request)
+                        passing = isinstance(came, Token | Waiting)
+                        yield {conversation: now, running: render.running_html(now.running)} if passing else shown(now, request)
+            except OverLimit as error:
+                # Nothing was asked: all is as before, and the question is where it can be sent again.
+                again = {} if trigger == "retry" else {question: asked_now}
+                yield {**shown(before, request), **again, running: render.refused_html(str(error))}
+                return
             except CitewellError as error:
                 problem = str(error)
             except Exception:
@@ -174,8 +194,17 @@ def chat_page(service: Service) -> gr.Blocks:
         def judge(before: Conversation | None, event: gr.EventData, request: gr.Request) -> Updates:
             if before is None:
                 return {running: render.forgotten_html()}
+            user, key, said = service.user(request.request.scope), str(event.key), str(event.case)
+            exchange = before.answered(key)
             # While a question runs, what it makes of the conversation would undo this; the buttons are hidden then.
-            now = before if before.running else judged(own(request), before, str(event.key), event.case == "keep")
+            if exchange is None or before.running is not None:
+                return {conversation: gr.skip()}
+            reason = getattr(event, "reason", exchange.reason)
+            verdicts: dict[str, Verdict] = {"right": "right", "keep": "wrong", "drop": ""}
+            verdict = verdicts.get(said, exchange.verdict)
+            # Cases lie in the data folder, for whoever runs Citewell: what several people ask is not mixed there.
+            folder = own(request).settings.data_dir if service.open else None
+            now = kept_conversations.judge(service.conversations, user.id, folder, before, key, verdict, str(reason).strip() if verdict else "")
             return {conversation: now, transcript: render.transcript_html(now)} if now is not before else {conversation: gr.skip()}
 
         def listed(before: Choice, request: gr.Request) -> Updates:
@@ -184,7 +213,11 @@ def chat_page(service: Service) -> gr.Blocks:
             return {documents: render.documents_html(known), **state(request), **told(before.checked(store.info), len(known))}
 
         def opened(request: gr.Request) -> Updates:
-            return {**shown(Conversation(), request), **listed(Choice(), request)}
+            user, wanted = service.user(request.request.scope), request.request.query_params.get("conversation", "")
+            assistant = own(request)
+            folder = assistant.settings.data_dir if service.open else None
+            value = kept_conversations.bring_back(service.conversations, assistant.store, user.id, wanted, folder) if wanted else Conversation()
+            return {masthead: render.masthead_html("" if service.open else user.name), **shown(value, request), **listed(Choice(), request)}
 
         def stopped(value: Conversation | None, request: gr.Request) -> Updates:
             return shown((value or Conversation()).stopped(), request)
@@ -194,7 +227,7 @@ def chat_page(service: Service) -> gr.Blocks:
 
         parts: list[Any] = [conversation, welcome, transcript, running, evidence, send, stop, retry, clear]
         around: list[Any] = [documents, status, clock, choice, chosen]
-        page.load(opened, None, [*parts, *around], **HIDDEN)
+        page.load(opened, None, [masthead, *parts, *around], **HIDDEN)
         clock.tick(state, None, [status, clock], queue=False, **HIDDEN)
         documents.click(listed, choice, around, queue=False, trigger_mode="multiple", **HIDDEN)
         # The script sends the next change only once this one is answered: see library.js.
@@ -225,7 +258,7 @@ ASK_ON_CLICK = """element.addEventListener('click', (event) => {
 
 JUDGE_ON_CLICK = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-case]');
-  if (button) trigger('click', {key: button.dataset.key, case: button.dataset.case});
+  if (button) trigger('click', {...button.dataset});
 });"""
 
 
@@ -240,8 +273,11 @@ def panel(name: str, **options: Any) -> gr.HTML:
     return gr.HTML("", elem_id=name, apply_default_css=False, **{"js_on_load": None, **options})
 
 
-async def events_of(answering: Callable[[], Iterator[Event]]) -> AsyncGenerator[Event]:
-    """The events of an answer, with tokens that came together joined. Closing this closes that stream, also while it waits for the model."""
+async def events_of(answering: Callable[[], Iterator[Event]]) -> AsyncGenerator[Event | Waiting]:
+    """The events of an answer, with tokens that came together joined, and how many questions are before it whenever that has changed.
+
+    Closing this closes that stream, also while it waits for the model.
+    """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
     stopped = threading.Event()
@@ -272,9 +308,17 @@ async def events_of(answering: Callable[[], Iterator[Event]]) -> AsyncGenerator[
             post(error)
 
     threading.Thread(target=pump, name="answer", daemon=True).start()
+    ahead, spoken = 0, False
     try:
         while True:
-            waiting = [await queue.get()]
+            try:
+                waiting = [await asyncio.wait_for(queue.get(), None if spoken else AHEAD_SECONDS)]
+            except TimeoutError:
+                now = getattr(stream, "ahead", 0)
+                if now != ahead:
+                    ahead = now
+                    yield Waiting(ahead)
+                continue
             while not queue.empty():
                 waiting.append(queue.get_nowait())
             for item in joined(waiting):
@@ -282,6 +326,7 @@ async def events_of(answering: Callable[[], Iterator[Event]]) -> AsyncGenerator[
                     return
                 if isinstance(item, Exception):
                     raise item
+                spoken = spoken or isinstance(item, Token)
                 yield item
     finally:
         stopped.set()

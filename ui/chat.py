@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from index.types import DocumentInfo, Hit, Rejection, Span
 from rag.accounts import User
+from rag.conversations import CitationNow, Conversations, State, Verdict
 from rag.types import Answer, Event, Evidence, Token, Turn
 
 
@@ -167,8 +168,29 @@ class Assistant(Protocol):
     def starters(self) -> Sequence[str]: ...
 
 
+class Answering(Protocol):
+    """The events of one question; `ahead` is how many questions are answered before it."""
+
+    @property
+    def ahead(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Event]: ...
+
+    def __next__(self) -> Event: ...
+
+    def close(self) -> None: ...
+
+
 class Service(Protocol):
     """What the page asks of a server: for each request the assistant as its sender has it, by the request's scope."""
+
+    @property
+    def open(self) -> bool:
+        """Whether there is but one user, who has the machine to themselves; else users sign in."""
+        ...
+
+    @property
+    def conversations(self) -> Conversations: ...
 
     @property
     def assistant(self) -> Assistant:
@@ -179,7 +201,7 @@ class Service(Protocol):
 
     def own(self, scope: Mapping[str, Any], /) -> Assistant: ...
 
-    def stream(self, door: Literal["page"], own: Any, question: str, /, history: Sequence[Turn], documents: Sequence[str] | None) -> Iterator[Event]:
+    def stream(self, door: Literal["page"], own: Any, question: str, /, history: Sequence[Turn], documents: Sequence[str] | None) -> Answering:
         """The events of an answer, which has a place among those that are being answered until its close(); a CitewellError where all are taken."""
         ...
 
@@ -212,12 +234,22 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Something that comes in for a question besides its events: how many others are answered before it."""
+
+    ahead: int
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """One question and what became of it.
 
     `documents` are the titles of those it was asked of, empty for all. `hits` is None until the search is done. At most one of `answer`, `problem`
     and `stopped` is set; none is while the question runs. `key` tells two runs of the same question apart. `document_ids` are those of `documents`.
-    `case` is the id of the case that the answer was kept as, when the user found it wrong; `case_problem` says why it could not be kept.
+    `case` is the id of the case that the answer was kept as, when the user found it wrong. `kept` is the id under which the user's conversation has the
+    exchange, empty where it has it not; `replaces` is that of the one in whose place it is asked. `note` says what the user should know of the keeping,
+    `judging_problem` why what they said of the answer could not be kept. For an answer that was brought back, `citations_now` tells by number, and
+    `passages_now` by passage id, what is not any more as it was. `ahead` are the questions that are answered first.
     """
 
     question: str
@@ -231,25 +263,42 @@ class Exchange:
     key: str = field(default_factory=lambda: uuid4().hex)
     document_ids: tuple[str, ...] = ()
     case: str = ""
-    case_problem: str = ""
+    judging_problem: str = ""
+    kept: str = ""
+    replaces: str = ""
+    note: str = ""
+    verdict: Verdict = ""
+    reason: str = ""
+    citations_now: Mapping[int, CitationNow] = field(default_factory=dict)
+    passages_now: Mapping[str, State] = field(default_factory=dict)
+    ahead: int = 0
 
-    def after(self, event: Event) -> Exchange:
+    def after(self, event: Event | Waiting) -> Exchange:
         """The exchange once `event` has come in."""
         match event:
+            case Waiting():
+                return replace(self, ahead=event.ahead)
             case Evidence():
                 return replace(self, hits=event.hits, standalone_question=event.standalone_question)
             case Token():
-                return replace(self, draft=self.draft + event.text)
+                return replace(self, draft=self.draft + event.text, ahead=0)
             case Answer():
                 return replace(self, answer=event, hits=event.evidence, standalone_question=event.standalone_question)
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Everything a tab shows: what is finished, and the one question that may be running."""
+    """Everything a tab shows: what is finished, and the one question that may be running.
+
+    `id` is that of the kept conversation, empty before there is one. One that is not the user's `own` is read and not gone on with. `notice` is a
+    sentence that stands above it until the next question.
+    """
 
     finished: tuple[Exchange, ...] = ()
     running: Exchange | None = None
+    id: str = ""
+    own: bool = True
+    notice: str = ""
 
     @property
     def latest(self) -> Exchange | None:
@@ -258,13 +307,16 @@ class Conversation:
 
     def asking(self, question: str, documents: Sequence[str] = (), document_ids: Sequence[str] = ()) -> Conversation:
         """The same conversation with `question` running, asked of the documents with these titles and ids or of all."""
-        return replace(self, running=Exchange(question, documents=tuple(documents), document_ids=tuple(document_ids)))
+        return replace(self, running=Exchange(question, documents=tuple(documents), document_ids=tuple(document_ids)), notice="")
 
     def retrying(self, documents: Sequence[str] = (), document_ids: Sequence[str] = ()) -> Conversation:
         """The last question again, in place of its old answer."""
-        return Conversation(self.finished[:-1]).asking(self.finished[-1].question, documents, document_ids)
+        last = self.finished[-1]
+        # Where the old answer is kept, it stays until there is a new one.
+        again = Exchange(last.question, documents=tuple(documents), document_ids=tuple(document_ids), replaces=last.kept or last.replaces)
+        return replace(self, finished=self.finished[:-1], running=again, notice="")
 
-    def after(self, event: Event) -> Conversation:
+    def after(self, event: Event | Waiting) -> Conversation:
         """The conversation once `event` has come in for the running question; an Answer finishes it."""
         if self.running is None:
             return self
@@ -287,16 +339,15 @@ class Conversation:
     def before(self, key: str) -> Conversation:
         """What was finished before the exchange with this key."""
         keys = [exchange.key for exchange in self.finished]
-        return Conversation(self.finished[: keys.index(key)])
+        return replace(self, finished=self.finished[: keys.index(key)])
 
     def answered(self, key: str) -> Exchange | None:
         """The exchange with this key, if it has an answer."""
         return next((exchange for exchange in self.finished if exchange.key == key and exchange.answer is not None), None)
 
-    def judged(self, key: str, case: str = "", problem: str = "") -> Conversation:
-        """The same conversation with the exchange of this key kept as `case`, or not as one."""
-        finished = (replace(exchange, case=case, case_problem=problem) if exchange.key == key else exchange for exchange in self.finished)
-        return replace(self, finished=tuple(finished))
+    def changed(self, key: str, **values: Any) -> Conversation:
+        """The same conversation with the exchange of this key changed so."""
+        return replace(self, finished=tuple(replace(exchange, **values) if exchange.key == key else exchange for exchange in self.finished))
 
     def _finished_with(self, exchange: Exchange) -> Conversation:
-        return Conversation((*self.finished, exchange))
+        return replace(self, finished=(*self.finished, exchange), running=None)

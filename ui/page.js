@@ -119,23 +119,49 @@
     if (event.target.closest?.("#composer button, .starter") && matchMedia("(pointer: fine)").matches) document.querySelector("#ask textarea")?.focus();
   });
 
-  // An answer's verdict is drawn anew once it is kept or taken back; whoever pressed its button stays there.
+  // An answer's verdict is drawn anew once something is said of it; whoever pressed its button stays there.
   document.addEventListener("click", (event) => {
     const pressed = event.target.closest?.("[data-case]");
     if (!pressed) return;
-    const other = `[data-key="${CSS.escape(pressed.dataset.key)}"]:not([data-case="${pressed.dataset.case}"])`;
+    const next = { keep: "drop", right: "drop", drop: "keep" }[pressed.dataset.case] ?? pressed.dataset.case;
+    const other = `[data-key="${CSS.escape(pressed.dataset.key)}"][data-case="${next}"]`;
     const watch = new MutationObserver(() => {
       const button = document.querySelector(other);
-      if (button) { button.focus({ preventScroll: true }); watch.disconnect(); }
+      if (button && button !== pressed) { button.focus({ preventScroll: true }); watch.disconnect(); }
     });
     watch.observe(document.querySelector("#transcript"), { subtree: true, childList: true });
     setTimeout(() => watch.disconnect(), 10000);
   });
 
+  // What is typed as a reason goes with the button that saves it.
+  document.addEventListener("input", (event) => {
+    const reason = event.target.closest?.(".verdict .reason");
+    if (!reason) return;
+    reason.querySelector("button").dataset.reason = event.target.value;
+    reason.querySelector(".saved")?.remove();
+  });
+  document.addEventListener("keydown", (event) => {
+    const reason = event.key === "Enter" && !event.isComposing && event.target.closest?.(".verdict .reason");
+    if (reason) reason.querySelector("button").click();
+  });
+
+  // The address tells which conversation this is, so that a reload brings it back. Without one, there is none yet.
+  new MutationObserver(() => {
+    const log = document.querySelector("#transcript [data-conversation]");
+    if (!log) return;
+    const address = new URL(location.href);
+    if ((address.searchParams.get("conversation") ?? "") === log.dataset.conversation) return;
+    if (log.dataset.conversation) address.searchParams.set("conversation", log.dataset.conversation);
+    else address.searchParams.delete("conversation");
+    history.replaceState(history.state, "", address);
+  }).observe(document, { subtree: true, childList: true });
+
   // The server may go away, or be started again and know nothing of this tab. What was said stays to be read, past the reload that must follow.
 
   const KEPT = "citewell-kept";
   const away = () => document.documentElement.classList.contains("unreachable");
+
+  const who = () => document.querySelector("#masthead [data-user]")?.dataset.user ?? "";
 
   function keep() {
     const exchanges = [...document.querySelectorAll("#earlier .exchange, #transcript .exchange, #running .exchange")].map((exchange) => {
@@ -145,23 +171,31 @@
       return copy.outerHTML;
     });
     try {
-      sessionStorage.setItem(KEPT, JSON.stringify({ exchanges: exchanges.join(""), question: document.querySelector("#ask textarea")?.value ?? "" }));
+      sessionStorage.setItem(KEPT, JSON.stringify({ exchanges: exchanges.join(""), question: document.querySelector("#ask textarea")?.value ?? "", who: who() }));
     } catch { /* more than the browser has room for: the page begins anew without it */ }
   }
 
   addEventListener("pagehide", () => { if (away()) keep(); });
+  document.addEventListener("click", (event) => { if (event.target.closest?.("[data-sign-out]")) sessionStorage.removeItem(KEPT); });
 
+  // Once the page is open: then it shows who is signed in, and what of the conversation the server has kept.
   new MutationObserver((_, observer) => {
     const earlier = document.querySelector("#earlier .earlier");
     const box = document.querySelector("#ask textarea");
-    if (!earlier || !box) return;
+    const log = document.querySelector("#transcript [data-conversation]");
+    if (!earlier || !box || !log) return;
     observer.disconnect();
     const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "null");
     sessionStorage.removeItem(KEPT);
-    if (!kept) return;
-    earlier.querySelector("div").innerHTML = kept.exchanges;
-    earlier.hidden = !kept.exchanges;
+    if (!kept || kept.who !== who()) return;
+    const place = earlier.querySelector("div");
+    place.innerHTML = kept.exchanges;
+    for (const exchange of place.querySelectorAll("[data-kept]")) {
+      if (log.querySelector(`[data-kept="${CSS.escape(exchange.dataset.kept)}"]`)) exchange.remove();
+    }
+    earlier.hidden = !place.children.length;
     earlier.scrollIntoView({ block: "end" });
+    if (!kept.question || box.value) return;
     box.value = kept.question;
     box.dispatchEvent(new Event("input", { bubbles: true }));
   }).observe(document, { subtree: true, childList: true });

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape as escape_html
 from itertools import pairwise, zip_longest
 from pathlib import PurePosixPath
@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from index.split import CODE
 from index.types import DocumentInfo, Hit
+from rag.conversations import REASON_LENGTH, CitationNow
 from rag.types import Answer, Citation
 from ui.chat import Choice, Conversation, Exchange
 
@@ -25,6 +26,7 @@ LATEST = 12
 
 UNSUPPORTED = "not supported by the documents"
 SLOW_SEARCH = "This is taking longer than usual. Other questions may be running at the same time."
+WAITING_SLOW = "The model answers one question after the other. Yours keeps its place."
 SLOW_READING = "The model is reading the evidence. On a laptop this can take half a minute."
 STILL_SLOW = "This machine is slow, or busy with something else. The answer is still on its way; Stop ends it."
 SLOW_WRITING = "Each sentence is checked against the documents once the draft is complete."
@@ -38,6 +40,13 @@ MODELS = {
 }
 """How an answer's maker is called, where its name in the settings would tell a reader nothing."""
 
+VERDICTS = {"right": "Marked as right.", "wrong": "Marked as not right."}
+CHANGED_SINCE = "What this answer quotes has changed since, or is gone. The quotes are as they were when it was written."
+
+THUMB_UP = (
+    '<svg viewBox="0 0 24 24" width="16" height="16" aria-hidden="true"><path d="M7 10v11M15 5.9 14 10h5.8a2 2 0 0 1 1.9 2.6l-2.3 7A2 2 0 0 1 17.5 21H4a2 2 0 0 1-2-2v-7'
+    'a2 2 0 0 1 2-2h2.8a2 2 0 0 0 1.8-1.1L12 2a3.1 3.1 0 0 1 3 3.9Z"/></svg>'
+)
 THUMB = (
     '<svg viewBox="0 0 24 24" width="16" height="16" aria-hidden="true"><path d="M17 14V3M9 18.1 10 14H4.2a2 2 0 0 1-1.9-2.6l2.3-7A2 2 0 0 1 6.5 3H20a2 2 0 0 1 2 2v7'
     'a2 2 0 0 1-2 2h-2.8a2 2 0 0 0-1.8 1.1L12 22a3.1 3.1 0 0 1-3-3.9Z"/></svg>'
@@ -84,13 +93,25 @@ def citation_link(citation: Citation) -> str:
     return page_link(citation.document_id, citation.page, citation.start, citation.end)
 
 
-def chip(citation: Citation) -> str:
-    """The number that opens the exact words: a real link, so that it also opens in a new tab. Its brackets are there for copying, not to be seen."""
-    address = escape(citation_link(citation))
+SINCE = {"changed": "changed since", "gone": "document gone"}
+"""How a quote is marked whose document does not say so any more where it stood, or is not there."""
+
+
+def chip(citation: Citation, now: CitationNow | None = None) -> str:
+    """The number that opens the exact words: a real link, so that it also opens in a new tab. Its brackets are there for copying, not to be seen.
+
+    `now` is how the quote compares with its document now, where it does not stand there as it did: then the link leads to where the words have gone, else
+    to the document; without a document there is none.
+    """
     page = f", page {citation.page}" if citation.page is not None else ""
-    label = escape(f"Source {citation.number}: {citation.title}{page}")
-    hint = escape(shortened(citation.quote, 200))
-    return f'<a class="chip" href="{address}" aria-label="{label}" title="{hint}"><i>[</i>{citation.number}<i>]</i></a>'
+    since = f" ({SINCE[now.state]})" if now and now.state in SINCE else ""
+    label = escape(f"Source {citation.number}: {citation.title}{page}{since}")
+    hint = escape(shortened(citation.quote, 200) + since)
+    number = f"<i>[</i>{citation.number}<i>]</i>"
+    if now and now.state == "gone":
+        return f'<span class="chip gone" title="{hint}">{number}</span>'
+    address = escape(document_link(citation.document_id, now.start, now.end) if now and now.state == "changed" else citation_link(citation))
+    return f'<a class="chip" href="{address}" aria-label="{label}" title="{hint}">{number}</a>'
 
 
 # What a source's own text means
@@ -189,9 +210,11 @@ def styled_html(text: str, start: int, end: int, styled: Sequence[Style]) -> str
 # Answers
 
 
-def answer_html(text: str, citations: Sequence[Citation] = (), unsupported: Sequence[str] = ()) -> str:
+def answer_html(
+    text: str, citations: Sequence[Citation] = (), unsupported: Sequence[str] = (), citations_now: Mapping[int, CitationNow] | None = None
+) -> str:
     """An answer's text as paragraphs and lists, its marks as chips, its unsupported sentences flagged in words."""
-    by_number = {citation.number: citation for citation in citations}
+    by_number = {citation.number: chip(citation, (citations_now or {}).get(citation.number)) for citation in citations}
     flagged = list(_occurrences(text, unsupported))
     blocks: list[tuple[str, list[str]]] = []
     position = 0
@@ -220,12 +243,12 @@ def _occurrences(text: str, sentences: Iterable[str]) -> Iterator[tuple[int, int
             yield start, start + len(sentence)
 
 
-def _line_html(text: str, start: int, end: int, citations: dict[int, Citation], flagged: Sequence[tuple[int, int]]) -> str:
+def _line_html(text: str, start: int, end: int, chips: dict[int, str], flagged: Sequence[tuple[int, int]]) -> str:
     """One line, cut wherever an unsupported sentence begins or ends."""
     cuts = sorted({start, end, *(cut for span in flagged for cut in span if start < cut < end)})
     parts = []
     for left, right in pairwise(cuts):
-        content = _inline_html(text[left:right], citations)
+        content = _inline_html(text[left:right], chips)
         span = next(((first, last) for first, last in flagged if first <= left < last), None)
         if span and text[left:right].strip():
             flag = f' <span class="flag">{UNSUPPORTED}</span>' if right == min(span[1], end) else ""
@@ -234,17 +257,17 @@ def _line_html(text: str, start: int, end: int, citations: dict[int, Citation], 
     return "".join(parts)
 
 
-def _inline_html(text: str, citations: dict[int, Citation]) -> str:
-    """Escaped text; a mark that a citation resolves becomes its chip, any other stays as it was written."""
+def _inline_html(text: str, chips: dict[int, str]) -> str:
+    """Escaped text; a mark whose number has a chip becomes it, any other stays as it was written."""
 
     def replaced(match: re.Match[str]) -> str:
         if match["marks"]:
             numbers = [int(number) for number in NUMBER.findall(match["marks"])]
-            if not any(number in citations for number in numbers):
+            if not any(number in chips for number in numbers):
                 return escape(match["marks"])
-            marks = "".join(chip(citations[number]) if number in citations else f"[{number}]" for number in numbers)
+            marks = "".join(chips.get(number, f"[{number}]") for number in numbers)
             return f'<span class="chips">{marks}</span>'
-        return f"<strong>{_inline_html(match['bold'], citations)}</strong>" if match["bold"] else f"<code>{escape(match['code'])}</code>"
+        return f"<strong>{_inline_html(match['bold'], chips)}</strong>" if match["bold"] else f"<code>{escape(match['code'])}</code>"
 
     parts, position = [], 0
     for match in INLINE.finditer(text):
@@ -253,27 +276,31 @@ def _inline_html(text: str, citations: dict[int, Citation]) -> str:
     return "".join([*parts, escape(text[position:])])
 
 
-def sources_html(citations: Sequence[Citation]) -> str:
-    """The list under an answer: each number once more, with its document and the words it opens."""
+def sources_html(citations: Sequence[Citation], citations_now: Mapping[int, CitationNow] | None = None) -> str:
+    """The list under an answer: each number once more, with its document and the words it opens; all of them where they cannot be opened as they were."""
     if not citations:
         return ""
     items = []
     for citation in citations:
         page = f' <span class="page">p. {citation.page}</span>' if citation.page is not None else ""
-        quoted = f"<q>{escape(shortened(citation.quote, 150))}</q>"
-        items.append(f'<li>{chip(citation)}<div><span class="title">{escape(citation.title)}</span>{page} {quoted}</div></li>')
+        now = (citations_now or {}).get(citation.number)
+        since = f' <span class="flag since">{SINCE[now.state]}</span>' if now and now.state in SINCE else ""
+        quoted = f"<q>{escape(citation.quote if since else shortened(citation.quote, 150))}</q>"
+        items.append(f'<li>{chip(citation, now)}<div><span class="title">{escape(citation.title)}</span>{page}{since} {quoted}</div></li>')
     return f'<section class="sources"><h3>Sources</h3><ol>{"".join(items)}</ol></section>'
 
 
-def verified_html(answer: Answer) -> str:
-    """A finished answer: its text, what the user should know about it, its sources."""
+def verified_html(answer: Answer, citations_now: Mapping[int, CitationNow] | None = None) -> str:
+    """A finished answer: its text, what the user should know about it, its sources, and which of these are not any more what they were."""
     notices = "".join(f'<p class="notice">{escape(notice)}</p>' for notice in answer.notices)
-    text = answer_html(answer.text, answer.citations, answer.unsupported)
+    text = answer_html(answer.text, answer.citations, answer.unsupported, citations_now)
+    if citations_now:
+        notices += f'<p class="notice">{CHANGED_SINCE}</p>'
     if answer.asks_back:
         return f'<div class="answer asking"><p class="label">A question back</p>{text}{notices}</div>'
     if answer.abstained:
         return f'<div class="answer abstained"><p class="label">Not in the documents</p>{text}{notices}</div>'
-    return f'<div class="answer">{text}{notices}{sources_html(answer.citations)}<p class="by">{escape(_byline(answer))}</p></div>'
+    return f'<div class="answer">{text}{notices}{sources_html(answer.citations, citations_now)}<p class="by">{escape(_byline(answer))}</p></div>'
 
 
 def _byline(answer: Answer) -> str:
@@ -290,16 +317,28 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes} min {rest} s" if rest else f"{minutes} min"
 
 
-def verdict_html(exchange: Exchange) -> str:
-    """What stands under an answer: the button that keeps it as a case, or that it is kept, with a way back."""
+def verdict_html(exchange: Exchange, own: bool = True) -> str:
+    """What stands under an answer: the buttons that say whether it is right, or what was said of it, with a way back and room for a reason."""
     if exchange.answer is None:
         return ""
     key = escape(exchange.key)
-    if exchange.case:
-        button = f'<button type="button" data-case="drop" data-key="{key}">Undo</button>'
-        return f'<p class="verdict">Kept as a case: <code>citewell evaluate mine</code> asks it again. {button}</p>'
-    problem = f' <span class="case-problem">{escape(exchange.case_problem)}</span>' if exchange.case_problem else ""
-    return f'<p class="verdict"><button type="button" data-case="keep" data-key="{key}" title="Keep this question and answer as a case">{THUMB}Not right?</button>{problem}</p>'
+    if not own:
+        said = f" “{escape(exchange.reason)}”" if exchange.reason else ""
+        return f'<p class="verdict">{VERDICTS[exchange.verdict]}{said}</p>' if exchange.verdict else ""
+    problem = f' <span class="judging-problem" role="status">{escape(exchange.judging_problem)}</span>' if exchange.judging_problem else ""
+    if not exchange.verdict:
+        right = f'<button type="button" data-case="right" data-key="{key}" title="Note that this answer is right">{THUMB_UP}Right</button>'
+        wrong = f'<button type="button" data-case="keep" data-key="{key}" title="Note that this answer is not right">{THUMB}Not right?</button>'
+        return f'<p class="verdict">{right}{wrong}{problem}</p>'
+    case = " Kept as a case: <code>citewell evaluate mine</code> asks it again." if exchange.case else ""
+    undo = f'<button type="button" data-case="drop" data-key="{key}">Undo</button>'
+    saved = '<span class="saved" role="status">Saved.</span>' if exchange.reason else ""
+    label = "What is wrong?" if exchange.verdict == "wrong" else "Anything to add?"
+    return (
+        f'<div class="verdict"><p>{VERDICTS[exchange.verdict]}{case} {undo}{problem}</p><p class="reason"><label>{label} '
+        f'<input type="text" maxlength="{REASON_LENGTH}" autocomplete="off" value="{escape(exchange.reason)}" placeholder="In your own words, if you like"></label>'
+        f'<button type="button" data-case="reason" data-key="{key}">Save</button>{saved}</p></div>'
+    )
 
 
 # The transcript
@@ -315,28 +354,34 @@ def _narrowed(documents: Sequence[str]) -> str:
     return f"“{escape(shortened(documents[0], 60))}” only" if len(documents) == 1 else f"{len(documents):,} chosen documents"
 
 
-def exchange_html(exchange: Exchange) -> str:
-    """One finished exchange."""
+def exchange_html(exchange: Exchange, own: bool = True) -> str:
+    """One finished exchange; of somebody else's the verdict is only read."""
     if exchange.answer is not None:
-        outcome = verified_html(exchange.answer)
+        outcome = verified_html(exchange.answer, exchange.citations_now)
     elif exchange.stopped:
         outcome = f'<div class="answer stopped">{answer_html(exchange.draft)}<p class="label">Stopped. Not verified.</p></div>'
     else:
         outcome = f'<div class="answer problem"><p>{escape(exchange.problem)}</p></div>'
-    return f'<article class="exchange">{question_html(exchange.question, exchange.documents)}{outcome}{verdict_html(exchange)}</article>'
+    note = f'<p class="notice note" role="status">{escape(exchange.note)}</p>' if exchange.note else ""
+    kept = f' data-kept="{escape(exchange.kept)}"' if exchange.kept else ""
+    asked = question_html(exchange.question, exchange.documents)
+    return f'<article class="exchange"{kept}>{asked}{outcome}{note}{verdict_html(exchange, own)}</article>'
 
 
 def transcript_html(conversation: Conversation) -> str:
-    """All finished exchanges; a live log, so that a finished answer is read out once and drafts are not."""
-    exchanges = "".join(exchange_html(exchange) for exchange in conversation.finished)
-    return f'<div class="log" role="log" aria-live="polite" aria-label="Conversation">{exchanges}</div>'
+    """All finished exchanges; a live log, so that a finished answer is read out once and drafts are not. The script takes the address's id from it."""
+    exchanges = "".join(exchange_html(exchange, conversation.own) for exchange in conversation.finished)
+    notice = f'<p class="conversation-notice" role="status">{escape(conversation.notice)}</p>' if conversation.notice else ""
+    return f'{notice}<div class="log" role="log" aria-live="polite" aria-label="Conversation" data-conversation="{escape(conversation.id)}">{exchanges}</div>'
 
 
 def running_html(exchange: Exchange | None) -> str:
     """The exchange in progress, or nothing."""
     if exchange is None:
         return ""
-    if exchange.hits is None:
+    if exchange.ahead:
+        status, slow = f"{counted(exchange.ahead, 'question')} {'is' if exchange.ahead == 1 else 'are'} before yours…", WAITING_SLOW
+    elif exchange.hits is None:
         status, slow = "Searching the documents…", SLOW_SEARCH
     elif not exchange.draft:
         status, slow = f"Reading {counted(len(exchange.hits), 'passage')}…", SLOW_READING
@@ -368,7 +413,7 @@ def welcome_html(starters: Sequence[str]) -> str:
 # Beside the chat
 
 
-def marked_passage_html(hit: Hit, citations: Sequence[Citation]) -> str:
+def marked_passage_html(hit: Hit, citations: Sequence[Citation], citations_now: Mapping[int, CitationNow] | None = None) -> str:
     """A passage's text with the cited words marked; where quotes overlap, each word is marked once and each number follows its own last word."""
     passage = hit.passage
     first, last = passage.span.start, passage.span.end
@@ -383,22 +428,24 @@ def marked_passage_html(hit: Hit, citations: Sequence[Citation]) -> str:
     for left, right in pairwise(cuts):
         content = styled_html(passage.text, left - first, right - first, styled)
         parts.append(f"<mark>{content}</mark>" if any(start <= left and right <= end for start, end, _ in inside) else content)
-        ended = "".join(chip(citation) for _, end, citation in inside if end == right)
+        ended = "".join(chip(citation, (citations_now or {}).get(citation.number)) for _, end, citation in inside if end == right)
         parts.append(f'<span class="chips">{ended}</span>' if ended else "")
     return "".join(parts)
 
 
-def passage_html(hit: Hit, citations: Sequence[Citation]) -> str:
-    """One passage of the evidence, with where it stands."""
+def passage_html(hit: Hit, citations: Sequence[Citation], citations_now: Mapping[int, CitationNow] | None = None, state: str = "") -> str:
+    """One passage of the evidence, with where it stands, or that it does not any more."""
     passage = hit.passage
-    text = marked_passage_html(hit, citations)
+    text = marked_passage_html(hit, citations, citations_now)
     cited = ' class="passage cited"' if "<mark>" in text else ' class="passage"'
     page = f"p. {passage.pages[0][1]}" if passage.pages else ""
     place = " · ".join(part for part in (passage.heading, passage.source, page) if part and part != passage.title)
-    address = escape(document_link(passage.document_id, passage.span.start, passage.span.end))
-    return (
-        f'<li{cited}><h3><a href="{address}">{escape(passage.title)}</a></h3><p class="source">{escape(place)}</p><div class="text">{text}</div></li>'
-    )
+    # The words that stand there now would be marked as if they had been the evidence.
+    span = () if state else (passage.span.start, passage.span.end)
+    title = escape(passage.title)
+    heading = title if state == "gone" else f'<a href="{escape(document_link(passage.document_id, *span))}">{title}</a>'
+    since = f' <span class="flag since">{SINCE[state]}</span>' if state in SINCE else ""
+    return f'<li{cited}><h3>{heading}{since}</h3><p class="source">{escape(place)}</p><div class="text">{text}</div></li>'
 
 
 def evidence_html(exchange: Exchange | None) -> str:
@@ -408,7 +455,7 @@ def evidence_html(exchange: Exchange | None) -> str:
         hint = "No passage was found for this question." if found else "The passages an answer is made from appear here, before the answer does."
         return f'<section class="evidence empty"><h2>Evidence</h2><p class="hint">{hint}</p></section>'
     citations = exchange.answer.citations if exchange.answer else ()
-    passages = "".join(passage_html(hit, citations) for hit in exchange.hits)
+    passages = "".join(passage_html(hit, citations, exchange.citations_now, exchange.passages_now.get(hit.passage.id, "")) for hit in exchange.hits)
     asked = exchange.standalone_question
     searched = f'<p class="searched">Searched for <q>{escape(asked)}</q></p>' if asked and asked != exchange.question else ""
     # A checkbox, not <details>: its state is the browser's alone, so updates from the server leave it as the user set it.
@@ -469,11 +516,19 @@ def choice_html(choice: Choice, total: int) -> str:
     return f'<div role="status" data-chosen="{ids}" data-turn="{choice.turn}">{said}{row}</div>'
 
 
-def masthead_html() -> str:
+def masthead_html(name: str = "") -> str:
+    """The page's head; `name` is who is signed in, empty where nobody has to."""
+    account = (
+        f'<span class="who" data-user="{escape(name)}"><span class="visually-hidden">Signed in as </span>{escape(name)}</span>'
+        '<form method="post" action="/logout"><button type="submit" data-sign-out>Sign out</button></form>'
+        if name
+        else ""
+    )
     return (
         '<header class="masthead"><svg viewBox="0 0 32 32" width="28" height="28" aria-hidden="true"><rect width="32" height="32" rx="8"/>'
         '<path d="M12 8H9v16h3M20 8h3v16h-3"/><path d="M14.5 13.5 16.5 12v8"/></svg>'
-        "<h1>Citewell</h1><p>Answers with the exact words that bear them out.</p></header>"
+        '<h1>Citewell</h1><p>Answers with the exact words that bear them out.</p><nav class="account" aria-label="Conversations and account">'
+        f'<button type="button" data-open-conversations aria-haspopup="dialog">Conversations</button>{account}</nav></header>'
     )
 
 
@@ -488,6 +543,11 @@ def unreachable_html() -> str:
 def forgotten_html() -> str:
     """In place of an answer where the server knows nothing of a tab's conversation; the script keeps that for reading, and begins another."""
     return '<p class="hint" data-forgotten role="status">Citewell was started again meanwhile; this page begins anew…</p>'
+
+
+def refused_html(sentence: str) -> str:
+    """In place of an answer where a question was not taken; it stands in the composer again."""
+    return f'<p class="conversation-notice" role="alert">{escape(sentence)}</p>'
 
 
 def composer_hint_html() -> str:

@@ -19,10 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.errors import CitewellError, NotAllowed
 from index.types import DocumentInfo, Span
-from rag.evaluation.cases import drop, keep
 from rag.library import is_upload
-from ui import document, library
-from ui.chat import Assistant, Conversation, Service, Store
+from ui import conversations, document, library
+from ui.chat import Service, Store
 
 log = logging.getLogger(__name__)
 
@@ -141,13 +140,12 @@ def library_routes(service: Service) -> list[Route]:
     def listed(request: Request) -> Response:
         assistant = service.own(request.scope)
         query, store = request.query_params, assistant.store
-        page = query.get("page", "1")
         wanted = library.Wanted(
             query.get("words", ""),
             query.get("kind", ""),
             query.get("status", ""),
             query.get("order", ""),
-            int(page) if page.isascii() and page.isdecimal() and len(page) < 9 else 1,
+            page_of(request),
         )
         known = library.entries(store.documents(), store.rejections(), assistant.library.waiting())
         shown = library.listing(known, wanted)
@@ -252,22 +250,37 @@ def changing(endpoint: AsyncEndpoint) -> AsyncEndpoint:
     return answered
 
 
-# Answers that are not right
+# Conversations
 
 
-def judged(assistant: Assistant, conversation: Conversation, key: str, wrong: bool) -> Conversation:
-    """The conversation once the user has said that an answer is wrong, or has taken that back; the case is kept in the data folder, or taken out."""
-    exchange = conversation.answered(key)
-    if exchange is None or exchange.answer is None or bool(exchange.case) == wrong:
-        return conversation
-    folder, history = assistant.settings.data_dir, conversation.before(key).history()
-    try:
-        if wrong:
-            return conversation.judged(key, keep(folder, exchange.question, history, exchange.document_ids, exchange.answer.text))
-        drop(folder, exchange.case)
-    except CitewellError as error:
-        return conversation.judged(key, exchange.case, str(error))
-    return conversation.judged(key)
+def conversation_routes(service: Service) -> list[Route]:
+    """What the list of conversations asks for: its parts as HTML. What it does goes by way of /api/conversations."""
+
+    def part(html: str) -> Response:
+        return HTMLResponse(html, headers={**SAFE, "Cache-Control": "no-store"})
+
+    def frame(request: Request) -> Response:
+        return part(conversations.view_html())
+
+    def listed(request: Request) -> Response:
+        user, query, page = service.user(request.scope).id, request.query_params, page_of(request)
+        words, first = query.get("words", ""), (page - 1) * conversations.PAGE
+        # One more than is shown tells whether there is a next page.
+        wanted = conversations.PAGE + 1
+        if words.strip():
+            found = service.conversations.search(user, words, first + wanted)[first:]
+        else:
+            found = service.conversations.listing(user, wanted, first)
+        shown, more = found[: conversations.PAGE], len(found) > conversations.PAGE
+        return part(conversations.listing_html(shown, user, datetime.now(UTC), page, more, words, service.open))
+
+    return [Route("/conversations", frame, methods=["GET"]), Route("/conversations/list", listed, methods=["GET"])]
+
+
+def page_of(request: Request) -> int:
+    """The page of a list that is asked for, from 1; what is no number is the first."""
+    page = request.query_params.get("page", "1")
+    return max(1, int(page)) if page.isascii() and page.isdecimal() and len(page) < 9 else 1
 
 
 # The chat page

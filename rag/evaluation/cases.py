@@ -39,6 +39,23 @@ def keep(data_dir: Path, question: str, history: Sequence[Turn], documents: Sequ
     return identifier
 
 
+def find(data_dir: Path, question: str, given: str) -> str:
+    """The id of the case of this question with this answer, empty where there is none. Raises CitewellError where the file cannot be read."""
+    file = cases_file(data_dir)
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise CitewellError(f"The cases in {file} could not be read ({error}). Check that the file can be read.") from error
+    for line in reversed(lines):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and (entry.get("question"), entry.get("given")) == (question, given):
+            return str(entry.get("id", ""))
+    return ""
+
+
 def drop(data_dir: Path, identifier: str) -> None:
     """Takes a case back; one that is not there is no error. Raises CitewellError where the file cannot be written."""
 
