@@ -244,6 +244,8 @@ class FakeOutcome:
 class FakeLibrary:
     """Takes `file_seconds` for each file, one after the other in a thread; a file whose bytes hold "broken" is rejected."""
 
+    own_root = UPLOADS
+
     def __init__(self, store: FakeStore) -> None:
         self.store = store
         self.file_seconds = 0.3
@@ -270,6 +272,9 @@ class FakeLibrary:
             info = self.store.stored.pop(key).info
             if info.root != UPLOADS:
                 self.store.reject(info.root, info.source, REMOVED_BY_HAND)
+
+    def share(self, document_id: str, shared: bool) -> None:
+        self.calls.append(("share", (document_id, shared)))
 
     def discard(self, root: str, source: str) -> None:
         self.calls.append(("discard", (root, source)))

@@ -43,8 +43,7 @@ def service() -> FakeService:
 def client(service: FakeService) -> Iterator[TestClient]:
     app = mount(Starlette(), service)
     app.add_middleware(AsSaid)
-    # Gradio raises once more what it has told whoever listens to a session that is not there.
-    with TestClient(app, raise_server_exceptions=False) as made:
+    with TestClient(app) as made:
         yield made
 
 

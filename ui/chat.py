@@ -93,12 +93,17 @@ class Library(Protocol):
     """What changes the documents. Its work goes on in the background; what cannot work at all is a CitewellError.
 
     `waiting()` is the root and source of every file that is there and not read yet; `discard` lets go of a rejected upload; `size` is that of a file
-    in bytes, None where there is none.
+    in bytes, None where there is none. `own_root` is the root of what the user uploads.
     """
+
+    @property
+    def own_root(self) -> str: ...
 
     def add(self, name: str, path: Path, /) -> str: ...
 
     def remove(self, document_ids: Sequence[str], /) -> None: ...
+
+    def share(self, document_id: str, shared: bool, /) -> None: ...
 
     def discard(self, root: str, source: str, /) -> None: ...
 

@@ -32,7 +32,7 @@
 
   // Drawing: only what differs is drawn, and whoever stood on a button stands on it again.
 
-  const KEYS = ["data-choose", "data-remove", "data-discard", "data-retry", "data-page", "data-choose-all", "data-cancel", "href"];
+  const KEYS = ["data-choose", "data-remove", "data-discard", "data-retry", "data-share-document", "data-page", "data-choose-all", "data-cancel", "href"];
 
   function draw(place, html) {
     if (place.drawn === html) return;
@@ -306,7 +306,7 @@
 
   // Asking once more
 
-  function confirmed(asked, explained) {
+  function confirmed(asked, explained, done) {
     const box = document.createElement("dialog");
     box.className = "confirm";
     box.setAttribute("role", "alertdialog");
@@ -315,6 +315,12 @@
     box.innerHTML = '<h2 id="confirm-asked"></h2><p id="confirm-explained"></p><form method="dialog"><button class="plain" value="">Keep</button><button class="primary danger" value="yes">Remove</button></form>';
     box.querySelector("h2").textContent = asked;
     box.querySelector("p").textContent = explained;
+    if (done) {
+      const [keep, yes] = box.querySelectorAll("button");
+      keep.textContent = "Cancel";
+      yes.textContent = done;
+      yes.classList.remove("danger");
+    }
     document.body.append(box);
     return new Promise((resolve) => {
       box.addEventListener("close", () => { resolve(box.returnValue === "yes"); box.remove(); });
@@ -414,7 +420,12 @@
       await list();
       look();
     } else if ("remove" in data) remove([data.remove], data.asked, data.explained);
-    else if ("discard" in data) {
+    else if ("shareDocument" in data) {
+      const shared = data.shared === "true";
+      if (!(await confirmed(data.asked, data.explained, data.done))) return;
+      if (await change("/library/share", { document: data.shareDocument, shared })) say(shared ? "Shared with everybody." : "It is yours alone again.");
+      await list();
+    } else if ("discard" in data) {
       if (!(await confirmed(data.asked, data.explained))) return;
       if (await change("/library/discard", { root: data.root, source: data.discard })) say("Removed.");
       await list();

@@ -25,6 +25,10 @@ READABLE = "PDF, Word, PowerPoint, Excel, OpenDocument, web pages, e-books, e-ma
 
 NUMBER = re.compile(r"[0-9]+")
 
+OWN_HINT = " What you add is yours alone, until you share it."
+SHARED = "Everybody with an account here can find it, read it and get answers from it then."
+UNSHARED = "Nobody else finds it or gets answers from it any more. What was quoted from it stays in their conversations."
+
 Status = Literal["waiting", "rejected", "indexed"]
 STATUSES: dict[Status, str] = {"waiting": "Waiting", "rejected": "Rejected", "indexed": "Indexed"}
 
@@ -51,6 +55,19 @@ class Entry:
     def at(self) -> str:
         """When it came to stand so, as ISO 8601; empty while it waits."""
         return "" if self.waits else self.rejection.at if self.rejection else self.document.indexed_at if self.document else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who looks, where there are several: their id, whether they may change what is everybody's, and the root of what they upload."""
+
+    id: str
+    admin: bool
+    own_root: str
+
+    def may_change(self, entry: Entry) -> bool:
+        """Whether they may remove a file, or have it read again."""
+        return self.admin or entry.root == self.own_root or (entry.document is not None and entry.document.owner == self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +196,12 @@ def left_text(seconds: float) -> str:
 # The view
 
 
-def view_html(max_bytes: int, add_urls: bool = False) -> str:
-    """The frame of the view; its list and its progress are fetched into it, and again when they change. With `add_urls` it takes addresses, too."""
-    limit = size_text(max_bytes)
+def view_html(max_bytes: int, add_urls: bool = False, open: bool = True) -> str:
+    """The frame of the view; its list and its progress are fetched into it, and again when they change. With `add_urls` it takes addresses, too.
+
+    On an `open` Citewell all is the one user's.
+    """
+    limit, own = size_text(max_bytes), "" if open else OWN_HINT
     address = (
         '<form class="address"><label for="library-url">Or add a web page</label>'
         '<input type="text" inputmode="url" id="library-url" name="url" maxlength="2000" placeholder="https://…" autocomplete="off" spellcheck="false">'
@@ -194,7 +214,7 @@ def view_html(max_bytes: int, add_urls: bool = False) -> str:
         f'<p id="adding-label"><label class="pick" for="library-files">Choose files</label> or drop them anywhere on this page'
         f'<input type="file" id="library-files" class="visually-hidden" multiple aria-describedby="adding-hint" data-limit="{max_bytes}"></p>'
         f'<p class="hint" id="adding-hint">{READABLE}.<br>At most {limit} a file. '
-        f"A file with the name of an earlier upload replaces it.</p></div>{address if add_urls else ''}"
+        f"A file with the name of an earlier upload replaces it.{own}</p></div>{address if add_urls else ''}"
         '<div class="uploading" hidden><p></p><progress aria-label="Upload"></progress><button type="button" class="plain" data-cancel>Cancel</button></div>'
         '<ul class="upload-notes" role="status"></ul></section><div data-part="work"></div>'
         '<form class="filter" role="search" aria-label="Filter the documents">'
@@ -210,9 +230,15 @@ def view_html(max_bytes: int, add_urls: bool = False) -> str:
     )
 
 
-def listing_html(shown: Listing, now: datetime, sizes: Mapping[tuple[str, str], int | None] | None = None, busy: bool = False) -> str:
+def listing_html(
+    shown: Listing,
+    now: datetime,
+    sizes: Mapping[tuple[str, str], int | None] | None = None,
+    busy: bool = False,
+    viewer: Viewer | None = None,
+) -> str:
     """The list itself, with the options that the filter offers. `sizes` are those of files that are no documents, by root and source; while the
-    library is `busy`, what waits has its turn coming."""
+    library is `busy`, what waits has its turn coming. Where there are several users, `viewer` is the one who looks."""
     statuses = "".join(
         f'<option value="{status}">{label} ({shown.counts[status]:,})</option>' for status, label in STATUSES.items() if shown.counts.get(status)
     )
@@ -225,7 +251,7 @@ def listing_html(shown: Listing, now: datetime, sizes: Mapping[tuple[str, str], 
     last = shown.first + len(shown.rows) - 1
     some = f"{shown.first:,}–{last:,} of {counted(shown.matching, 'file')}" if shown.pages > 1 else counted(shown.matching, "file")
     filtered = f", {shown.total:,} in all" if shown.matching < shown.total else ""
-    rows = "".join(row_html(entry, now, (sizes or {}).get((entry.root, entry.source)), busy) for entry in shown.rows)
+    rows = "".join(row_html(entry, now, (sizes or {}).get((entry.root, entry.source)), busy, viewer) for entry in shown.rows)
     # Roles said once more, because a table that is laid out otherwise on a phone loses its own.
     return (
         f'{options}<p class="count" role="status">{some}{filtered}</p><table role="table" aria-labelledby="library-title"><thead role="rowgroup"><tr role="row">'
@@ -246,24 +272,34 @@ def _turning_html(shown: Listing) -> str:
     return f'<nav class="turning" aria-label="Pages of the list">{back}<span>Page {shown.page:,} of {shown.pages:,}</span>{onward}</nav>'
 
 
-def row_html(entry: Entry, now: datetime, size: int | None = None, busy: bool = False) -> str:
-    """One file, with what can be done about it; `size` is that of a file that is no document."""
+def row_html(entry: Entry, now: datetime, size: int | None = None, busy: bool = False, viewer: Viewer | None = None) -> str:
+    """One file, with what can be done about it by whoever looks; `size` is that of a file that is no document."""
     title, info, uploaded = escape(entry.title), entry.document, is_upload(entry.root)
+    may_change = viewer is None or viewer.may_change(entry)
     if info:
         box = f'<input type="checkbox" data-choose="{escape(info.id)}" aria-label="Ask only chosen documents: {title}">'
         name = f'<a href="{escape(document_link(info.id))}">{title}</a>'
     else:
         box, name = "", f"<b>{title}</b>"
     source = f'<span class="source" title="{escape(entry.source)}">{escape(entry.source)}</span>' if entry.source != entry.title else ""
+    if viewer is not None:
+        source += f'<span class="owner">{_whose(entry, viewer)}</span>'
     state = f'<span class="state {entry.status}">{STATUSES[entry.status]}</span>'
     if entry.rejection and not entry.waits:
         still = " The version from before still answers." if info else ""
         state += f'<span class="reason">{escape(entry.rejection.reason)}.{still}</span>'
     actions = []
-    if not busy if entry.waits else entry.rejection:  # what waits for nothing was forgotten by a cancel
+    if may_change and (not busy if entry.waits else entry.rejection):  # what waits for nothing was forgotten by a cancel
         place, label = f'data-retry="{escape(entry.source)}" data-root="{escape(entry.root)}"', "Read now" if entry.waits else "Retry"
         actions.append(f'<button type="button" class="plain" {place} aria-label="{label} {title}">{label}</button>')
-    if info or uploaded:
+    if viewer is not None and info and entry.root == viewer.own_root and info.owner in (None, viewer.id):
+        shared = info.owner is None
+        label, asked, explained = ("Stop sharing", "Stop sharing", UNSHARED) if shared else ("Share", "Share", SHARED)
+        actions.append(
+            f'<button type="button" class="plain" data-share-document="{escape(info.id)}" data-shared="{str(not shared).lower()}" data-done="{label}" '
+            f'data-asked="{escape(f"{asked} “{entry.title}”?")}" data-explained="{explained}" aria-label="{label} {title}">{label}</button>'
+        )
+    if may_change and (info or uploaded):
         gone = "Its text and passages go at once, and no answer uses it any more. " if info else ""
         fate = "The uploaded file is deleted." if uploaded else "The file itself stays in its folder, and is left out until you retry it."
         asked, explained = f"Remove “{entry.title}”?", gone + fate
@@ -286,6 +322,12 @@ def row_html(entry: Entry, now: datetime, size: int | None = None, busy: bool = 
     )
     body = "".join(f'<td role="cell" class="{kind}">{content}</td>' for kind, content in cells)
     return f'<tr role="row" data-status="{entry.status}">{body}</tr>'
+
+
+def _whose(entry: Entry, viewer: Viewer) -> str:
+    if entry.document is None or entry.document.owner == viewer.id:
+        return "Yours" if entry.document or entry.root == viewer.own_root else "Everybody’s"
+    return "Shared by you" if entry.root == viewer.own_root else "Everybody’s"
 
 
 def work_html(work: Work | None, outcomes: Sequence[Outcome], notices: Sequence[str]) -> str:

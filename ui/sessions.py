@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -72,7 +73,13 @@ def own_sessions(gradio: ASGIApp, service: Service, events: Events | None = None
             user = service.user(scope).id
             asked = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
             query = urlencode([(name, session_of(user, value) if name == "session_hash" else value) for name, value in asked])
-            return await gradio({**scope, "query_string": query.encode()}, receive, send)
+            try:
+                return await gradio({**scope, "query_string": query.encode()}, receive, send)
+            except RuntimeError as error:
+                # Of a session that is not there Gradio tells in the stream, and then fails once more.
+                if not isinstance(error.__cause__, HTTPException):
+                    raise
+                return await send({"type": "http.response.body", "body": b"", "more_body": False})
         asking, ending = ASKING.fullmatch(path), ENDING.fullmatch(path)
         if not (asking or ending):
             return await gradio(scope, receive, send)

@@ -128,14 +128,14 @@ def document_routes(service: Service, style: str) -> list[Route]:
 
 
 def library_routes(service: Service) -> list[Route]:
-    """What the documents view asks for: its parts as HTML, and the six things that it does."""
+    """What the documents view asks for: its parts as HTML, and the seven things that it does."""
 
     def part(html: str) -> Response:
         return HTMLResponse(html, headers={**SAFE, "Cache-Control": "no-store"})
 
     def frame(request: Request) -> Response:
         settings = service.own(request.scope).settings
-        return part(library.view_html(settings.max_bytes, settings.add_urls))
+        return part(library.view_html(settings.max_bytes, settings.add_urls, service.open))
 
     def listed(request: Request) -> Response:
         assistant = service.own(request.scope)
@@ -150,7 +150,9 @@ def library_routes(service: Service) -> list[Route]:
         known = library.entries(store.documents(), store.rejections(), assistant.library.waiting())
         shown = library.listing(known, wanted)
         sizes = {(row.root, row.source): assistant.library.size(row.root, row.source) for row in shown.rows if row.document is None}
-        return part(library.listing_html(shown, datetime.now(UTC), sizes, assistant.library.work() is not None))
+        user = service.user(request.scope)
+        viewer = None if service.open else library.Viewer(user.id, user.admin, assistant.library.own_root)
+        return part(library.listing_html(shown, datetime.now(UTC), sizes, assistant.library.work() is not None, viewer))
 
     def working(request: Request) -> Response:
         assistant = service.own(request.scope)
@@ -202,6 +204,11 @@ def library_routes(service: Service) -> list[Route]:
         await run_in_threadpool(service.own(request.scope).library.remove, [str(document_id) for document_id in asked["documents"] or ()])
         return JSONResponse({})
 
+    async def share(request: Request) -> Response:
+        asked = await fields(request, "document")
+        await run_in_threadpool(service.own(request.scope).library.share, str(asked["document"]), asked.get("shared") is True)
+        return JSONResponse({})
+
     async def discard(request: Request) -> Response:
         asked = await fields(request, "source")
         await run_in_threadpool(service.own(request.scope).library.discard, str(asked.get("root")), str(asked["source"]))
@@ -223,6 +230,7 @@ def library_routes(service: Service) -> list[Route]:
         Route("/library/files", changing(add), methods=["PUT"]),
         Route("/library/url", changing(add_url), methods=["POST"]),
         Route("/library/remove", changing(remove), methods=["POST"]),
+        Route("/library/share", changing(share), methods=["POST"]),
         Route("/library/discard", changing(discard), methods=["POST"]),
         Route("/library/retry", changing(retry), methods=["POST"]),
         Route("/library/cancel", changing(cancel), methods=["POST"]),
