@@ -118,6 +118,10 @@ def test_two_people_have_their_own_and_share_what_they_will(browser: Any, assist
             page.get_by_label("Password").fill(PASSWORD)
             page.get_by_role("button", name="Sign in").click()
             expect(page.locator(".who")).to_contain_text("ben")
+            page.set_viewport_size({"width": 390, "height": 844})
+            out = page.get_by_role("button", name="Sign out").bounding_box()
+            assert out["x"] + out["width"] <= 390
+            page.set_viewport_size({"width": 1280, "height": 800})
             ask(page, QUESTION)
             expect(page.locator(".log .answer")).to_contain_text("Grumman")
             page.get_by_role("button", name="Not right?").click()
@@ -183,6 +187,16 @@ def test_what_one_person_left_in_a_tab_is_not_there_for_the_next(browser: Any, a
         expect(page.locator(".who")).to_contain_text("ben")
         ask(page, QUESTION)
         expect(page.locator(".log .answer")).to_contain_text("Grumman")
+        # His session has ended: he signs in again, and finds all as it was.
+        page.get_by_role("textbox", name="Your question").fill("And when?")
+        page.request.post(f"{there.address}/logout")
+        page.keyboard.press("Enter")
+        page.get_by_label("Name").fill("ben")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator(".log .answer")).to_contain_text("Grumman")
+        expect(page.locator(".exchange")).to_have_count(1)
+        expect(page.get_by_role("textbox", name="Your question")).to_have_value("And when?")
         # In another tab somebody else has signed in meanwhile; this one is asked something more.
         context.add_cookies([{"name": COOKIE, "value": there.sessions["cat"], "url": there.address}])
         ask(page, "And when?")

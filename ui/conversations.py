@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from urllib.parse import quote
@@ -12,6 +13,9 @@ from ui.render import counted, escape
 
 PAGE = 50
 """Conversations in one page of the list."""
+
+MARKS = re.compile(r"\s*\[?[0-9]{1,4}\]|(?<=\s)[-*•]\s+")
+"""An answer's marks, in a snippet also half of one, and what its lists begin with."""
 
 EXPORTS = {"md": "Markdown", "json": "JSON"}
 DELETED = "Its questions, answers and quotes are gone for good. The documents stay."
@@ -62,7 +66,7 @@ def row_html(info: ConversationInfo, own: bool, now: datetime, open: bool = True
     parts = [counted(info.exchanges, "question"), when_html(info.changed, now)]
     parts += [] if own else ["shared by somebody else"]
     parts += ["shared with everybody"] if own and info.shared else []
-    snippet = f'<p class="snippet">{escape(info.snippet)}</p>' if info.snippet else ""
+    snippet = f'<p class="snippet">{escape(MARKS.sub("", info.snippet))}</p>' if info.snippet else ""
     actions = []
     if own:
         actions.append(f'<button type="button" class="plain" data-rename="{key}" data-title="{title}" aria-label="Rename {title}">Rename</button>')

@@ -202,12 +202,25 @@
 
   const PATIENCE = 30000;
   let met = false;
+  let expired = false;
   let early = "";
   const anew = () => { keep(); location.reload(); };
+
+  // A server that answers, and asks to sign in, is not away.
+  setInterval(async () => {
+    if (!away()) return;
+    const answered = await fetch("/conversations", { cache: "no-store" }).catch(() => null);
+    if (answered?.status === 401) anew();
+  }, 2000);
   new MutationObserver(() => {
     // Gradio tells of the loss in words of its own, which the style hides, and reloads the page once the server is back.
     if (!away() && [...document.querySelectorAll(".toast-message-text")].some((told) => told.textContent.startsWith("Connection to the server was lost"))) {
       document.documentElement.classList.add("unreachable");
+    }
+    // Whoever is not signed in any more is led to where one signs in, and finds what they typed again.
+    if (!expired && [...document.querySelectorAll(".toast-message-text")].some((told) => told.textContent.startsWith("Sign in first"))) {
+      expired = true;
+      anew();
     }
     if (document.querySelector("#welcome .welcome, #transcript .exchange")) met = true;
     const forgotten = document.querySelector("[data-forgotten]");
