@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -126,6 +127,8 @@ def create_app(assistant: Assistant, visitors: Visitors | None = None) -> FastAP
     service = Service(assistant, visitors)
     app = FastAPI(title="Citewell", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service
+    # No other site may read anything. Gradio would let every site do so, with cookies, and leaves that be where its parent sees to it.
+    app.add_middleware(CORSMiddleware, allow_origins=())
     # The last is the first that a request meets.
     protect(app, assistant.settings, visitors.policy, visitors.accounts, visitors.local_key)
     # A page elsewhere that points its own name at this address must not get to read the documents.
