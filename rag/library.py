@@ -113,7 +113,9 @@ class Library:
 
     def sync(self, folder: Path, progress: Progress | None = None, stopped: Callable[[], bool] = lambda: False, retry: bool = False) -> SyncReport:
         """Makes the store match a folder, here and now, after whatever else is going on. Raises what index.sync.sync raises; what it raises is told to
-        the caller alone, and is no outcome."""
+        the caller alone, and is no outcome. Raises CitewellError for a folder inside the data folder: other people's uploads would become everybody's."""
+        if folder.resolve().is_relative_to(self._store.folder.resolve()):
+            raise CitewellError("What lies in Citewell's own data folder is not synced. Choose another folder.")
         what = f"Syncing {readable(str(folder))}"
         with self._turn:
             with self._state:
@@ -293,7 +295,7 @@ class Library:
         root = root_of(folder)
         known = self._store.known(root)
         if not known:
-            raise CitewellError(f"Nothing of the folder '{root}' is in the store. `citewell documents` lists what is.")
+            raise CitewellError(f"Nothing of the folder '{folder}' is in the store. `citewell documents` lists what is.")
         documents = [before.document_id for before in known.values() if not before.reason]
         self._store.remove_many(documents)
         self._store.forget_rejected(root, list(known))

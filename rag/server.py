@@ -181,7 +181,13 @@ def _syncing(service: Service) -> APIRouter:
 
     @router.post("/api/forget", summary="Let go of a synced folder")
     def forget(request: Request, asked: Folder) -> dict[str, int]:
-        return {"documents": service.own(request.scope).library.forget(Path(asked.folder))}
+        library = service.own(request.scope).library
+        try:
+            return {"documents": library.forget(Path(asked.folder))}
+        except CitewellError as error:
+            if type(error) is not CitewellError:
+                raise
+            raise StarletteHTTPException(404, str(error)) from None
 
     return router
 

@@ -137,7 +137,12 @@ class Direct:
 
     async def _exchanged(self, scope: dict[str, Any], pieces: list[bytes], patience: float) -> Reply:
         left, got, start, ended = anyio.Event(), bytearray(), {}, False
-        waiting = iter([*({"type": "http.request", "body": piece, "more_body": True} for piece in pieces[:-1]), {"type": "http.request", "body": pieces[-1] if pieces else b"", "more_body": False}])
+        waiting = iter(
+            [
+                *({"type": "http.request", "body": piece, "more_body": True} for piece in pieces[:-1]),
+                {"type": "http.request", "body": pieces[-1] if pieces else b"", "more_body": False},
+            ]
+        )
 
         async def receive() -> Any:
             message = next(waiting, None)
@@ -169,7 +174,10 @@ class Direct:
                     assert start, scope["path"]
             together.cancel_scope.cancel()
         return Reply(
-            start.get("status", 0), tuple((name.decode().lower(), value.decode("latin-1")) for name, value in start.get("headers", ())), bytes(got), ended
+            start.get("status", 0),
+            tuple((name.decode().lower(), value.decode("latin-1")) for name, value in start.get("headers", ())),
+            bytes(got),
+            ended,
         )
 
     def websocket(self, target: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -317,7 +325,10 @@ class World:
     def furnish(self, person: Person) -> None:
         """Gives a person one of everything that somebody can keep, their marker in all of it."""
         own, word, scratch = self.assistant.for_user(person.user), person.marker, self.store.folder / "scratch"
-        for name, content in ((f"{word} notes.txt", f"The {word} of {word}town eats {word}seeds. Its burrow is {word}-deep.\n"), (f"{word}.md", f"# The {word} title\n\nA {word} sleeps.\n")):
+        for name, content in (
+            (f"{word} notes.txt", f"The {word} of {word}town eats {word}seeds. Its burrow is {word}-deep.\n"),
+            (f"{word}.md", f"# The {word} title\n\nA {word} sleeps.\n"),
+        ):
             scratch.write_text(content)
             own.library.add(name, scratch)
         scratch.write_bytes(b"\x00\x01 no pdf")
@@ -349,6 +360,26 @@ class World:
             "user": person.user.id,
         }
 
+    def forget_what_is_new(self, person: Person) -> None:
+        """Takes from a person all that they were not furnished with."""
+        self.settled()
+        own, conversations = self.assistant.for_user(person.user), self.service.conversations
+        known = set(person.ids.values())
+        for info in own.store.documents():
+            if info.owner == person.user.id and info.id not in known:
+                own.library.remove([info.id])
+        for rejection in own.store.rejections(own.library.own_root):
+            if rejection.source not in known:
+                own.library.discard(own.library.own_root, rejection.source)
+        for conversation in conversations.listing(person.user.id, 200):
+            if conversation.owner == person.user.id and conversation.id not in known:
+                conversations.delete(conversation.id, person.user.id)
+        for key in self.accounts.keys(person.user.name):
+            if key.prefix != person.key[:11]:
+                self.accounts.revoke_key(key.prefix)
+        self.settled()
+        self.assistant.library._outcomes.clear()
+
     def kept(self, person: Person) -> Any:
         """All that a person keeps, to be compared with what they keep later."""
         own = self.assistant.for_user(person.user)
@@ -369,4 +400,3 @@ class World:
 def through_the_proxy(world: World) -> Direct:
     """A client whose requests come by way of the trusted proxy and by https, as those of people do."""
     return Direct(world.app, {"x-forwarded-proto": "https", "x-forwarded-for": "198.51.100.7"})
-

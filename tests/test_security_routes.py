@@ -145,7 +145,10 @@ def test_what_strangers_may_ask_for_is_this_and_no_more(world: World, client: Di
     for path in REVIEWED:
         for method in METHODS:
             reply = client.send(method, path)
-            assert reply.status in ((200, 403) if path == "/login" else (200,) if method in ("GET", "HEAD") else (404, 405)) or reply.status in (404, 405), (method, path, reply)
+            assert reply.status in ((200, 403) if path == "/login" else (200,) if method in ("GET", "HEAD") else (404, 405)) or reply.status in (
+                404,
+                405,
+            ), (method, path, reply)
             assert not any(word in reply.text for word in ("quokka", "kea", str(world.store.folder), "fake")), (method, path)
 
 
@@ -172,7 +175,16 @@ def test_strangers_open_no_websocket(world: World, client: Direct) -> None:
 
 def test_no_spelling_of_an_address_lets_a_stranger_in(world: World, client: Direct) -> None:
     document = world.ann.ids["document"]
-    wanted = ("/api/documents", f"/api/documents/{document}/text", f"/documents/{document}", "/library/list", "/config", "/", "/metrics", "/api/conversations")
+    wanted = (
+        "/api/documents",
+        f"/api/documents/{document}/text",
+        f"/documents/{document}",
+        "/library/list",
+        "/config",
+        "/",
+        "/metrics",
+        "/api/conversations",
+    )
     for path in wanted:
         for trick in TRICKS:
             address = trick.format(path.lstrip("/"), path)
@@ -233,7 +245,14 @@ def test_no_pretence_lets_anybody_in(world: World, client: Direct) -> None:
 
 def test_headers_that_name_an_address_or_https_are_a_trusted_proxys_alone(world: World, client: Direct) -> None:
     """From elsewhere they buy neither a way in nor a sign-in without https."""
-    claims = {"x-forwarded-proto": "https", "x-forwarded-for": "127.0.0.1", "forwarded": "for=127.0.0.1;proto=https", "x-real-ip": "127.0.0.1", "x-forwarded-scheme": "https", "x-forwarded-ssl": "on"}
+    claims = {
+        "x-forwarded-proto": "https",
+        "x-forwarded-for": "127.0.0.1",
+        "forwarded": "for=127.0.0.1;proto=https",
+        "x-real-ip": "127.0.0.1",
+        "x-forwarded-scheme": "https",
+        "x-forwarded-ssl": "on",
+    }
     for route in world.routes:
         for method in route.methods:
             reply = client.send(method, route.at(), {**claims, **world.ben.by_session}, peer="198.51.100.9")
@@ -260,7 +279,14 @@ def test_gradio_answers_for_what_the_page_needs_and_for_nothing_else(world: Worl
 # Pages of other sites
 
 
-FOREIGN = ("https://evil.example", "null", "http://docs.example.org", "https://docs.example.org.evil.example", "http://localhost:7860", "https://docs.example.org:444")
+FOREIGN = (
+    "https://evil.example",
+    "null",
+    "http://docs.example.org",
+    "https://docs.example.org.evil.example",
+    "http://localhost:7860",
+    "https://docs.example.org:444",
+)
 
 
 def test_no_other_site_may_read_what_anything_answers(world: World, client: Direct) -> None:
@@ -268,7 +294,12 @@ def test_no_other_site_may_read_what_anything_answers(world: World, client: Dire
     for route in world.routes:
         for origin in FOREIGN:
             for who in people:
-                preflight = {**who, "origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "x-citewell, content-type"}
+                preflight = {
+                    **who,
+                    "origin": origin,
+                    "access-control-request-method": "POST",
+                    "access-control-request-headers": "x-citewell, content-type",
+                }
                 refused = client.send("OPTIONS", route.at(), preflight)
                 assert refused.status in (303, 400, 401, 403, 404, 405), (route.path, origin, refused)
                 replies = [refused]
@@ -300,7 +331,10 @@ def test_every_cookie_is_kept_from_scripts_other_sites_and_the_clear(world: Worl
     signed = client.send("GET", "/login", {"accept": "text/html"})
     token = next(value for value in signed.all("set-cookie")).partition("=")[2].partition(";")[0]
     form = f"token={token}&name=ann&password={PASSWORD.replace(' ', '+')}".encode()
-    replies = [signed, client.send("POST", "/login", {"cookie": f"citewell-login={token}", "content-type": "application/x-www-form-urlencoded"}, form)]
+    replies = [
+        signed,
+        client.send("POST", "/login", {"cookie": f"citewell-login={token}", "content-type": "application/x-www-form-urlencoded"}, form),
+    ]
     assert replies[1].status == 303
     session = world.accounts.begin_session(world.ann.user.id)
     for route in world.routes:

@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from index.errors import CitewellError, NotAllowed
+from index.errors import CitewellError, NotAllowed, OverLimit
 from index.types import DocumentInfo, Span
 from rag.library import is_upload
 from ui import conversations, document, library
@@ -248,7 +248,7 @@ def changing(endpoint: AsyncEndpoint) -> AsyncEndpoint:
         except ClientDisconnect:
             return Response(status_code=499)
         except CitewellError as error:
-            return JSONResponse({"error": str(error)}, 422)
+            return JSONResponse({"error": str(error)}, {NotAllowed: 403, OverLimit: 413}.get(type(error), 422))
         except KeyError:
             return JSONResponse({"error": "It is not there any more."}, 404)
         except Exception:
