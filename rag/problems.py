@@ -17,6 +17,7 @@ def problem(
     path: str, message: str, status: int, param: str | None = None, code: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """A problem as an address tells it: `{"error": "..."}`, or OpenAI's object with the parameter at fault and a code."""
+    message = message.encode("utf-8", "replace").decode()  # what was sent may be named in it, and hold half a character
     return JSONResponse({"error": told_to_openai(message, status, param, code) if path.startswith(OPENAI) else message}, status, headers)
 
 

@@ -50,7 +50,7 @@ def events(running: Running, path: str, body: dict[str, Any]) -> Generator[tuple
             if response.status_code != 200:
                 told = json.loads(response.read() or b"{}")
                 message = told.get("error") or told.get("detail") or f"the server at {running.address} answered with status {response.status_code}"
-                raise (InvalidQuestion if response.status_code == 422 else CitewellError)(str(message))
+                raise (InvalidQuestion if response.status_code == 400 else CitewellError)(str(message))
             name = ""
             for line in response.iter_lines():
                 if line.startswith("event: "):

@@ -139,7 +139,7 @@ def create_app(assistant: Assistant, visitors: Visitors | None = None) -> FastAP
     def told(request: Request, error: CitewellError) -> Response:
         if isinstance(error, OverLimit):
             return refusal(request.url.path, error)
-        known = {InvalidQuestion: 422, NotFetched: 422, NotAllowed: 403}
+        known = {InvalidQuestion: 400, NotFetched: 422, NotAllowed: 403}
         return problem(request.url.path, str(error), known.get(type(error), 503))
 
     @app.exception_handler(RequestValidationError)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from index.errors import CitewellError, InvalidAccount
 from rag.accounts import LOCAL, Accounts, User
-from rag.conversations import FORMATS, Verdict, citations_now
+from rag.conversations import AT_ONCE, FORMATS, Verdict, citations_now
 from rag.service import Service
 
 T = TypeVar("T")
+
+
+Limit = Annotated[int, Query(ge=1, le=AT_ONCE)]
+Offset = Annotated[int, Query(ge=0, le=2**53)]
 
 
 class Begun(BaseModel):
@@ -66,7 +70,7 @@ def routes(service: Service) -> APIRouter:
             raise HTTPException(404, "There is no such conversation.") from None
 
     @router.get("/api/conversations")
-    def listed(request: Request, q: str = "", limit: int = 50, offset: int = 0) -> list[dict[str, Any]]:
+    def listed(request: Request, q: str = "", limit: Limit = 50, offset: Offset = 0) -> list[dict[str, Any]]:
         user = user_of(request)
         kept = conversations.search(user.id, q, limit) if q.strip() else conversations.listing(user.id, limit, offset)
         return [_described(asdict(info), user) for info in kept]
@@ -105,7 +109,7 @@ def routes(service: Service) -> APIRouter:
     def export(request: Request, conversation: str, format: str = "md") -> Response:
         user = user_of(request)
         if format not in FORMATS:
-            raise HTTPException(422, f"A conversation is exported as {' or '.join(FORMATS)}; add ?format= with one of these.")
+            raise HTTPException(400, f"A conversation is exported as {' or '.join(FORMATS)}; add ?format= with one of these.")
         kind, made = FORMATS[format]
         info = found(lambda: conversations.info(conversation, user.id))
         content = made(info, found(lambda: conversations.exchanges(conversation, user.id)), service.own(request.scope).store)
@@ -161,10 +165,10 @@ def _described(info: dict[str, Any], user: User) -> dict[str, Any]:
 
 
 def _plainly(what: Callable[[], None]) -> None:
-    """What cannot be as asked is a 422 with its sentence."""
+    """What cannot be as asked is a 400 with its sentence."""
     try:
         what()
     except CitewellError as error:
         if type(error) is not CitewellError:
             raise
-        raise HTTPException(422, str(error)) from None
+        raise HTTPException(400, str(error)) from None

@@ -13,7 +13,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from rag.problems import OPENAI, problem
+from rag.problems import problem
 from rag.settings import problem_told
 from rag.types import Answer, Event, Evidence, Token
 
@@ -47,7 +47,7 @@ def misunderstood(path: str, error: RequestValidationError) -> JSONResponse:
         problems.append(f"'{where}' {problem_told(found)}" if named else f"the body {problem_told(found)}")
         names += [where] if named else []
     message = f"What was sent cannot be used: {', '.join(problems)}. {_instead(path)}"
-    return problem(path, message, 400 if path.startswith(OPENAI) else 422, names[0] if names else None, "invalid_value")
+    return problem(path, message, 400, names[0] if names else None, "invalid_value")
 
 
 def unparsed(path: str) -> str:

@@ -190,6 +190,8 @@ def problem_told(problem: Mapping[str, Any]) -> str:
             return f"must be more than {limits['gt']:g}"
         case "greater_than_equal":
             return f"must be {limits['ge']:g} or more"
+        case "less_than":
+            return f"must be less than {limits['lt']:g}"
         case "less_than_equal":
             return f"must be {limits['le']:g} or less"
         case "bool_parsing" | "bool_type":

@@ -23,7 +23,7 @@ from index.people import open_people
 from index.store import Store
 from rag.accounts import Accounts, Costs, User
 from rag.assistant import Assistant
-from rag.library import OWN_UPLOADS, UPLOADS
+from rag.library import OWN_UPLOADS
 from rag.model import LanguageModel, ModelStatus
 from rag.server import create_app
 from rag.service import Service, Visitors

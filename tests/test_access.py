@@ -414,13 +414,13 @@ def test_conversations_over_http(opened: TestClient, database: Database, assista
     assert opened.post(f"/api/exchanges/{exchange}/feedback", json={"verdict": "wrong", "reason": "no"}).status_code == 204
     assert opened.get(f"/api/conversations/{identifier}").json()["exchanges"][0]["reason"] == "no"
     assert opened.patch(f"/api/conversations/{identifier}", json={"title": "Ä/b: <c>"}).json()["title"] == "Ä/b: <c>"
-    assert opened.patch(f"/api/conversations/{identifier}", json={"title": " "}).status_code == 422
+    assert opened.patch(f"/api/conversations/{identifier}", json={"title": " "}).status_code == 400
     markdown = opened.get(f"/api/conversations/{identifier}/export")
     assert markdown.headers["content-type"].startswith("text/markdown")
     assert markdown.headers["content-disposition"].startswith("attachment;")
     assert "[^1]: " in markdown.text
     assert opened.get(f"/api/conversations/{identifier}/export?format=json").json()["exchanges"][0]["question"] == QUESTION
-    assert opened.get(f"/api/conversations/{identifier}/export?format=exe").status_code == 422
+    assert opened.get(f"/api/conversations/{identifier}/export?format=exe").status_code == 400
     assert opened.delete(f"/api/conversations/{identifier}").status_code == 204
     for path in ("", "/export"):
         assert opened.get(f"/api/conversations/{identifier}{path}").status_code == 404

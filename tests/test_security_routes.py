@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from security_world import HOST, METHODS, PASSWORD, PROXY, Direct, Reply, World, through_the_proxy
+from security_world import HOST, METHODS, PASSWORD, Direct, Reply, World, through_the_proxy
 
 from rag import access
 from rag.accounts import Accounts
@@ -41,7 +41,7 @@ ANSWERED = {
     "GET /v1/models",
     "GET /v1/models/{name}",
     "GET HEAD /documents/{document_id:path}",
-    "GET HEAD /documents/{document_id:path}/pages/{page:int}.png",
+    "GET HEAD /documents/{document_id:path}/pages/{page}.png",
     "GET HEAD /library",
     "GET HEAD /library/list",
     "GET HEAD /library/work",

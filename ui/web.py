@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -105,7 +107,8 @@ def document_routes(service: Service, style: str) -> list[Route]:
         return HTMLResponse(content, status_code=status, headers={**SAFE, "Cache-Control": "no-cache"})
 
     def picture(request: Request) -> Response:
-        document_id, page, query = request.path_params["document_id"], request.path_params["page"], request.query_params
+        document_id, said, query = request.path_params["document_id"], request.path_params["page"], request.query_params
+        page = int(said) if said.isascii() and said.isdecimal() and len(said) < 9 else 0
         try:
             info = service.own(request.scope).store.info(document_id)
             span = document.span_of(query.get("start"), query.get("end"), info.size) or Span(0, 0)
@@ -119,7 +122,7 @@ def document_routes(service: Service, style: str) -> list[Route]:
         return Response(content, media_type="image/png", headers={**SAFE, "Cache-Control": "no-cache"})
 
     return [
-        Route("/documents/{document_id:path}/pages/{page:int}.png", picture, methods=["GET"]),
+        Route("/documents/{document_id:path}/pages/{page}.png", picture, methods=["GET"]),
         Route("/documents/{document_id:path}", view, methods=["GET"]),
     ]
 
@@ -185,9 +188,10 @@ def library_routes(service: Service) -> list[Route]:
         """The JSON that was sent, which must hold a field of that name."""
         try:
             asked = await request.json()
-        except ValueError:
+            json.dumps(asked, ensure_ascii=False).encode()  # half a character, which no file's name holds
+        except (ValueError, RecursionError):
             asked = None
-        if not isinstance(asked, dict) or name not in asked:
+        if not isinstance(asked, dict) or not isinstance(asked.get(name), list if name == "documents" else str):
             raise CitewellError("What was sent is not what this address takes.")
         return asked
 
@@ -201,7 +205,7 @@ def library_routes(service: Service) -> list[Route]:
 
     async def remove(request: Request) -> Response:
         asked = await fields(request, "documents")
-        await run_in_threadpool(service.own(request.scope).library.remove, [str(document_id) for document_id in asked["documents"] or ()])
+        await run_in_threadpool(service.own(request.scope).library.remove, [str(document_id) for document_id in asked["documents"]])
         return JSONResponse({})
 
     async def share(request: Request) -> Response:
@@ -247,6 +251,8 @@ def changing(endpoint: AsyncEndpoint) -> AsyncEndpoint:
             return await endpoint(request)
         except ClientDisconnect:
             return Response(status_code=499)
+        except HTTPException:  # a body that is too large
+            raise
         except CitewellError as error:
             return JSONResponse({"error": str(error)}, {NotAllowed: 403, OverLimit: 413}.get(type(error), 422))
         except KeyError:
