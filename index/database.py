@@ -110,11 +110,11 @@ class Database:
             return self.closed_error()
         if is_damage(error):
             self.damaged = True
-            return StoreDamaged(f"The store's file {self.path} is damaged ({error}). {self._advice}")
-        return StoreError(f"The store's file {self.path} cannot be read ({error}). Check that the disk is there and that the file may be read.")
+            return StoreDamaged(f"The store's file {self.path.name} is damaged ({error}). {self._advice}")
+        return StoreError(f"The store's file {self.path.name} cannot be read ({error}). Check that the disk is there and that the file may be read.")
 
     def _unwritable(self, reason: object) -> StoreError:
-        return StoreError(f"The store in {self.path.parent} could not be written ({reason}). Nothing was changed. Check the free disk space.")
+        return StoreError(f"The store's file {self.path.name} could not be written ({reason}). Nothing was changed. Check the free disk space.")
 
     def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query. Raises StoreDamaged where the file makes no sense, StoreError where it cannot be read."""

@@ -118,6 +118,13 @@ def fetched(name: str, what: str, owner: str, instead: str) -> Path:
         ) from error
 
 
+def unusable(what: str, name: str, error: Exception) -> ModelUnavailable:
+    """What is told where a model cannot be loaded. Whoever asks a question is told it: the reason, in which paths stand, goes to the log."""
+    log.warning("The %s '%s' cannot be loaded: %s", what, name, error)
+    shown = Path(name).name if os.path.isabs(os.path.expanduser(name)) else name
+    return ModelUnavailable(f"The {what} '{shown}' cannot be loaded; the log says why. Check that its folder is whole, or set another.")
+
+
 def _identity(name: str, folder: Path) -> str:
     """The model's name and the first digits of a SHA-256 over its weights, tokenizer and configuration: two fine-tunings of one size differ."""
     chosen = sorted(path for path in folder.rglob("*") if path.suffix in IDENTIFYING and path.is_file())
@@ -183,7 +190,7 @@ class QuantizedEmbedder:
                 self._session = onnxruntime.InferenceSession(bert.graph(self._weights, shape), options, providers=["CPUExecutionProvider"])
                 self._tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
             except Exception as error:
-                raise ModelUnavailable(f"The embedding model '{self.name}' cannot be loaded: {error}") from error
+                raise unusable("embedding model", self.name, error) from error
             self._tokenizer.enable_truncation(shape.tokens)
             self._tokenizer.no_padding()
             self._workers = ThreadPoolExecutor(_cores(), thread_name_prefix="citewell-embed")
@@ -260,7 +267,7 @@ class SentenceTransformerEmbedder:
         try:
             return SentenceTransformer(str(self._folder), local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True})
         except Exception as error:
-            raise ModelUnavailable(f"The embedding model '{self.name}' cannot be loaded: {error}") from error
+            raise unusable("embedding model", self.name, error) from error
 
     @property
     def loaded(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
 
-from index.embed import fetched
+from index.embed import fetched, unusable
 from index.errors import ModelUnavailable
 from index.types import Hit
 
@@ -44,7 +44,7 @@ class CrossEncoderReranker:
         try:
             return CrossEncoder(str(folder), local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True})
         except Exception as error:
-            raise ModelUnavailable(f"The reranker '{self.name}' cannot be loaded: {error}") from error
+            raise unusable("reranker", self.name, error) from error
 
     def scores(self, question: str, texts: Sequence[str]) -> list[float]:
         with self._lock:

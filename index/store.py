@@ -224,7 +224,7 @@ class Store:
             elif "" in sources and len(lost) == 1:
                 said.append("The store was damaged on disk, and what it held may be lost; sync your folders again.")
         for kept in self._moved_now:
-            said.append(f"The store's files as they were before are kept in {kept}. If nothing is missing, you can delete that folder.")
+            said.append(f"The store's files as they were before are kept in the data folder, in {kept.name}. If nothing is missing, you can delete that folder.")
         return tuple(said)
 
     # Writing
@@ -411,7 +411,7 @@ class Store:
         found = read_document(row[1:])
         if found is None:
             self._drop_damaged(document_id, row[0], row[3])
-            raise StoreDamaged(f"'{row[3]}' was damaged on disk and dropped. Sync its folder again: {row[0]}")
+            raise StoreDamaged(f"'{row[3]}' was damaged on disk and dropped. Sync its folder '{Path(row[0]).name}' again.")
         return found
 
     def _whole(self, row: Sequence[Any]) -> Passage | None:

@@ -224,7 +224,8 @@ class VectorIndex:
                 # Whatever it is, words still answer, and the state says that vectors do not.
                 if not self._closing.is_set():
                     log.warning("The vector index could not be built: %s", error)
-                    self.reason = str(error)
+                    # Shown on the page, so without the paths that an error of the disk holds.
+                    self.reason = getattr(error, "strerror", None) or type(error).__name__
                     self._failed_at = time.monotonic()
                     self._now("failed")
 

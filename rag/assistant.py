@@ -242,7 +242,10 @@ class Assistant:
             try:
                 path = weights.fetch(wanted, self.settings.models_dir, told)
             except ModelUnavailable as error:
-                self._status = ModelStatus("missing", f"{error} {UNTIL_THEN}", wanted.name)
+                # The log and the command line tell where; the page's users have no use for it.
+                log.warning("%s", error)
+                said = str(error).replace(str(self.settings.models_dir), "the models folder")
+                self._status = ModelStatus("missing", f"{said} {UNTIL_THEN}", wanted.name)
                 return
             self._model, self._status = _embedded(path, wanted.name, self.settings)
         if isinstance(self._model, EmbeddedModel) and not self._model.loaded:

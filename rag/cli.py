@@ -229,15 +229,15 @@ def serve(
     port: Annotated[int | None, typer.Option("--port", help="Port to serve on.")] = None,
 ) -> None:
     """Open the chat page in the browser's reach, and the HTTP door with it."""
-    import logging
     import os
     from pkgutil import resolve_name
 
+    from rag import logs
     from rag.assistant import open_assistant, seed
     from rag.service import Visitors
 
     settings = _settings(data_dir, model, host=host, port=port)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logs.begin([settings.api_key.get_secret_value()])
     with Visitors(settings) as visitors, closing(_listener(settings)) as listener, open_assistant(settings, fetch=False) as assistant:
         _tell_notices(assistant)
         if not assistant.store.documents():
@@ -301,15 +301,15 @@ def mcp(data_dir: DataDir = None, model: Model = None) -> None:
 
     A running `citewell serve` on the same store does the work, if there is one; start it first where several programs are to use the store.
     """
-    import logging
     import os
 
     from index.errors import StoreInUse
+    from rag import logs
     from rag.assistant import open_assistant, seed
 
-    # All but the protocol goes to standard error, which the program that started this one may show or keep.
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     settings = _settings(data_dir, model)
+    # All but the protocol goes to standard error, which the program that started this one may show or keep.
+    logs.begin([settings.api_key.get_secret_value()])
     try:
         assistant = open_assistant(settings, fetch=False)
     except StoreInUse as error:

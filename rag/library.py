@@ -215,7 +215,7 @@ class Library:
                 finally:
                     scratch.unlink(missing_ok=True)
         except OSError as error:
-            raise CitewellError(f"'{source}' could not be kept in {folder} ({error.strerror}). Check the free disk space.") from error
+            raise CitewellError(f"'{source}' could not be kept ({error.strerror}). Check the free disk space.") from error
         self._queue(folder, READING_UPLOADS, source)
         return source
 
@@ -274,7 +274,7 @@ class Library:
         if (before is None or not before.reason) and (root, source) not in (self.waiting(root) if is_upload(root) else ()):
             raise KeyError(source)
         if not folder.is_dir():
-            raise CitewellError(f"The folder '{root}' is not there. Bring it back, or let go of it with `citewell forget`.")
+            raise CitewellError(f"The folder '{folder.name}' is not there. Bring it back, or let go of it with `citewell forget`.")
         self._store.forget_rejected(root, [source])
         self._queue(folder, f"Reading {source} again", source)
 

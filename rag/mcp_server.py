@@ -180,9 +180,9 @@ def server_of(own: Callable[[Context], Assistant], stream: Stream = plain) -> Se
             return await done[tool.name](_checked(tool, params.arguments or {}), context)
         except (CitewellError, Refused) as error:
             return _failed(str(error))
-        except KeyError as error:
-            return _failed(f"There is no document '{error.args[0]}'.")
-        except Exception:
+        except Exception as error:
+            if isinstance(error, KeyError) and error.args[0] in _named(params.arguments or {}):
+                return _failed(f"There is no document '{error.args[0]}'.")
             log.exception("A tool failed")
             return _failed(UNEXPECTED)
 
@@ -234,6 +234,11 @@ def _checked(tool: Tool, arguments: dict[str, Any]) -> BaseModel:
         problems = [f"'{'.'.join(str(part) for part in found['loc'])}' {problem_told(dict(found))}" for found in error.errors()]
         names = ", ".join(f"'{name}'" for name in tool.takes.model_fields)
         raise Refused(f"The call cannot be done: {', '.join(problems[:5])}. '{tool.name}' takes {names}.") from None
+
+
+def _named(arguments: dict[str, Any]) -> list[Any]:
+    """The documents that a call names."""
+    return [arguments.get("document_id"), *(arguments.get("documents") or ())]
 
 
 def _span(assistant: Assistant, asked: SpanArguments) -> types.CallToolResult:

@@ -58,6 +58,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             served,
             log_level="warning",
+            log_config=None,  # what rag.logs takes out of the log is taken out of uvicorn's lines too
             timeout_graceful_shutdown=3,
             proxy_headers=False,
             server_header=False,

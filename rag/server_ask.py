@@ -74,6 +74,8 @@ def routes(service: Service) -> APIRouter:
                 return JSONResponse(answer.to_dict(), headers={"Citewell-Exchange": exchange} if exchange else None)
             first = await unless_gone(request, anext(events))
         except KeyError as error:
+            if error.args[0] not in (asked.documents or ()):  # a fault of ours, whose words are for the log
+                raise
             raise HTTPException(404, f"There is no document '{error.args[0]}'.") from None
         if first is None:
             return Response(status_code=GONE)

@@ -94,5 +94,6 @@ def _rewritten(data_dir: Path, change: Callable[[list[str]], list[str] | None]) 
             written.replace(file)
     except (OSError, UnicodeDecodeError, Timeout) as error:
         raise CitewellError(
-            f"The case could not be kept in {file} ({error}). Check that the folder can be written and that the disk has room."
+            f"The case could not be kept ({getattr(error, 'strerror', None) or type(error).__name__}). "
+            "Check that the data folder can be written and that the disk has room."
         ) from error
