@@ -33,8 +33,9 @@ DESCRIPTION = "Answers from your documents, with the exact words that bear them 
 UNEXPECTED = "Something went wrong, and the answer could not be finished. Your question is still here: try it again."
 ANSWERS_AT_ONCE = 4
 STATUS_SECONDS = 4.0
-AHEAD_SECONDS = 0.5
-"""How often a question that waits for its turn looks how many are before it."""
+LISTENING_SECONDS = 0.5
+"""How often a question that waits looks how many are before it. Gradio ends what nobody listens to any more only when that says something, so it also
+says so often that nothing is new."""
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 
@@ -174,6 +175,9 @@ def chat_page(service: Service) -> gr.Blocks:
                 answering = partial(service.stream, "page", assistant, asked_now, now.history(), of.documents)
                 async with aclosing(events_of(answering)) as events:
                     async for came in events:
+                        if came is None:
+                            yield {running: gr.skip()}
+                            continue
                         now = now.after(came)
                         if now.running is None:
                             now = await asyncio.to_thread(kept, now, request)
@@ -273,10 +277,9 @@ def panel(name: str, **options: Any) -> gr.HTML:
     return gr.HTML("", elem_id=name, apply_default_css=False, **{"js_on_load": None, **options})
 
 
-async def events_of(answering: Callable[[], Iterator[Event]]) -> AsyncGenerator[Event | Waiting]:
-    """The events of an answer, with tokens that came together joined, and how many questions are before it whenever that has changed.
-
-    Closing this closes that stream, also while it waits for the model.
+async def events_of(answering: Callable[[], Iterator[Event]]) -> AsyncGenerator[Event | Waiting | None]:
+    """The events of an answer, with tokens that came together joined, how many questions are before it whenever that has changed, and None while nothing
+    comes. Closing this closes that stream, also while it waits for the model.
     """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
@@ -312,12 +315,11 @@ async def events_of(answering: Callable[[], Iterator[Event]]) -> AsyncGenerator[
     try:
         while True:
             try:
-                waiting = [await asyncio.wait_for(queue.get(), None if spoken else AHEAD_SECONDS)]
+                waiting = [await asyncio.wait_for(queue.get(), LISTENING_SECONDS)]
             except TimeoutError:
                 now = getattr(stream, "ahead", 0)
-                if now != ahead:
-                    ahead = now
-                    yield Waiting(ahead)
+                yield None if spoken or now == ahead else Waiting(now)
+                ahead = now
                 continue
             while not queue.empty():
                 waiting.append(queue.get_nowait())
