@@ -118,18 +118,33 @@ def fetched(name: str, what: str, owner: str, instead: str) -> Path:
         ) from error
 
 
+def refuse_pickles(what: str, name: str, folder: Path) -> None:
+    """Raises ModelUnavailable for a model without .safetensors weights, or with a part whose weights are a pickle alone."""
+    if not any(path.is_file() for path in folder.rglob("*.safetensors")):
+        raise ModelUnavailable(f"The {what} '{_shown(name)}' has no .safetensors weights; other formats are not loaded, as they can run code.")
+    for pickled in folder.rglob("pytorch_model*.bin"):
+        if not any(pickled.parent.glob("*.safetensors")):
+            raise ModelUnavailable(
+                f"A part of the {what} '{_shown(name)}', {pickled.relative_to(folder)}, is no .safetensors file; other formats are not loaded, as they can run code."
+            )
+
+
+def _shown(name: str) -> str:
+    return Path(name).name if os.path.isabs(os.path.expanduser(name)) else name
+
+
 def unusable(what: str, name: str, error: Exception) -> ModelUnavailable:
     """What is told where a model cannot be loaded. Whoever asks a question is told it: the reason, in which paths stand, goes to the log."""
     log.warning("The %s '%s' cannot be loaded: %s", what, name, error)
-    shown = Path(name).name if os.path.isabs(os.path.expanduser(name)) else name
-    return ModelUnavailable(f"The {what} '{shown}' cannot be loaded; the log says why. Check that its folder is whole, or set another.")
+    if "trust_remote_code" in str(error):
+        return ModelUnavailable(f"The {what} '{_shown(name)}' brings code of its own, which is never run. Set another.")
+    return ModelUnavailable(f"The {what} '{_shown(name)}' cannot be loaded; the log says why. Check that its folder is whole, or set another.")
 
 
 def _identity(name: str, folder: Path) -> str:
     """The model's name and the first digits of a SHA-256 over its weights, tokenizer and configuration: two fine-tunings of one size differ."""
+    refuse_pickles("embedding model", name, folder)
     chosen = sorted(path for path in folder.rglob("*") if path.suffix in IDENTIFYING and path.is_file())
-    if not any(path.suffix == ".safetensors" for path in chosen):
-        raise ModelUnavailable(f"The embedding model '{name}' has no .safetensors weights; other formats are not loaded, as they can run code.")
     digest = hashlib.sha256()
     for path in chosen:
         with path.open("rb") as file:

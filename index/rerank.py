@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
 
-from index.embed import fetched, unusable
+from index.embed import fetched, refuse_pickles, unusable
 from index.errors import ModelUnavailable
 from index.types import Hit
 
@@ -37,6 +37,7 @@ class CrossEncoderReranker:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         folder = fetched(self.name, "reranker", "cross-encoder", "or set no reranker")
+        refuse_pickles("reranker", self.name, folder)
         import transformers
         from sentence_transformers import CrossEncoder
 

@@ -224,7 +224,9 @@ class Store:
             elif "" in sources and len(lost) == 1:
                 said.append("The store was damaged on disk, and what it held may be lost; sync your folders again.")
         for kept in self._moved_now:
-            said.append(f"The store's files as they were before are kept in the data folder, in {kept.name}. If nothing is missing, you can delete that folder.")
+            said.append(
+                f"The store's files as they were before are kept in the data folder, in {kept.name}. If nothing is missing, you can delete that folder."
+            )
         return tuple(said)
 
     # Writing

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import outside
 import pytest
 from numpy.typing import NDArray
 from probe_server import ask, serving
@@ -31,6 +32,23 @@ DOCUMENTS = {
     "apollo.md": "# The Apollo lander\n\nThe lander Apollo was built by Grumman. It weighed 15 tonnes.\n\n## Landing\n\nApollo landed on 20 July 1969. Nobody was hurt.\n",
     "tea.txt": "Notes on tea\n\nGreen tea is brewed at 80 degrees. Black tea needs boiling water.\n",
 }
+
+
+outside.watch()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run in which anything would have asked another machine has failed, whatever its tests say."""
+    if outside.attempts:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tells what would have been asked of other machines."""
+    if outside.attempts:
+        terminalreporter.section("asked of other machines, and stopped", red=True)
+        for attempt in sorted(set(outside.attempts)):
+            terminalreporter.write_line(attempt)
 
 
 class FakeEmbedder:

@@ -302,7 +302,7 @@ def _plain_rankers(assistant: Assistant, ids: Mapping[str, str]) -> ranking.Plai
         with file.with_suffix(".new").open("wb") as written:
             np.save(written, vectors)
         file.with_suffix(".new").replace(file)
-    return ranking.PlainRankers(texts, [ids[passage.source] for passage in passages], np.load(file))
+    return ranking.PlainRankers(texts, [ids[passage.source] for passage in passages], np.load(file, allow_pickle=False))
 
 
 def _plain(value: Any) -> Any:

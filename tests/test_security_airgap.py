@@ -1,0 +1,88 @@
+"""The watches that keep tests from asking anything of other machines: they notice, and they let loopback be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import outside
+import pytest
+
+AIRGAP = Path(__file__).resolve().parent / "airgap.py"
+
+
+def namespaces() -> bool:
+    """Whether this machine lets a process have a network of its own."""
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "--map-root-user", "--net", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def noticed() -> Iterator[list[str]]:
+    """What the watch has noted, which is taken back at the end: it was meant."""
+    before = len(outside.attempts)
+    yield outside.attempts
+    del outside.attempts[before:]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST.", "", None, b"localhost", "0.0.0.0", "::"])
+def test_this_machine_is_inside(host: object) -> None:
+    assert outside.inside(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["192.0.2.1", "10.0.0.1", "2001:db8::1", "example.org", "localhost.example.org", "127.0.0.1.example.org", b"example.org"]
+)
+def test_other_machines_are_not(host: object) -> None:
+    assert not outside.inside(host)
+
+
+def test_what_asks_another_machine_is_stopped_and_noted(noticed: list[str]) -> None:
+    begun = len(noticed)
+    for kind, address in ((socket.AF_INET, ("192.0.2.1", 80)), (socket.AF_INET6, ("2001:db8::1", 80))):
+        for how in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            with socket.socket(kind, how) as one, pytest.raises(PermissionError, match="other machines"):
+                one.connect(address)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, pytest.raises(PermissionError):
+        one.sendto(b"x", ("192.0.2.1", 53))
+    for resolve in (lambda: socket.getaddrinfo("example.org", 80), lambda: socket.gethostbyname("example.org")):
+        with pytest.raises(PermissionError):
+            resolve()
+    assert len(noticed) - begun == 7
+
+
+def test_loopback_is_let_be(noticed: list[str]) -> None:
+    begun = len(noticed)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(("localhost", server.getsockname()[1])):
+        pass
+    with socket.socketpair()[0]:
+        pass
+    assert len(noticed) == begun
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+@pytest.mark.parametrize(
+    ("does", "code", "count"),
+    [
+        ("import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())", 0, 0),
+        ("import socket; socket.socket().connect_ex(('192.0.2.1', 80))", 1, 1),
+        ("import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect_ex(('192.0.2.1', 53))", 1, 1),
+        ("import subprocess, sys; subprocess.run([sys.executable, '-c', 'import socket; socket.socket().connect_ex((\"192.0.2.1\", 80))'])", 1, 1),
+        ("raise SystemExit(3)", 3, 0),
+    ],
+    ids=["loopback", "connection", "datagram", "child", "failure"],
+)
+def test_the_air_gap_counts_what_a_command_and_its_children_ask(does: str, code: int, count: int) -> None:
+    if not namespaces():
+        pytest.skip("needs a kernel that gives users network namespaces")
+    environment = {name: value for name, value in os.environ.items() if name != "AIRGAP_IS_ON"}
+    done = subprocess.run(
+        [sys.executable, str(AIRGAP), sys.executable, "-c", does], capture_output=True, text=True, env=environment, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (code, f"Air gap: {count} attempts to reach another machine.\n")
