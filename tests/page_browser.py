@@ -24,6 +24,7 @@ ARGUMENTS = [
     "--no-first-run",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",  # it looks up names of its maker's by itself
 ]
 
 

@@ -73,10 +73,11 @@ def test_loopback_is_let_be(noticed: list[str]) -> None:
         ("import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())", 0, 0),
         ("import socket; socket.socket().connect_ex(('192.0.2.1', 80))", 1, 1),
         ("import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect_ex(('192.0.2.1', 53))", 1, 1),
+        ("import socket; socket.socket(socket.AF_INET6).connect_ex(('2001:db8::1', 80))", 1, 1),
         ("import subprocess, sys; subprocess.run([sys.executable, '-c', 'import socket; socket.socket().connect_ex((\"192.0.2.1\", 80))'])", 1, 1),
         ("raise SystemExit(3)", 3, 0),
     ],
-    ids=["loopback", "connection", "datagram", "child", "failure"],
+    ids=["loopback", "connection", "datagram", "version 6", "child", "failure"],
 )
 def test_the_air_gap_counts_what_a_command_and_its_children_ask(does: str, code: int, count: int) -> None:
     if not namespaces():
