@@ -54,7 +54,7 @@ def routes(service: Service) -> APIRouter:
         """
         user = service.user(request.scope).id
         if asked.conversation is not None and asked.history:
-            raise HTTPException(422, "Send either a conversation or a history: a kept conversation has its own turns.")
+            raise HTTPException(400, "Send either a conversation or a history: a kept conversation has its own turns.")
         history = [Turn(turn.role, turn.text) for turn in asked.history]
         if asked.conversation is not None:
             history = await run_in_threadpool(_turns, service.conversations, asked.conversation, user)
@@ -90,7 +90,7 @@ def _turns(conversations: Conversations, conversation: str, user: str) -> list[T
         if conversations.info(conversation, user).owner != user:
             raise NotAllowed("This conversation is somebody else's. Begin one of your own, and ask there.")
         return list(turns(conversations.exchanges(conversation, user)))
-    except KeyError:
+    except (KeyError, UnicodeEncodeError):  # an id with half a character is no conversation's either
         raise HTTPException(404, "There is no such conversation.") from None
 
 

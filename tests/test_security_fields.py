@@ -41,7 +41,9 @@ NUMBERS = (
 ODD = ("\0", "\ud800", "\udfff\ud800", "a\0b", "\u202e", "\x1b[2J", "%00", "../../etc/passwd", "\\\\server\\share", "\r\nSet-Cookie: a=b", "'; DROP TABLE documents; --", "{{7*7}}", "${7*7}", "a" * 100_000, "\ufffe", "𝕫" * 500)  # fmt: skip
 
 FIELDS: dict[tuple[str, str], dict[str, Any]] = {
-    ("POST", "/api/ask"): {"question": "Who eats seeds?", "history": [], "documents": None},
+    ("POST", "/api/ask"): {"question": "Who eats seeds?", "history": [], "documents": None, "conversation": None},
+    ("POST", "/api/documents/url"): {"url": "https://127.0.0.1/"},
+    ("POST", "/library/url"): {"url": "https://127.0.0.1/"},
     ("POST", "/api/conversations"): {"title": "t"},
     ("PATCH", "/api/conversations/{conversation}"): {"title": "t", "shared": False},
     ("POST", "/api/exchanges/{exchange}/feedback"): {"verdict": "right", "reason": "r"},

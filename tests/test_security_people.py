@@ -36,12 +36,15 @@ BODIES: dict[str, list[Body]] = {
     "POST /api/ask": [
         lambda one, root: {"question": "Who eats seeds?", "documents": [one]},
         lambda one, root: {"question": "Who eats seeds?", "documents": ["kea.txt", one]},
+        lambda one, root: {"question": "Who eats seeds?", "conversation": one},
     ],
     "POST /api/conversations": [lambda one, root: {"title": one}],
     "PATCH /api/conversations/{conversation}": [lambda one, root: {"title": "mine"}, lambda one, root: {"shared": True}, lambda one, root: {"shared": False}],
     "POST /api/exchanges/{exchange}/feedback": [lambda one, root: {"verdict": "right", "reason": "mine"}, lambda one, root: {"verdict": ""}],
     "POST /api/keys": [lambda one, root: {"label": one}],
     "POST /api/documents": [lambda one, root: form(one)],
+    "POST /api/documents/url": [lambda one, root: {"url": one}, lambda one, root: {"url": f"https://127.0.0.1/{one}"}],
+    "POST /library/url": [lambda one, root: {"url": one}, lambda one, root: {"url": f"https://127.0.0.1/{one}"}],
     "POST /api/sync": [lambda one, root: {"folder": one}, lambda one, root: {"folder": root, "retry": True}],
     "POST /api/forget": [lambda one, root: {"folder": one}, lambda one, root: {"folder": root}],
     "POST /v1/chat/completions": [
@@ -77,7 +80,7 @@ KEEPING = ("/api/documents", "/library/files", "/api/conversations", "/api/keys"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, fast_probes: None) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("people"))
+    made = World(tmp_path_factory.mktemp("people"), add_urls=True)
     made.furnish(made.ann)
     made.furnish(made.ben)
     yield made
