@@ -52,11 +52,14 @@ def served(assistant: FakeAssistant, port: int = 0) -> Iterator[str]:
     import uvicorn
     from page_fake import FakeService
     from starlette.applications import Starlette
+    from starlette.middleware import Middleware
 
+    from rag.headers import SafeHeaders
     from ui.app import mount
 
     listener = socket.create_server(("127.0.0.1", port))
-    server = uvicorn.Server(uvicorn.Config(mount(Starlette(), FakeService(assistant)), log_level="warning", timeout_graceful_shutdown=1))
+    app = mount(Starlette(middleware=[Middleware(SafeHeaders)]), FakeService(assistant))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:
@@ -67,9 +70,13 @@ def served(assistant: FakeAssistant, port: int = 0) -> Iterator[str]:
     thread.join(10)
 
 
+VIOLATIONS = """window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) => violations.push(`${event.effectiveDirective} forbids ${event.blockedURI} ${event.sample}`));"""
+
+
 @contextmanager
 def watched(browser: Any, address: str, ready: str, **options: Any) -> Iterator[Any]:
-    """The page, opened; afterwards nothing may have been asked of the outside, and the console must be clean."""
+    """The page, opened; afterwards nothing may have been asked of the outside or against the page's policy, and the console must be clean."""
     page = browser.new_page(**{"viewport": {"width": 1280, "height": 800}, **options})
     page.set_default_timeout(10_000)
     asked: list[str] = []
@@ -77,11 +84,13 @@ def watched(browser: Any, address: str, ready: str, **options: Any) -> Iterator[
     page.on("request", lambda sent: asked.append(sent.url))
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.add_init_script(VIOLATIONS)
     page.goto(address)
     page.locator(ready).first.wait_for()
     yield page
-    hacked = page.evaluate("window.hacked")
+    hacked, violations = page.evaluate("[window.hacked ?? null, window.violations]")
     page.close()
+    assert violations == []
     assert [url for url in asked if not url.startswith((address + "/", "data:"))] == [], asked
     assert wrong == [], wrong
     assert hacked is None
