@@ -88,7 +88,7 @@ def chip(citation: Citation) -> str:
     """The number that opens the exact words: a real link, so that it also opens in a new tab. Its brackets are there for copying, not to be seen."""
     address = escape(citation_link(citation))
     page = f", page {citation.page}" if citation.page is not None else ""
-    label = escape(f"Source {citation.number}: {citation.title}{page}")
+    label = escape(f"Source {citation.number}: {shortened(citation.title, 120)}{page}")
     hint = escape(shortened(citation.quote, 200))
     return f'<a class="chip" href="{address}" aria-label="{label}" title="{hint}"><i>[</i>{citation.number}<i>]</i></a>'
 
