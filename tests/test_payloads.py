@@ -31,7 +31,7 @@ from rag.library import UPLOADS
 from rag.login import page_html as login_page
 from rag.readable import readable
 from rag.types import Answer, Citation, Event, Evidence, Timings, Token, Usage
-from ui import document, library, render
+from ui import conversations, document, library, render
 from ui.chat import Choice, Conversation, Exchange
 
 ALL = payloads()
@@ -97,9 +97,24 @@ def outcome(text: str) -> FakeOutcome:
     return FakeOutcome(text, FakeReport((text,), (text,), (text,), (text,), {text: text}), text)
 
 
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def described(text: str, owner: str = "me") -> ConversationInfo:
+    return ConversationInfo(text, owner, text, NOW.isoformat(), NOW.isoformat(), owner != "me", 1, text)
+
+
 PLACES: Mapping[str, Callable[[str], str]] = {
     "an answer": lambda text: render.transcript_html(Conversation((exchange(text, answer=answer(text)),))),
-    "an answer with a problem of its case": lambda text: render.exchange_html(exchange(text, answer=answer(text), case_problem=text)),
+    "an answer with a problem of its case": lambda text: render.exchange_html(exchange(text, answer=answer(text), judging_problem=text)),
+    "an answer with its reason": lambda text: render.exchange_html(exchange(text, answer=answer(text), verdict="wrong", reason=text)),
+    "somebody else's reason": lambda text: render.exchange_html(exchange(text, answer=answer(text), verdict="right", reason=text), own=False),
+    "an answer with a note": lambda text: render.exchange_html(exchange(text, answer=answer(text), note=text, kept=text)),
+    "a conversation with a notice": lambda text: render.transcript_html(Conversation(notice=text, id=text)),
+    "a question that was refused": render.refused_html,
+    "who is signed in": render.masthead_html,
+    "the list of conversations": lambda text: conversations.listing_html([described(text)], "me", NOW, open=False),
+    "somebody else's conversation": lambda text: conversations.listing_html([described(text, "other")], "me", NOW, open=False),
     "an answer kept as a case": lambda text: render.exchange_html(exchange(text, answer=answer(text), case=text)),
     "a refusal": lambda text: render.exchange_html(exchange(text, answer=answer(text, abstained=True))),
     "a question back": lambda text: render.exchange_html(exchange(text, answer=answer(text, asks_back=True))),
@@ -337,7 +352,7 @@ def test_no_text_does_anything_in_the_real_page(browser: Any, tmp_path: Path) ->
                     or "**" in text
                     or "[" in text
                 )
-        page.get_by_role("button", name="Clear", exact=True).click()  # all of them together take long to be laid out
+        page.get_by_role("button", name="New conversation").click()  # all of them together take long to be laid out
         expect(page.locator(".log .exchange")).to_have_count(0)
         count = 0
         for way in ("problem", "refuse", "back"):
@@ -411,10 +426,11 @@ def test_no_text_does_anything_in_the_real_page(browser: Any, tmp_path: Path) ->
         # What stays to be read past a reload goes from the page into text and back
         page.evaluate("document.documentElement.classList.add('unreachable')")
         page.reload()
-        expect(page.locator("#earlier .exchange")).to_have_count(count)
+        expect(page.locator("#earlier .exchange, .log .exchange")).to_have_count(count)
         looked("#earlier")
+        looked(".log")
         page.wait_for_timeout(500)
-        assert page.url == address + "/"
+        assert page.url.partition("?")[0] == address + "/"
 
 
 @pytest.mark.browser

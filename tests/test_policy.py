@@ -145,7 +145,7 @@ def test_everything_that_a_user_does_keeps_to_the_policy(browser: Any, tmp_path:
         page.get_by_role("alertdialog").get_by_role("button", name="Remove").click()
         expect(view.locator("tbody tr")).to_have_count(5)
         view.get_by_role("button", name="Close").click()
-        page.get_by_role("button", name="Clear", exact=True).click()
+        page.get_by_role("button", name="New conversation").click()
         expect(page.locator(".starter").first).to_be_visible()
 
 
