@@ -14,16 +14,10 @@ from starlette.routing import Route
 from index.errors import CitewellError, OverLimit
 from rag.access import COOKIE, Policy, safe_path
 from rag.accounts import SESSION_SECONDS, Accounts, same
+from rag.headers import hash_source
 
 FORM_COOKIE = "citewell-login"
 FORM_BYTES = 16_384
-
-SAFE = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 STYLE = (
     ":root{color-scheme:light dark}body{font:16px/1.5 ui-sans-serif,system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center}"
@@ -31,6 +25,11 @@ STYLE = (
     "input,button{font:inherit;padding:.55rem .7rem;border:1px solid #8888;border-radius:.4rem}button{cursor:pointer;font-weight:600}"
     "[role=alert]{margin:0;padding:.5rem .7rem;border-left:4px solid #c33}"
 )
+
+SAFE = {
+    "Content-Security-Policy": f"default-src 'none'; style-src {hash_source(STYLE)}; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
 
 
 def page_html(token: str, back: str, problem: str = "", name: str = "") -> str:

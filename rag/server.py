@@ -27,6 +27,7 @@ from index.errors import CitewellError, InvalidQuestion, NotAllowed, NotFetched,
 from rag import __version__, server_ask, server_documents, server_mcp, server_openai, server_people, server_status
 from rag.access import protect
 from rag.assistant import Assistant
+from rag.headers import SafeHeaders
 from rag.login import login_routes
 from rag.problems import problem, refusal
 from rag.server_replies import NO_STORE, UNEXPECTED, UNPARSED, misunderstood, named, unparsed
@@ -135,6 +136,7 @@ def create_app(assistant: Assistant, visitors: Visitors | None = None) -> FastAP
     # A page elsewhere that points its own name at this address must not get to read the documents.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(visitors.policy.hosts), www_redirect=False)
     app.add_middleware(Failures)
+    app.add_middleware(SafeHeaders)
 
     @app.exception_handler(CitewellError)
     def told(request: Request, error: CitewellError) -> Response:

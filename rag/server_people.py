@@ -117,7 +117,6 @@ def routes(service: Service) -> APIRouter:
         headers = {
             # A file to keep, never a page of this server's: it holds what strangers wrote.
             "Content-Disposition": f"attachment; filename=\"conversation.{format}\"; filename*=UTF-8''{quote(f'{name}.{format}')}",
-            "X-Content-Type-Options": "nosniff",
             "Cache-Control": "no-store",
         }
         return Response(content, media_type=f"{kind}; charset=utf-8", headers=headers)

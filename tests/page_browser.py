@@ -54,11 +54,13 @@ def served(assistant: FakeAssistant | FakeService, port: int = 0) -> Iterator[st
     from page_fake import FakeService
 
     from rag import server_people
+    from rag.headers import SafeHeaders
     from ui.app import mount
 
     service: Any = assistant if isinstance(assistant, FakeService) else FakeService(assistant)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(server_people.routes(service))
+    app.add_middleware(SafeHeaders)
     with serving(mount(app, service), port) as address:
         yield address
 
@@ -80,9 +82,13 @@ def serving(app: Any, port: int = 0) -> Iterator[str]:
     thread.join(10)
 
 
+VIOLATIONS = """window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) => violations.push(`${event.effectiveDirective} forbids ${event.blockedURI} ${event.sample}`));"""
+
+
 @contextmanager
 def watched(browser: Any, address: str, ready: str, **options: Any) -> Iterator[Any]:
-    """The page, opened; afterwards nothing may have been asked of the outside, and the console must be clean."""
+    """The page, opened; afterwards nothing may have been asked of the outside or against the page's policy, and the console must be clean."""
     page = browser.new_page(**{"viewport": {"width": 1280, "height": 800}, **options})
     page.set_default_timeout(10_000)
     asked: list[str] = []
@@ -90,11 +96,13 @@ def watched(browser: Any, address: str, ready: str, **options: Any) -> Iterator[
     page.on("request", lambda sent: asked.append(sent.url))
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.add_init_script(VIOLATIONS)
     page.goto(address)
     page.locator(ready).first.wait_for()
     yield page
-    hacked = page.evaluate("window.hacked")
+    hacked, violations = page.evaluate("[window.hacked ?? null, window.violations]")
     page.close()
+    assert violations == []
     assert [url for url in asked if not url.startswith((address + "/", "data:"))] == [], asked
     assert wrong == [], wrong
     assert hacked is None

@@ -30,11 +30,13 @@ from page_fake import (
 )
 from PIL import Image, ImageDraw
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
 from index.formats import pdf
 from index.read import document_id
 from index.types import Rejection
+from rag.headers import SafeHeaders
 from ui import library
 from ui.library import Wanted, ago, entries, kind_of, left_text, listing, size_text
 from ui.web import document_routes, library_routes
@@ -208,7 +210,8 @@ def fake() -> FakeAssistant:
 
 @pytest.fixture
 def client(fake: FakeAssistant) -> TestClient:
-    return TestClient(Starlette(routes=[*document_routes(FakeService(fake), ""), *library_routes(FakeService(fake))]))
+    routes = [*document_routes(FakeService(fake), ""), *library_routes(FakeService(fake))]
+    return TestClient(Starlette(routes=routes, middleware=[Middleware(SafeHeaders)]))
 
 
 def test_what_changes_something_is_for_our_own_script_alone(client: TestClient, fake: FakeAssistant) -> None:

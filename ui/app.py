@@ -46,7 +46,8 @@ Updates = dict[Any, Any]
 def mount(app: App, service: Service) -> App:
     """Add the views at /documents/{id}, the library at /library and the chat page at / to `app`; call it after every other route is there."""
     parts = ("page", "library", "conversations")
-    style, script = ("\n".join((HERE / f"{name}.{kind}").read_text(encoding="utf-8") for name in parts) for kind in ("css", "js"))
+    style = "\n".join((HERE / f"{name}.css").read_text(encoding="utf-8") for name in parts)
+    script = "\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in ("compiled", *parts))
     app.router.routes.extend([*document_routes(service, style), *library_routes(service), *conversation_routes(service)])
     gr.mount_gradio_app(
         app,  # it asks for a FastAPI, and uses nothing that Starlette has not
@@ -79,15 +80,15 @@ def chat_page(service: Service) -> gr.Blocks:
         with gr.Column(elem_id="columns"):
             with gr.Column(elem_id="chat"):
                 gr.HTML(render.earlier_place_html(), elem_id="earlier", js_on_load=None, apply_default_css=False)
-                welcome = panel("welcome", js_on_load=ASK_ON_CLICK)
-                transcript, running = panel("transcript", js_on_load=JUDGE_ON_CLICK), panel("running")
+                welcome = panel("welcome", js_on_load="ask on click")
+                transcript, running = panel("transcript", js_on_load="judge on click"), panel("running")
             with gr.Column(elem_id="beside"):
                 evidence = panel("evidence")
                 gr.HTML(render.work_place_html(), elem_id="work", js_on_load=None, apply_default_css=False)
-                documents = panel("documents", js_on_load=LIST_ON_CHANGE)
+                documents = panel("documents", js_on_load="list on change")
             with gr.Column(elem_id="composer"):
                 gr.HTML(render.unreachable_html(), elem_id="unreachable", js_on_load=None, apply_default_css=False)
-                chosen = panel("choice", js_on_load=CHOOSE)
+                chosen = panel("choice", js_on_load="choose")
                 with gr.Row(elem_id="ask"):
                     question = gr.Textbox(
                         label="Your question", placeholder="Ask about your documents", lines=1, max_lines=8, autofocus=True, container=False
@@ -252,24 +253,6 @@ def chat_page(service: Service) -> gr.Blocks:
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
     page.queue(max_size=100, default_concurrency_limit=ANSWERS_AT_ONCE)
     return page
-
-
-ASK_ON_CLICK = """element.addEventListener('click', (event) => {
-  const starter = event.target.closest('[data-question]');
-  if (starter) trigger('click', {question: starter.dataset.question});
-});"""
-
-
-JUDGE_ON_CLICK = """element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-case]');
-  if (button) trigger('click', {...button.dataset});
-});"""
-
-
-LIST_ON_CHANGE = "document.addEventListener('citewell:changed', () => trigger('click', {}));"
-
-CHOOSE = """document.addEventListener('citewell:choose', (event) => trigger('click', event.detail));
-watch('value', () => document.dispatchEvent(new CustomEvent('citewell:chosen')));"""
 
 
 def panel(name: str, **options: Any) -> gr.HTML:

@@ -157,7 +157,7 @@ def page_image_html(info: DocumentInfo, page: int, span: Span | None, marked: st
         alternative = f"Page {page} of “{info.title}”, as a picture.{told}"
         address = escape(image_link(info, page, on_page))
         # A place to jump to without a script, about where the words are; the script looks for the highlighter's colour.
-        place = f'<i id="marked" style="top:{depth:.0%}"></i>' if marked else ""
+        place = f'<i id="marked" data-depth="{round(depth * 20)}"></i>' if marked else ""
         content = (
             f'<div class="sheet">{place}<a href="{address}" target="_blank" rel="noopener" title="Open the picture alone">'
             f'<img src="{address}" alt="{escape(alternative)}"></a></div>'

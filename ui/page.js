@@ -68,7 +68,8 @@
     enlarge(picture, zoom || ZOOMS.find((step) => step >= 1 && step * fits >= READABLE) || 1);
     const place = picture.querySelector("#marked");
     if (!place) return;
-    const { left, right, top, bottom } = highlighted(image) ?? { left: 0.5, right: 0.5, top: parseFloat(place.style.top) / 100, bottom: parseFloat(place.style.top) / 100 };
+    const depth = Number(place.dataset.depth) / 20;
+    const { left, right, top, bottom } = highlighted(image) ?? { left: 0.5, right: 0.5, top: depth, bottom: depth };
     const [across, down] = [left, top].map((share, axis) => share * [image.clientWidth, image.clientHeight][axis] + [image.offsetLeft, image.offsetTop][axis]);
     const [width, height] = [(right - left) * image.clientWidth, (bottom - top) * image.clientHeight];
     // What is wider than the view is read from its left end.

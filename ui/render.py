@@ -105,7 +105,7 @@ def chip(citation: Citation, now: CitationNow | None = None) -> str:
     """
     page = f", page {citation.page}" if citation.page is not None else ""
     since = f" ({SINCE[now.state]})" if now and now.state in SINCE else ""
-    label = escape(f"Source {citation.number}: {citation.title}{page}{since}")
+    label = escape(f"Source {citation.number}: {shortened(citation.title, 120)}{page}{since}")
     hint = escape(shortened(citation.quote, 200) + since)
     number = f"<i>[</i>{citation.number}<i>]</i>"
     if now and now.state == "gone":
@@ -187,7 +187,8 @@ def _table_styles(rows: Sequence[tuple[int, str]]) -> Iterator[Style]:
         kind = "cell strong" if number + 1 < len(rows) and rules[number + 1] else "cell"
         for column, (left, right) in enumerate(pairwise([*bars[number], len(content)])):
             room = widths[column - 1] - lengths[number][column - 1] if column and aligned else 0
-            yield offset + left, offset + left + 1, f'class="between" style="padding-left:{room}ch"' if room else 'class="between"'
+            # Room is made of spaces that are not text, because the page's policy forbids style attributes.
+            yield offset + left, offset + left + 1, f'class="between" data-room="{" " * room}"' if room else 'class="between"'
             yield from _inline_styles(content, offset, left + 1, right, kind)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import secrets
 import tempfile
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from datetime import UTC, datetime
@@ -21,18 +22,30 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.errors import CitewellError, NotAllowed, OverLimit
 from index.types import DocumentInfo, Span
+from rag.headers import NOTHING, hash_source
 from rag.library import is_upload
 from ui import conversations, document, library
 from ui.chat import Service, Store
 
 log = logging.getLogger(__name__)
 
-# Gradio compiles its templates in the browser, hence 'unsafe-eval'; it and its stylesheets are inline. Everything must come from this server.
-PAGE_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+# The styles that Gradio itself puts in: an element without content for each gr.HTML; in attributes, those of the cross where an event has ended badly.
+GRADIO_STYLE = ""
+GRADIO_ATTRIBUTES = (
+    "fill-rule:evenodd;clip-rule:evenodd;stroke-linecap:round;stroke-linejoin:round;",
+    "fill:none;fill-rule:nonzero;stroke-width:2px;",
 )
-DOCUMENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+
+# Scripts are ours and Gradio's, by their file or by the nonce of the one response that they came with: neither what stands in a page's text nor what is
+# compiled from a string (see compiled.js) runs.
+PAGE_POLICY = (
+    f"default-src 'none'; script-src 'self' 'nonce-{{nonce}}'; style-src 'self' 'nonce-{{nonce}}' {hash_source(GRADIO_STYLE)}; "
+    f"style-src-attr 'unsafe-hashes' {' '.join(map(hash_source, GRADIO_ATTRIBUTES))}; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
+    "manifest-src 'self'; worker-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+DOCUMENT_POLICY = "default-src 'none'; style-src {style}; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+# What a browser shows a picture alone in has style attributes of the browser's.
+PICTURE_POLICY = f"{NOTHING}; style-src 'unsafe-inline'"
 
 # Gradio also answers for uploads, files, a proxy to any public address, and descriptions of its API. The page uses none of them: files come in by
 # a route of our own below, which takes one at a time, knows the limit before it writes, and leaves nothing behind.
@@ -46,8 +59,6 @@ NEEDED = re.compile(
 Endpoint = Callable[[Request], Response]
 AsyncEndpoint = Callable[[Request], Awaitable[Response]]
 
-SAFE = {"Content-Security-Policy": DOCUMENT_POLICY, "X-Content-Type-Options": "nosniff"}
-
 OURS = "x-citewell"
 """A header that our script sends along with everything that changes something. A page elsewhere cannot send it: the browser would ask first, and is
 not answered."""
@@ -60,6 +71,7 @@ UNEXPECTED = "Something went wrong, and nothing was changed. The log says more."
 
 def document_routes(service: Service, style: str) -> list[Route]:
     """Each document's view, by text or by page, and the pictures of its pages."""
+    policy = DOCUMENT_POLICY.format(style=hash_source(style))
 
     # The view of a page asks for its picture to know whether there is one, and the browser asks again: it is drawn once. A file that has changed
     # since is no matter, because the picture is of what was indexed. Whoever asks has been shown to see the document.
@@ -104,7 +116,7 @@ def document_routes(service: Service, style: str) -> list[Route]:
                 else:
                     status, article = 200, document.document_html(info, text, span, furniture, pages)
         content = article if "fragment" in query else document.page_html(title, article, style)
-        return HTMLResponse(content, status_code=status, headers={**SAFE, "Cache-Control": "no-cache"})
+        return HTMLResponse(content, status_code=status, headers={"Content-Security-Policy": policy, "Cache-Control": "no-cache"})
 
     def picture(request: Request) -> Response:
         document_id, said, query = request.path_params["document_id"], request.path_params["page"], request.query_params
@@ -114,12 +126,12 @@ def document_routes(service: Service, style: str) -> list[Route]:
             span = document.span_of(query.get("start"), query.get("end"), info.size) or Span(0, 0)
             content = drawn(document_id, page, span.start, span.end, info.indexed_at)
         except KeyError:
-            return PlainTextResponse("There is no such page.", 404, headers=SAFE)
+            return PlainTextResponse("There is no such page.", 404)
         except document.BadSpan:
-            return PlainTextResponse("The link points outside the text of the document.", 400, headers=SAFE)
+            return PlainTextResponse("The link points outside the text of the document.", 400)
         except CitewellError as error:
-            return PlainTextResponse(str(error), 409, headers=SAFE)
-        return Response(content, media_type="image/png", headers={**SAFE, "Cache-Control": "no-cache"})
+            return PlainTextResponse(str(error), 409)
+        return Response(content, media_type="image/png", headers={"Content-Security-Policy": PICTURE_POLICY, "Cache-Control": "no-cache"})
 
     return [
         Route("/documents/{document_id:path}/pages/{page}.png", picture, methods=["GET"]),
@@ -134,7 +146,7 @@ def library_routes(service: Service) -> list[Route]:
     """What the documents view asks for: its parts as HTML, and the seven things that it does."""
 
     def part(html: str) -> Response:
-        return HTMLResponse(html, headers={**SAFE, "Cache-Control": "no-store"})
+        return HTMLResponse(html, headers={"Cache-Control": "no-store"})
 
     def frame(request: Request) -> Response:
         settings = service.own(request.scope).settings
@@ -271,7 +283,7 @@ def conversation_routes(service: Service) -> list[Route]:
     """What the list of conversations asks for: its parts as HTML. What it does goes by way of /api/conversations."""
 
     def part(html: str) -> Response:
-        return HTMLResponse(html, headers={**SAFE, "Cache-Control": "no-store"})
+        return HTMLResponse(html, headers={"Cache-Control": "no-store"})
 
     def frame(request: Request) -> Response:
         return part(conversations.view_html())
@@ -336,9 +348,11 @@ def guarded(gradio: ASGIApp, head: str) -> ASGIApp:
             parts.append(message.get("body", b""))
             if message.get("more_body"):
                 return None
-            body = with_head(b"".join(parts), head.encode())
+            nonce = secrets.token_urlsafe(18)
+            body = with_head(b"".join(parts), head.encode(), nonce.encode())
             headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
-            headers += [(b"content-length", str(len(body)).encode()), (b"content-security-policy", PAGE_POLICY.encode())]
+            policy = PAGE_POLICY.format(nonce=nonce).encode()
+            headers += [(b"content-length", str(len(body)).encode()), (b"content-security-policy", policy), (b"cache-control", b"no-cache")]
             await send({**start, "headers": headers})
             await send({"type": "http.response.body", "body": body})
 
@@ -347,7 +361,9 @@ def guarded(gradio: ASGIApp, head: str) -> ASGIApp:
     return guard
 
 
-def with_head(page: bytes, head: bytes) -> bytes:
-    """Gradio's page with `head` in place of what it tells link previews about itself."""
-    page = re.sub(rb'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>', b"", page)
-    return page.replace(b'<meta charset="utf-8" />', b'<meta charset="utf-8" />' + head, 1)
+def with_head(page: bytes, head: bytes, nonce: bytes) -> bytes:
+    """Gradio's page with `head` in place of what it tells link previews about itself, and with `nonce` on the scripts and styles that are in it."""
+    page = re.sub(rb'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<base\s[^>]*>', b"", page)
+    page = re.sub(rb'(<(?:html|body|gradio-app)\b[^>]*?)\s+style="[^"]*"', rb"\1", page)
+    page = page.replace(b'<meta charset="utf-8" />', b'<meta charset="utf-8" />' + head, 1)
+    return re.sub(rb"<(script|style)(?=[\s>])", rb'<\1 nonce="' + nonce + rb'"', page)
