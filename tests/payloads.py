@@ -279,7 +279,7 @@ def markdown() -> Iterator[str]:
     forms = ("![x]({})", "[x]({})", "[x](<{}>)", '![x]({} "title")', "![x][y]\n\n[y]: {}", "<{}>", "[1]({})", "[![x]({})]({})")
     for address, form in product(addresses, forms):
         yield form.replace("{}", address)
-    for text in (
+    yield from (
         f"{URL}bare",
         f"www.{OUTSIDE}",
         f"[1]: {URL}\n[1]",
@@ -300,8 +300,7 @@ def markdown() -> Iterator[str]:
         f":::note\n{IMAGE}\n:::",
         f"<!-- -->{IMAGE}<!-- -->",
         f"&lt;img src=/payload onerror={RUN}&gt;",
-    ):
-        yield text
+    )
 
 
 def gradio() -> Iterator[str]:

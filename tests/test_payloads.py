@@ -164,7 +164,9 @@ PARTS = """(root) => {
   const found = new Set();
   for (const element of root.querySelectorAll("*")) {
     found.add(element.localName);
-    for (const { name, value } of element.attributes) {
+    // A form's fields can stand before what it has itself.
+    for (const name of Element.prototype.getAttributeNames.call(element)) {
+      const value = Element.prototype.getAttribute.call(element, name);
       found.add(`${element.localName} ${name}`);
       if (["href", "src", "action"].includes(name)) found.add(`${name} to ${value.replace(/[0-9]+/g, "0").replace(/\\?.*/, "")}`);
       if (["id", "name", "type"].includes(name)) found.add(`${name} ${value}`);
@@ -328,7 +330,6 @@ def test_no_text_does_anything_in_the_real_page(browser: Any, tmp_path: Path) ->
     with served(assistant) as address, watched(browser, address, ".starter") as page, quiet(page, asked_for):  # type: ignore[arg-type]
         page.reload()  # so that EFFECTS are in it from its beginning
         expect(page.locator(".starter")).to_have_count(20)
-        count = 0
 
         def ask(question: str) -> None:
             page.get_by_role("textbox", name="Your question").fill(question)
@@ -339,9 +340,8 @@ def test_no_text_does_anything_in_the_real_page(browser: Any, tmp_path: Path) ->
             return spoken(" ".join(page.locator(place).all_text_contents()))
 
         # Questions, drafts, answers, citations, evidence, notices
-        for number, some in enumerate(assistant.pages):
-            ask(f"{number} {' '.join(text for _, text in some)}")
-            count += 1
+        for count, some in enumerate(assistant.pages, 1):
+            ask(f"{count - 1} {' '.join(text for _, text in some)}")
             expect(page.locator(".log .exchange")).to_have_count(count)
             said, evidence = looked(".log .exchange:last-child"), looked(".passage .text")
             for _, text in some:
