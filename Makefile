@@ -45,7 +45,10 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --quiet tests/test_house.py
+	$(BIN)/python -m pytest --quiet tests/test_house.py tests/test_supply_chain.py
+	$(BIN)/python tests/supply_chain.py
+	@mkdir -p build
+	$(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible --output-file build/citewell.cdx.json requirements.lock
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
@@ -56,4 +59,4 @@ bench: .venv/installed-dev
 	CITEWELL_BENCH=$(BENCH) $(BIN)/python tests/bench.py
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv build .pytest_cache .ruff_cache .mypy_cache
