@@ -713,7 +713,7 @@ def test_what_is_refused_says_why_at_the_http_door(client: TestClient, played: N
     assert "of which kind" in posted(client, "http://docs.example.org/none").json()["error"]
     for body in ({"url": 5}, {}, {"url": "http://docs.example.org/", "headers": {"x": "y"}}, ["x"]):
         response = client.post("/api/documents/url", json=body)
-        assert response.status_code == 422
+        assert response.status_code == 400
         assert '{"url": "https://example.org/page.html"}' in response.json()["error"]
 
 
