@@ -231,15 +231,21 @@ def every_route(routes: Iterable[Any], prefix: str = "", gradio: bool = False) -
     """All there is in an application, through everything that holds routes. What is of no kind that is known here fails, so that it is thought about."""
     for route in routes:
         if isinstance(route, Mount):
-            held = [route.app, *(cell.cell_contents for cell in getattr(route.app, "__closure__", None) or ())]
-            inner = next(one for one in held if hasattr(one, "routes"))
-            yield from every_route(inner.routes, prefix + route.path, True)
+            yield from every_route(_wrapped(route.app).routes, prefix + route.path, True)
         elif hasattr(route, "effective_route_contexts"):
             for context in route.effective_route_contexts():
                 yield Known(prefix + context.path, tuple(sorted(context.methods)), gradio, _query(context))
         else:
             assert type(route).__name__ in ("Route", "APIRoute"), f"a new kind of route: {route}"
             yield Known(prefix + route.path, tuple(sorted(route.methods or METHODS)), gradio, _query(route))
+
+
+def _wrapped(app: Any) -> Any:
+    """The application with routes inside the functions that are put around it."""
+    if hasattr(app, "routes"):
+        return app
+    inner = (cell.cell_contents for cell in getattr(app, "__closure__", None) or ())
+    return next((found for one in inner if callable(one) and (found := _wrapped(one)) is not None), None)
 
 
 def _query(route: Any) -> tuple[str, ...]:

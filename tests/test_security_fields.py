@@ -55,6 +55,7 @@ FIELDS: dict[tuple[str, str], dict[str, Any]] = {
         "function_call": "auto", "response_format": {"type": "text"}, "modalities": ["text"], "logprobs": False, "frequency_penalty": 0, "presence_penalty": 0, "seed": 1, "top_logprobs": 0,
     },
     ("POST", "/library/remove"): {"documents": []},
+    ("POST", "/library/share"): {"document": "x", "shared": False},
     ("POST", "/library/discard"): {"root": "uploads", "source": "x"},
     ("POST", "/library/retry"): {"root": "uploads", "source": "x"},
 }  # fmt: skip

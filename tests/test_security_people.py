@@ -60,6 +60,7 @@ BODIES: dict[str, list[Body]] = {
         lambda one, root: {"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": f"citewell://{one}"}},
     ],
     "POST /library/remove": [lambda one, root: {"documents": [one]}],
+    "POST /library/share": [lambda one, root: {"document": one, "shared": True}, lambda one, root: {"document": one, "shared": False}],
     "POST /library/discard": [lambda one, root: {"source": one, "root": root}, lambda one, root: {"source": one, "root": one}, lambda one, root: {"source": one, "root": f"{root}/.."}],
     "POST /library/retry": [lambda one, root: {"source": one, "root": root}, lambda one, root: {"source": one, "root": one}, lambda one, root: {"source": one, "root": f"uploads/../{root}"}],
     "PUT /library/files": [lambda one, root: b"One kea."],
