@@ -50,7 +50,8 @@ def routes(service: Service) -> APIRouter:
     async def ask(asked: Asked, request: Request) -> Response:
         """The verified answer as JSON; with `Accept: text/event-stream`, the evidence, the draft's tokens and then the answer as events.
 
-        Where it is added to a conversation, the exchange's id is in the header `Citewell-Exchange`, and in a last event `kept`.
+        Where it is added to a conversation, the exchange's id is in the header `Citewell-Exchange`, and in a last event `kept`; where it could not be,
+        `Citewell-Problem` says so, or `problem` in that event.
         """
         user = service.user(request.scope).id
         if asked.conversation is not None and asked.history:
@@ -59,10 +60,16 @@ def routes(service: Service) -> APIRouter:
         if asked.conversation is not None:
             history = await run_in_threadpool(_turns, service.conversations, asked.conversation, user)
 
-        async def kept(answer: Answer) -> str | None:
+        async def kept(answer: Answer) -> dict[str, str]:
             if asked.conversation is None:
-                return None
-            return await run_in_threadpool(service.conversations.add, asked.conversation, user, answer)
+                return {}
+            try:
+                return {"exchange": await run_in_threadpool(service.conversations.add, asked.conversation, user, answer)}
+            except KeyError:
+                return {"problem": "The conversation was deleted meanwhile, so the answer is not kept."}
+            except CitewellError:
+                log.exception("An answer could not be kept")
+                return {"problem": "The answer could not be kept. The log of the server says why."}
 
         events = each(service.stream("http", service.own(request.scope), asked.question, history, asked.documents))
         try:
@@ -70,8 +77,8 @@ def routes(service: Service) -> APIRouter:
                 answer = await unless_gone(request, answered(events))
                 if answer is None:
                     return Response(status_code=GONE)
-                exchange = await kept(answer)
-                return JSONResponse(answer.to_dict(), headers={"Citewell-Exchange": exchange} if exchange else None)
+                place = await kept(answer)
+                return JSONResponse(answer.to_dict(), headers={f"Citewell-{name}": said for name, said in place.items()})
             first = await unless_gone(request, anext(events))
         except KeyError as error:
             if error.args[0] not in (asked.documents or ()):  # a fault of ours, whose words are for the log
@@ -94,15 +101,15 @@ def _turns(conversations: Conversations, conversation: str, user: str) -> list[T
         raise HTTPException(404, "There is no such conversation.") from None
 
 
-async def _sent(first: Event, events: AsyncGenerator[Event, None], kept: Callable[[Answer], Awaitable[str | None]]) -> AsyncIterator[str]:
+async def _sent(first: Event, events: AsyncGenerator[Event, None], kept: Callable[[Answer], Awaitable[dict[str, str]]]) -> AsyncIterator[str]:
     """The events as server-sent events; a listener who leaves stops the model."""
     async with aclosing(events):
         try:
             yield line(first)
             async for event in events:
                 yield line(event)
-                if isinstance(event, Answer) and (exchange := await kept(event)):
-                    yield named("kept", {"exchange": exchange})
+                if isinstance(event, Answer) and (place := await kept(event)):
+                    yield named("kept", place)
         except CitewellError as error:
             yield named("error", {"error": str(error)})
         except Exception:

@@ -20,6 +20,7 @@ from rag.metrics import Door, Metrics
 from rag.model import ModelStatus
 from rag.prompt import Message
 from rag.server import create_app
+from rag.service import Service, Visitors
 from rag.types import Answer, Token, Usage
 
 pytestmark = pytest.mark.usefixtures("fast_probes")
@@ -118,14 +119,16 @@ def test_two_servers_in_one_process_count_apart(assistant: Assistant) -> None:
 def test_the_chat_page_counts_too(assistant: Assistant) -> None:
     from ui.app import events_of
 
-    metrics = Metrics(assistant)
+    with Visitors(assistant.settings) as visitors:
+        service = Service(assistant, visitors)
 
-    async def asked() -> None:
-        async for _ in events_of(lambda: metrics.counted("page", assistant.stream(QUESTION))):
-            pass
+        async def asked() -> None:
+            async for _ in events_of(service.stream("page", assistant, QUESTION)):
+                pass
 
-    asyncio.run(asked())
-    assert questions(metrics) == {("page", "answered"): 1}
+        asyncio.run(asked())
+        assert questions(service.metrics) == {("page", "answered"): 1}
+        assert service.queue.taken == 0
 
 
 def test_ready_once_the_embedding_model_is_loaded_and_while_the_store_is_open(

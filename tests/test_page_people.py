@@ -154,7 +154,7 @@ def test_two_people_have_their_own_and_share_what_they_will(browser: Any, assist
             assert "secret.txt" in cat.get("/library/list").text
             shared = next(one["id"] for one in cat.get("/api/documents").json() if one["source"] == "secret.txt")
             refused = cat.post("/library/remove", json={"documents": [shared]}, headers=OURS)
-            assert (refused.status_code, "everybody's" in refused.json()["error"]) == (422, True)
+            assert (refused.status_code, "everybody's" in refused.json()["error"]) == (403, True)
             assert cat.post("/library/share", json={"document": shared, "shared": False}, headers=OURS).status_code == 422
             row.get_by_role("button", name="Stop sharing").click()
             page.get_by_role("alertdialog").get_by_role("button", name="Stop sharing").click()

@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 from index.errors import StoreDamaged
 from index.store import Store
 from rag.assistant import Assistant
+from rag.conversations import Conversations
 from rag.model import Finished
 from rag.prompt import MAX_QUESTION, Message
 from rag.server import Server, create_app
@@ -402,3 +403,20 @@ def test_a_conversation_that_cannot_be_asked_in_is_told(client: TestClient) -> N
     conversations.share(others, "somebody", True)
     shared = client.post("/api/ask", json={"question": QUESTION, "conversation": others})
     assert (shared.status_code, "somebody else's" in shared.json()["error"]) == (403, True)
+
+
+def test_an_answer_that_could_not_be_kept_is_given(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = client.post("/api/conversations", json={}).json()["id"]
+    for error, said in ((KeyError("secret"), "deleted meanwhile"), (StoreDamaged("secret"), "could not be kept")):
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(Conversations, "add", fail)
+        whole = client.post("/api/ask", json={"question": QUESTION, "conversation": made})
+        assert (whole.status_code, whole.json()["abstained"]) == (200, False)
+        assert said in whole.headers["citewell-problem"]
+        streamed = events_of(client.post("/api/ask", json={"question": QUESTION, "conversation": made}, headers={"Accept": "text/event-stream"}).text)
+        assert [name for name, _ in streamed[-2:]] == ["answer", "kept"]
+        assert said in streamed[-1][1]["problem"]
+        assert "secret" not in str(streamed)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import aclosing, suppress
-from functools import partial
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +15,12 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from index.errors import CitewellError, OverLimit
+from rag.awaitable import batches
 from rag.conversations import Verdict
 from rag.types import Event, Token
 from ui import kept as kept_conversations
 from ui import render
-from ui.chat import Assistant, Choice, Conversation, Service, Waiting
+from ui.chat import Answering, Assistant, Choice, Conversation, Service, Waiting
 from ui.sessions import own_sessions
 from ui.web import conversation_routes, document_routes, guarded, head_html, library_routes
 
@@ -173,7 +172,7 @@ def chat_page(service: Service) -> gr.Blocks:
             yield {**shown(now, request), **typed, **news}
             problem = UNEXPECTED
             try:
-                answering = partial(service.stream, "page", assistant, asked_now, now.history(), of.documents)
+                answering = service.stream("page", assistant, asked_now, now.history(), of.documents)
                 async with aclosing(events_of(answering)) as events:
                     async for came in events:
                         if came is None:
@@ -260,65 +259,34 @@ def panel(name: str, **options: Any) -> gr.HTML:
     return gr.HTML("", elem_id=name, apply_default_css=False, **{"js_on_load": None, **options})
 
 
-async def events_of(answering: Callable[[], Iterator[Event]]) -> AsyncGenerator[Event | Waiting | None]:
+async def events_of(answering: Answering) -> AsyncGenerator[Event | Waiting | None]:
     """The events of an answer, with tokens that came together joined, how many questions are before it whenever that has changed, and None while nothing
-    comes. Closing this closes that stream, also while it waits for the model.
+    comes. Closing this closes the answer, also while it waits for the model.
     """
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
-    stopped = threading.Event()
-    stream: Iterator[Event] | None = None
-
-    def post(item: Event | Exception | None) -> None:
-        with suppress(RuntimeError):  # the server has shut down, and its loop is closed
-            if not stopped.is_set():
-                loop.call_soon_threadsafe(queue.put_nowait, item)
-
-    def close() -> None:
-        end: Callable[[], None] | None = getattr(stream, "close", None)
-        if end is not None:
-            with suppress(ValueError):  # a plain generator that runs in another thread
-                end()
-
-    def pump() -> None:
-        nonlocal stream
-        try:
-            stream = answering()
-            for event in stream:
-                if stopped.is_set():
-                    break
-                post(event)
-            close()
-            post(None)
-        except Exception as error:
-            post(error)
-
-    threading.Thread(target=pump, name="answer", daemon=True).start()
     ahead, spoken = 0, False
-    try:
-        while True:
-            try:
-                waiting = [await asyncio.wait_for(queue.get(), LISTENING_SECONDS)]
-            except TimeoutError:
-                now = getattr(stream, "ahead", 0)
-                yield None if spoken or now == ahead else Waiting(now)
-                ahead = now
-                continue
-            while not queue.empty():
-                waiting.append(queue.get_nowait())
-            for item in joined(waiting):
-                if item is None:
+    async with aclosing(batches(answering)) as made:
+        coming: asyncio.Future[list[Event]] | None = None
+        try:
+            while True:
+                coming = coming or asyncio.ensure_future(anext(made, []))
+                if not (await asyncio.wait((coming,), timeout=LISTENING_SECONDS))[0]:
+                    now = answering.ahead
+                    yield None if spoken or now == ahead else Waiting(now)
+                    ahead = now
+                    continue
+                came, coming = coming.result(), None
+                if not came:
                     return
-                if isinstance(item, Exception):
-                    raise item
-                spoken = spoken or isinstance(item, Token)
-                yield item
-    finally:
-        stopped.set()
-        close()
+                spoken = spoken or any(isinstance(event, Token) for event in came)
+                for event in joined(came):
+                    yield event
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.wait((coming,))
 
 
-def joined(items: Iterable[Event | Exception | None]) -> Iterator[Event | Exception | None]:
+def joined(items: Iterable[Event]) -> Iterator[Event]:
     """The same items with neighbouring tokens made one, so that a fast model does not redraw the page for each."""
     held: Token | None = None
     for item in items:
