@@ -335,8 +335,10 @@ def test_a_server_that_goes_and_comes_back_leaves_the_conversation_to_be_read(br
     # Started again while nobody asked: the page learns of it with the next question, which is neither lost nor answered without its conversation.
     with served(assistant, port):
         page.evaluate("window.before = true")
-        ask(page, "And when nobody noticed?")
-        page.wait_for_function("!window.before && document.querySelectorAll('.log .exchange').length === 2")
+        with page.expect_event("load"):
+            ask(page, "And when nobody noticed?")
+        expect(page.locator(".log .exchange")).to_have_count(2)
+        assert page.evaluate("window.before") is None
         expect(box).to_have_value("And when nobody noticed?")
         assert assistant.asked[-1][0] == "Something unknown?"
         box.focus()
