@@ -8,7 +8,7 @@ BENCH := $(or $(CITEWELL_BENCH),../shared/bench)
 pip = shell=$$$$; test -t 1 && while sleep 2 && kill -0 $$shell 2>/dev/null; do printf .; done & \
   $(BIN)/python -m pip install -qq --disable-pip-version-check $(1); status=$$?; test ! -t 1 || echo; exit $$status
 
-.PHONY: run install test airgap check bench format clean
+.PHONY: run install test airgap check bench load format clean
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -58,5 +58,14 @@ bench: .venv/installed-dev
 	@$(BIN)/citewell fetch --model embedded
 	CITEWELL_BENCH=$(BENCH) $(BIN)/python tests/bench.py
 
+# Many users at once, for ten minutes; the figures are only worth something where nothing else runs.
+load: .venv/installed-dev .venv-load/installed
+	$(BIN)/python tests/load.py --locust .venv-load/bin/locust
+
+.venv-load/installed: requirements-load.lock
+	@$(PYTHON) -m venv --clear .venv-load
+	@.venv-load/bin/python -m pip install -qq --disable-pip-version-check -r requirements-load.lock
+	@touch $@
+
 clean:
-	rm -rf .venv build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-load build .pytest_cache .ruff_cache .mypy_cache

@@ -28,9 +28,10 @@ EVERYBODYS = (
 NUMBERS = itertools.count()
 
 
-class Reader(HttpUser):
-    """Somebody who reads, thinks for a moment, and asks."""
+class Person(HttpUser):
+    """Somebody with an account and a document of their own."""
 
+    abstract = True
     wait_time = between(1, 3)
 
     def on_start(self) -> None:
@@ -38,6 +39,22 @@ class Reader(HttpUser):
         self.me = PEOPLE[next(NUMBERS) % len(PEOPLE)]
         # As a proxy in front would say it: https, each user from an address of their own.
         self.client.headers.update({"Authorization": f"Bearer {self.me['key']}", "X-Forwarded-Proto": "https", "X-Forwarded-For": self.me["address"]})
+
+    def count(self, name: str, began: float) -> None:
+        self.environment.events.request.fire(
+            request_type="SSE", name=name, response_time=1000 * (time.perf_counter() - began), response_length=0, exception=None, context={}
+        )
+
+    def nothing_of_others(self, text: str) -> None:
+        for person in PEOPLE:
+            if person["code"] in text and person is not self.me:
+                note("cross-talk", f"{self.me['name']} read of {person['name']}", text[:2_000])
+
+
+class Program(Person):
+    """Asks over HTTP, with events as they come."""
+
+    weight = 3
 
     @task(6)
     def ask_about_what_is_everybodys(self) -> None:
@@ -106,15 +123,61 @@ class Reader(HttpUser):
         )
         return answer
 
-    def count(self, name: str, began: float) -> None:
-        self.environment.events.request.fire(
-            request_type="SSE", name=name, response_time=1000 * (time.perf_counter() - began), response_length=0, exception=None, context={}
-        )
 
-    def nothing_of_others(self, text: str) -> None:
-        for person in PEOPLE:
-            if person["code"] in text and person is not self.me:
-                note("cross-talk", f"{self.me['name']} read of {person['name']}", text[:2_000])
+class PageReader(Person):
+    """Asks as the chat page does: opens it, begins a session of Gradio's, and follows its events."""
+
+    weight = 1
+
+    def on_start(self) -> None:
+        """Called by locust for each user."""
+        super().on_start()
+        self.client.get("/", name="page")
+        events = self.client.get("/config", name="page config").json()["dependencies"]
+        self.load = next(event for event in events if [0, "load"] in event["targets"])
+        self.ask = next(event for event in events if any(kind == "submit" for _, kind in event["targets"]))
+        self.asked = 0
+
+    @task
+    def ask_on_the_page(self) -> None:
+        """A question; after some of them a new conversation."""
+        if self.asked % 4 == 0:
+            self.session = f"{random.getrandbits(60):x}"
+            self.follow(self.load, [], "page opened")
+        self.asked += 1
+        mine = self.asked % 3 == 0
+        question = f"What is the locker code of {self.me['name']}?" if mine else random.choice(EVERYBODYS)
+        said = self.follow(self.ask, [question, None, None], "page answer")
+        if mine and said and self.me["code"] not in said:
+            note("missed", self.me["name"], said[-2_000:])
+
+    def follow(self, event: dict[str, Any], given: list[Any], name: str) -> str:
+        """Begins an event and reads what comes of it until its end."""
+        began, seen, text = time.perf_counter(), False, ""
+        target = event["targets"][0][0]
+        body = {"data": given, "event_data": None, "fn_index": event["id"], "trigger_id": target, "session_hash": self.session}
+        joined = self.client.post("/gradio_api/queue/join", json=body, name="page event")
+        if joined.status_code != 200:
+            note("status", str(joined.status_code), joined.text[:500])
+            return ""
+        address = f"/gradio_api/queue/data?session_hash={self.session}"
+        with self.client.get(address, name="page stream", stream=True, catch_response=True) as response:
+            for line in response.iter_lines(decode_unicode=True):
+                if not line.startswith("data: "):
+                    continue
+                self.nothing_of_others(line)
+                text += line
+                told = json.loads(line.removeprefix("data: "))
+                if not seen and "show-evidence" in line:
+                    seen = True
+                    self.count("page evidence", began)
+                if told["msg"] == "process_completed":
+                    if not told["success"]:
+                        note("error", self.me["name"], line[:500])
+                    break
+            response.success()
+        self.count(name, began)
+        return text
 
 
 def note(what: str, *more: str) -> None:
