@@ -18,14 +18,15 @@ import pytest
 from conftest import FakeSentenceTransformer
 from markdown_it import MarkdownIt
 from page_browser import launched, served, watched
-from page_fake import FakeAssistant, FakeOutcome, FakeReport, FakeStore, FakeWork, Status, Stored
+from page_fake import FakeAssistant, FakeOutcome, FakeReport, FakeService, FakeStore, FakeWork, Status, Stored
 from payloads import FAMILIES, OUTSIDE, RUN, payloads
 from test_evaluate_page import with_folder
 from test_evaluate_run import evaluated, write_set
 
 from index.errors import CitewellError
 from index.types import DocumentInfo, Hit, Passage, Rejection, Span
-from rag.conversations import ConversationInfo, KeptExchange, export_json, export_markdown
+from rag.accounts import LOCAL
+from rag.conversations import CitationNow, ConversationInfo, KeptExchange, export_json, export_markdown
 from rag.evaluation import report, run
 from rag.library import UPLOADS
 from rag.login import page_html as login_page
@@ -69,6 +70,9 @@ def info(text: str, number: int = 0, pages: int = 0) -> DocumentInfo:
     return DocumentInfo(f"p{number}", f"{text}{'.pdf' if pages else ''}", text, len(text), 1, AT, UPLOADS, 1_000, pages)
 
 
+GONE = {1: CitationNow(1, "gone", None, None)}
+
+
 def citation(text: str, number: int = 1, document_id: str = "p0") -> Citation:
     return Citation(number, document_id, text, text, number if number % 2 else None, 7, 7 + len(text), text)
 
@@ -101,7 +105,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def described(text: str, owner: str = "me") -> ConversationInfo:
-    return ConversationInfo(text, owner, text, NOW.isoformat(), NOW.isoformat(), owner != "me", 1, text)
+    return ConversationInfo("c", owner, text, NOW.isoformat(), NOW.isoformat(), owner != "me", 1, text)
 
 
 PLACES: Mapping[str, Callable[[str], str]] = {
@@ -115,6 +119,7 @@ PLACES: Mapping[str, Callable[[str], str]] = {
     "who is signed in": render.masthead_html,
     "the list of conversations": lambda text: conversations.listing_html([described(text)], "me", NOW, open=False),
     "somebody else's conversation": lambda text: conversations.listing_html([described(text, "other")], "me", NOW, open=False),
+    "an answer whose document is gone": lambda text: render.exchange_html(exchange(text, answer=answer(text), citations_now=GONE)),
     "an answer kept as a case": lambda text: render.exchange_html(exchange(text, answer=answer(text), case=text)),
     "a refusal": lambda text: render.exchange_html(exchange(text, answer=answer(text, abstained=True))),
     "a question back": lambda text: render.exchange_html(exchange(text, answer=answer(text, asks_back=True))),
@@ -295,7 +300,7 @@ class Poisoned(FakeAssistant):
 
 
 KNOWN = re.compile(
-    r"/(assets/.+|static/.+|theme\.css.*|favicon\.ico|manifest\.json|documents/p\d+(\?(start=\d+&end=\d+&)?fragment=1)?|library(/list\?.*|/work|/files\?.*|/remove|/discard|/retry|/cancel)?|"
+    r"/(assets/.+|static/.+|theme\.css.*|favicon\.ico|manifest\.json|documents/p\d+(\?(start=\d+&end=\d+&)?fragment=1)?|conversations(/list\?.*)?|library(/list\?.*|/work|/files\?.*|/remove|/discard|/retry|/cancel)?|"
     r"gradio_api/(queue/(join|data)\?.*|heartbeat/\w+|cancel|reset|startup-events|app_id|run/predict))?(\?conversation=\w+)?"
 )
 """What the page asks for by itself."""
@@ -305,7 +310,7 @@ FOREIGN = """() => {
     + "set, use, marquee, portal, fencedframe, noscript, xmp, plaintext, img, font, area, isindex, x, gradio-app, input[type=image], [srcdoc], [formaction], [ping], [style], "
     + "[poster], [background], [srcset], [autofocus], [contenteditable], [popover], [action], [is], [slot]";
   const ours = [...document.querySelectorAll("#citewell .html-container, dialog")];
-  const OURS = /^\\/(documents\\/(p\\d+|[0-9a-f]{32})|api\\/conversations\\/)/;
+  const OURS = /^\\/(documents\\/(p\\d+|[0-9a-f]{32})|api\\/conversations\\/\\w+\\/export|\\?conversation=\\w+$|$)/;
   return ours.flatMap((part) => [...part.querySelectorAll("*")]).filter((element) => element.matches(foreign) && !element.matches(".picture img, .picture")
     || [...element.attributes].some(({ name }) => /^on|[^a-z-]/i.test(name) && name !== "viewBox")
     || ["href", "src", "xlink:href"].some((name) => element.hasAttribute(name) && !OURS.test(element.getAttribute(name).replace(location.origin, "")))
@@ -323,11 +328,14 @@ def spoken(text: str) -> str:
 def test_no_text_does_anything_in_the_real_page(browser: Any, tmp_path: Path) -> None:
     expect = pytest.importorskip("playwright.sync_api").expect
     assistant = Poisoned(tmp_path)
+    service = FakeService(assistant)
+    for text in MANY:
+        service.conversations.begin(LOCAL, text)
 
     def asked_for(url: str) -> bool:
         return url == "about:blank" or (url.startswith(address) and KNOWN.fullmatch(url.removeprefix(address)) is not None)
 
-    with served(assistant) as address, watched(browser, address, ".starter") as page, quiet(page, asked_for):  # type: ignore[arg-type]
+    with served(service) as address, watched(browser, address, ".starter") as page, quiet(page, asked_for):  # type: ignore[arg-type]
         page.reload()  # so that EFFECTS are in it from its beginning
         expect(page.locator(".starter")).to_have_count(20)
 
@@ -426,11 +434,26 @@ def test_no_text_does_anything_in_the_real_page(browser: Any, tmp_path: Path) ->
         # What stays to be read past a reload goes from the page into text and back
         page.evaluate("document.documentElement.classList.add('unreachable')")
         page.reload()
-        expect(page.locator("#earlier .exchange, .log .exchange")).to_have_count(count)
-        looked("#earlier")
-        looked(".log")
+        expect(page.locator("#earlier .exchange")).to_have_count(2)  # what failed and what was stopped is not kept
+        expect(page.locator(".log .exchange")).to_have_count(count - 2)
+        looked("#citewell")
+
+        # Kept conversations, and what is said of an answer
+        page.locator(".reason input").first.fill(" ".join(MANY)[:2000])
+        page.get_by_role("button", name="Save", exact=True).first.click()
+        expect(page.locator(".reason .saved").first).to_be_visible()
+        page.locator("[data-open-conversations]").click()
+        view = page.locator("dialog[open]")
+        expect(view.locator("ul.conversations > li")).to_have_count(conversations.PAGE)
+        listed = looked("dialog[open] ul.conversations")
+        while view.get_by_role("button", name="Older").is_enabled():
+            page_of = view.locator(".turning span").text_content()
+            view.get_by_role("button", name="Older").click()
+            expect(view.locator(".turning span")).not_to_have_text(page_of)
+            listed += looked("dialog[open] ul.conversations")
+        assert [text for text in MANY if spoken(" ".join(text.split()))[:60] not in listed] == []
         page.wait_for_timeout(500)
-        assert page.url.partition("?")[0] == address + "/"
+        assert re.fullmatch(rf"{address}/\?conversation=\w+", page.url)
 
 
 @pytest.mark.browser
