@@ -225,7 +225,7 @@ class VectorIndex:
                 if not self._closing.is_set():
                     log.warning("The vector index could not be built: %s", error)
                     # Shown on the page, so without the paths that an error of the disk holds.
-                    self.reason = getattr(error, "strerror", None) or type(error).__name__
+                    self.reason = getattr(error, "strerror", None) or "the log says why"
                     self._failed_at = time.monotonic()
                     self._now("failed")
 

@@ -28,7 +28,7 @@ from rag.awaitable import answered, each, in_thread
 from rag.library import Library
 from rag.model import AnthropicModel, EmbeddedModel, LanguageModel, LlamaIndexModel, ModelStatus, OpenAIModel
 from rag.presets import PRESETS
-from rag.resilient import Pauses, Resilient
+from rag.resilient import Pauses, Resilient, Turns
 from rag.settings import SEEDS, Settings, without_login
 from rag.types import Answer, Event, Turn
 
@@ -72,7 +72,7 @@ class Assistant:
         self.library = Library(store, embedder, settings.max_bytes)
         self._model = model
         self._fallback = fallback
-        self._pauses = Pauses()
+        self._pauses, self._turns = Pauses(), Turns()
         self._status = status
         self._renderer = Parser(workers=1)
         self._reranker: Reranker | None = CrossEncoderReranker(settings.reranker) if settings.reranker else None
@@ -204,7 +204,7 @@ class Assistant:
         model, notice = self.answering_model()
         models = [one for one in (model, self._fallback) if one is not None]
         missing = notice.replace(UNTIL_THEN, "").strip() if model is None else ""
-        return (Resilient(models, self.settings.longest_answer, self._pauses, missing) if models else None), notice
+        return (Resilient(models, self.settings.longest_answer, self._pauses, missing, self._turns) if models else None), notice
 
     def model_status(self) -> ModelStatus:
         """Whether the model can answer, in a plain sentence."""

@@ -454,6 +454,10 @@ def _usage(told: Mapping[str, Any]) -> Usage:
     return Usage(max(0, prompt - cached), completion, cached)
 
 
+BATCH = 64
+"""Tokens that the model in this process reads before it looks whether anybody still waits."""
+
+
 class EmbeddedModel:
     """A GGUF file run in this process by llama.cpp, on loopback behind a random key. Loads when first used, or by load()."""
 
@@ -484,6 +488,8 @@ class EmbeddedModel:
                     params.model.path = str(self._path)
                     params.n_ctx = CONTEXT_TOKENS
                     params.n_parallel = 1
+                    # It looks up from a prompt between batches alone: with the default, whoever left keeps it for a quarter of a minute. docs/benchmarks.md
+                    params.n_batch = params.n_ubatch = BATCH
                     params.cache_ram_mib = 256  # the default lets old prompts take 8 GiB
                     params.hostnames, params.port = ["127.0.0.1"], 0
                     key = secrets.token_urlsafe(32)

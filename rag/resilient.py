@@ -61,18 +61,49 @@ class Pauses:
             raise ModelUnavailable(f"{why} It is left alone for {left:.0f} more seconds." if left >= 1 else why)
 
 
+class Turns:
+    """Whose turn it is with a model that has room for one question: first come, first served, and each has it until leave()."""
+
+    def __init__(self) -> None:
+        self._waiting: list[object] = []
+        self._changed = threading.Condition()
+
+    def take(self, who: object, given_up: Callable[[], bool]) -> None:
+        """Waits until it is somebody's turn, or until they have given up and wake() was called."""
+        with self._changed:
+            if who not in self._waiting:
+                self._waiting.append(who)
+            self._changed.wait_for(lambda: self._waiting[0] is who or given_up())
+
+    def wake(self) -> None:
+        """Has those who wait look whether they have given up."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def leave(self, who: object) -> None:
+        """Lets the next have their turn. Safe to call twice, and without having had one."""
+        with self._changed:
+            if who in self._waiting:
+                self._waiting.remove(who)
+                self._changed.notify_all()
+
+
 class Resilient:
     """A language model made of others, in order, for one question: the next one answers where one cannot.
 
     Its calls raise ModelUnavailable when none can answer or `seconds` from the first call have passed, and Stopped after stop(). A model that fails in the
-    midst of a reply ends it with Finished.broken_off. `missing` says why the model that is set is not among `models`. close() it in the end.
+    midst of a reply ends it with Finished.broken_off. `missing` says why the model that is set is not among `models`. The model in this process reads one
+    prompt after the other: a question has it, by `turns`, from its first call to its end, and no time passes while it waits. close() it in the end.
     """
 
-    def __init__(self, models: Sequence[LanguageModel], seconds: float, pauses: Pauses | None = None, missing: str = "") -> None:
+    def __init__(
+        self, models: Sequence[LanguageModel], seconds: float, pauses: Pauses | None = None, missing: str = "", turns: Turns | None = None
+    ) -> None:
         self._models = models
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._pauses = pauses or Pauses()
+        self._turns = turns or Turns()
         self._patience = PATIENCE
         self._at = 0
         self._line = Line()
@@ -94,12 +125,14 @@ class Resilient:
     def stop(self) -> None:
         """Ends what is going on, and all that would follow. From any thread, also while another waits for the model."""
         self._stopped.set()
+        self._turns.wake()
         self._line.hang_up()
         self._late.cancel()
 
     def close(self) -> None:
-        """Ends the watch over the deadline."""
+        """Ends the watch over the deadline, and lets the next question have the model."""
         self._late.cancel()
+        self._turns.leave(self)
 
     def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
         return self._tried(lambda model: model.probability(messages))
@@ -131,6 +164,7 @@ class Resilient:
 
     def _tried(self, ask: Callable[[LanguageModel], T]) -> T:
         """What the first model says that can: each has its tries, as long as nothing was said."""
+        self._wait_for_turn()
         if not self._late.is_alive() and not self._late.finished.is_set():
             self._deadline = time.monotonic() + self._seconds  # search and a first start have taken nothing of it
             self._late.start()
@@ -156,6 +190,16 @@ class Resilient:
                     raise ModelUnavailable(" ".join([*self._failures, str(error)])) from None
                 self._failures.append(str(error))
                 self._at, tries, self._answered = self._at + 1, 0, False
+                self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        """With a model that has room for one question, waits until it is this one's turn; gives the turn back before another model is asked."""
+        if isinstance(self._models[self._at], EmbeddedModel):
+            self._turns.take(self, self._stopped.is_set)
+            if self._stopped.is_set():
+                raise Stopped
+        else:
+            self._turns.leave(self)
 
     def _waited(self, error: ModelUnavailable, tries: int) -> bool:
         """Waits as long as the server asked for, or a moment; False where that is longer than a user should wait, and the model is to be left alone."""

@@ -775,6 +775,11 @@ def test_the_doctor_looks_at_the_port(run: Run, host: str, monkeypatch: pytest.M
         result = run("doctor")
         assert ("is in use" in result.out) is (host != "::1")
     assert "port" not in wrong(run("doctor"))
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "create_connection", unknown)
     monkeypatch.setenv("CITEWELL_HOST", "no such host")
     assert "CITEWELL_HOST" in wrong(run("doctor"))["port"]
 

@@ -358,3 +358,90 @@ def test_a_model_in_this_process_gets_no_pause(tmp_path: Path) -> None:
         with pytest.raises(ModelUnavailable, match="in time"):
             resilient.Resilient([model], 5, pauses).probability([])
     assert model.asked == 2
+
+
+class Taken(EmbeddedModel):
+    """A model in this process that tells who has it, and answers when it is let."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "taken", 5)
+        self.asked: list[str] = []
+        self.go_on = threading.Semaphore(0)
+
+    def probability(self, messages: Any) -> Any:
+        self.asked.append(messages)
+        assert self.go_on.acquire(timeout=10)
+        return 1.0, None
+
+
+def wait_for(turns: resilient.Turns, number: int) -> None:
+    ends = time.monotonic() + 10
+    while len(turns._waiting) < number:
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
+def test_a_model_in_this_process_has_one_question_after_the_other(tmp_path: Path) -> None:
+    model, turns, answered = Taken(tmp_path / "a.gguf"), resilient.Turns(), []
+
+    def ask(name: str) -> None:
+        asked = resilient.Resilient([model], 5, turns=turns)
+        for step in ("gate", "draft"):
+            asked.probability(f"{name} {step}")  # type: ignore[arg-type]
+        answered.append(name)
+        asked.close()
+
+    threads = []
+    for number, name in enumerate(("first", "second", "third"), 1):
+        threads.append(threading.Thread(target=ask, args=(name,), daemon=True))
+        threads[-1].start()
+        wait_for(turns, number)
+    for _ in range(6):
+        model.go_on.release()
+    for thread in threads:
+        thread.join(10)
+    assert model.asked == [f"{name} {step}" for name in ("first", "second", "third") for step in ("gate", "draft")]
+    assert answered == ["first", "second", "third"]
+    assert turns._waiting == []
+
+
+def test_no_time_passes_while_a_question_waits_for_its_turn_and_who_leaves_waits_no_more(tmp_path: Path) -> None:
+    model, turns = Taken(tmp_path / "a.gguf"), resilient.Turns()
+    first, left, second = (resilient.Resilient([model], seconds, turns=turns) for seconds in (30, 30, 0.3))
+    ended = threading.Event()
+
+    def leave() -> None:
+        with pytest.raises(resilient.Stopped):
+            left.probability("left")  # type: ignore[arg-type]
+        left.close()
+        ended.set()
+
+    results: list[Any] = []
+    model.go_on.release()
+    first.probability("first")  # type: ignore[arg-type]
+    threading.Thread(target=leave, daemon=True).start()
+    waiting = threading.Thread(target=lambda: results.append(second.probability("second")), daemon=True)  # type: ignore[arg-type]
+    waiting.start()
+    wait_for(turns, 3)
+    left.stop()
+    assert ended.wait(2)
+    waiting.join(0.5)
+    assert results == [], "it is the first one's turn still"
+    model.go_on.release()
+    first.close()
+    waiting.join(5)
+    assert results == [(1.0, None)], "its third of a second begins with its turn"
+    second.close()
+
+
+def test_a_second_model_needs_no_turn(tmp_path: Path, server: ModelServer) -> None:
+    turns = resilient.Turns()
+
+    class Broken(EmbeddedModel):
+        def probability(self, messages: Any) -> Any:
+            raise ModelUnavailable("It cannot be loaded.")
+
+    asked = resilient.Resilient([Broken(tmp_path / "a.gguf", "broken", 5), OpenAIModel(server.url, "m", "", 5)], 5, turns=turns)
+    asked.probability([{"role": "user", "content": "Reply yes or no"}])
+    assert turns._waiting == [], "the next question can have the model"
+    asked.close()

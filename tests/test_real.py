@@ -8,7 +8,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from page_browser import ARGUMENTS, chromium
 
 from rag import Answer, Assistant, Evidence, Settings, Turn, open_assistant
 from rag.evaluation.measures import bare_sentences
+from rag.model import reply
+from rag.resilient import Resilient, Stopped
 from rag.settings import SEEDS
 from rag.weights import EMBEDDED, locate
 
@@ -65,6 +70,30 @@ def test_evidence_comes_before_the_model_speaks(real: Assistant) -> None:
     assert isinstance(first, Evidence)
     assert "RynnBrain" in first.hits[0].passage.text
     events.close()
+
+
+def test_whoever_leaves_while_it_reads_frees_the_model(real: Assistant) -> None:
+    model, _ = real.answering_model()
+    assert model is not None
+    reply(model, [{"role": "user", "content": "Say yes."}], 1)
+    long = " ".join(f"{number} ferries left quay {number * 7} at noon." for number in range(90))
+    asked, _ = real.question_model()
+    assert asked is not None
+    reading = threading.Thread(target=_gate, args=(asked, long), daemon=True)
+    reading.start()
+    time.sleep(1.0)
+    asked.stop()
+    began = time.monotonic()
+    reply(model, [{"role": "user", "content": "Say no."}], 1)
+    # With batches of the default size the prompt is read to its end first: a quarter of a minute here.
+    assert time.monotonic() - began < 8
+    reading.join(10)
+    asked.close()
+
+
+def _gate(model: Resilient, text: str) -> None:
+    with suppress(Stopped):
+        model.probability([{"role": "user", "content": text}])
 
 
 def test_follows_up(real: Assistant) -> None:

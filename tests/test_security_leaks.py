@@ -352,6 +352,10 @@ def test_the_server_and_the_tools_write_their_log_so(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("OPENAI_API_KEY", "not-like-a-key-at-all")
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
+    for name in ("uvicorn", "uvicorn.error"):  # a server of another test has set them up in its own way
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
     into = io.StringIO()
     logs.begin(["mine"], into)
     Server(lambda *_: None)  # type: ignore[arg-type]

@@ -96,7 +96,9 @@ def test_an_index_that_fails_is_rebuilt_and_answers_go_on(
     assert not visible(store, 2, 1)
 
 
-def test_an_index_that_keeps_failing_says_so_words_answer_and_it_comes_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_keeps_failing_says_so_words_answer_and_it_comes_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no space left")
 
@@ -107,7 +109,8 @@ def test_an_index_that_keeps_failing_says_so_words_answer_and_it_comes_back(stor
         assert store.wait_for_index(30) == "failed"
         assert visible(store, 2, 1)
         (notice,) = store.notices()
-        assert "no space left" in notice
+        assert "the log says why" in notice
+        assert "no space left" in caplog.text
         assert "documents are safe" in notice
         put(store, 3)
         assert store.index_state == "failed"  # not tried again at once
