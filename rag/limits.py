@@ -68,23 +68,27 @@ class Queue:
     def __init__(self, at_once: int, length: int) -> None:
         self.at_once, self._places = at_once, at_once + length
         self._lock = threading.Lock()
-        self._taken: dict[Place, None] = {}
+        self._taken: dict[Place, str] = {}
 
     @property
     def taken(self) -> int:
         """How many places are taken now."""
         return len(self._taken)
 
-    def place(self) -> Place:
-        """A place for one question, which is to leave() it once its answer is whole. Raises OverLimit where all are taken."""
+    def place(self, user: str = "") -> Place:
+        """A place for one question, which is to leave() it once its answer is whole. Raises OverLimit where all are taken, or a `user` that is named has
+        a third of them already: the rest is for others."""
         with self._lock:
+            own = sum(other == user for other in self._taken.values()) if user else 0
+            if own >= max(2, self._places // 3):
+                raise OverLimit(f"{own} of your questions are being answered or wait for it. Ask again once one of them is done.", ANSWER_SECONDS)
             if len(self._taken) >= self._places:
                 raise OverLimit(
                     f"Too many questions are waiting: {len(self._taken)} are being answered or wait for it. Try again in {_seconds(ANSWER_SECONDS)}.",
                     ANSWER_SECONDS,
                 )
             place = Place(self)
-            self._taken[place] = None
+            self._taken[place] = user
             return place
 
     def ahead(self, place: Place) -> int:

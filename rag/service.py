@@ -12,7 +12,7 @@ from index.database import Database
 from index.errors import NotAllowed
 from index.people import open_people
 from rag.access import Policy, decide
-from rag.accounts import Accounts, User
+from rag.accounts import LOCAL, Accounts, User
 from rag.assistant import Assistant
 from rag.conversations import Conversations
 from rag.limits import Place, Queue
@@ -94,7 +94,9 @@ class Service:
 
     def stream(self, door: Door, own: Assistant, question: str, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Answering:
         """own.stream(), counted, and in one of the places that there are. Raises OverLimit where all are taken."""
-        place = self.queue.place()
+        user = getattr(own, "user", None)
+        # Who has a machine to themselves leaves places to nobody.
+        place = self.queue.place("" if user is None or user.id == LOCAL else user.id)
         try:
             return Answering(place, self.metrics.counted(door, own.stream(question, history, documents)))
         except BaseException:

@@ -100,6 +100,28 @@ def test_a_queue_takes_so_many_questions_and_gives_places_back() -> None:
     assert queue.taken == 0
 
 
+def test_one_user_leaves_places_to_others() -> None:
+    queue = Queue(1, 20)
+    anns = [queue.place("ann") for _ in range(7)]
+    with pytest.raises(OverLimit, match=r"^7 of your questions are being answered") as refused:
+        queue.place("ann")
+    assert refused.value.retry_after
+    bens = queue.place("ben")
+    assert bens.ahead == 7
+    anns[3].leave()
+    assert queue.place("ann").ahead == 7
+    assert bens.ahead == 6
+
+
+def test_the_place_of_a_question_moves_up() -> None:
+    queue = Queue(2, 5)
+    places = [queue.place() for _ in range(5)]
+    assert [place.ahead for place in places] == [0, 0, 1, 2, 3]
+    places[0].leave()
+    places[0].leave()
+    assert [place.ahead for place in places[1:]] == [0, 0, 1, 2]
+
+
 # Requests
 
 
