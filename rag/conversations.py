@@ -26,7 +26,9 @@ AT_ONCE = 200
 """So many conversations are listed at most at a time."""
 
 Verdict = Literal["", "right", "wrong"]
-State = Literal["unchanged", "changed", "gone"]
+State = Literal["unchanged", "changed", "gone", "unavailable"]
+"""Of a quote or passage against its document. `unavailable` is what a reader of a shared conversation is told of a document that they cannot open: whether it
+is there is not theirs to know."""
 
 _WORDS = re.compile(r"\w+")
 
@@ -47,7 +49,10 @@ class ConversationInfo:
 
 @dataclass(frozen=True, slots=True)
 class KeptExchange:
-    """One question with its answer as `Answer.to_dict()` made it; `verdict` is empty until somebody judged it, `reason` is in their words."""
+    """One question with its answer as `Answer.to_dict()` made it; `verdict` is empty until somebody judged it, `reason` is in their words.
+
+    Both are the owner's alone: where it was read for somebody else, it is not their `own`, and both are empty.
+    """
 
     id: str
     question: str
@@ -55,6 +60,7 @@ class KeptExchange:
     asked: str
     verdict: Verdict = ""
     reason: str = ""
+    own: bool = True
 
     @property
     def citations(self) -> Sequence[Mapping[str, Any]]:
@@ -231,26 +237,29 @@ class Conversations:
     def exchanges(self, conversation: str, user: str) -> list[KeptExchange]:
         """All that was asked and answered, in order. Raises KeyError, and StoreDamaged where an answer is not what was stored."""
         self.info(conversation, user)
-        return self._exchanges("c.id = ? AND (c.owner = ? OR c.shared) ORDER BY e.number", conversation, user)
+        return self._exchanges(user, "c.id = ? AND (c.owner = ? OR c.shared) ORDER BY e.number", conversation, user)
 
     def exchange(self, exchange: str, user: str) -> KeptExchange:
         """One question with its answer. Raises KeyError, StoreDamaged."""
-        for found in self._exchanges("e.id = ? AND (c.owner = ? OR c.shared)", exchange, user):
+        for found in self._exchanges(user, "e.id = ? AND (c.owner = ? OR c.shared)", exchange, user):
             return found
         raise KeyError(exchange)
 
-    def _exchanges(self, where: str, *values: Any) -> list[KeptExchange]:
+    def _exchanges(self, user: str, where: str, *values: Any) -> list[KeptExchange]:
         rows = self._database.rows(
-            "SELECT e.id, e.question, e.answer, e.asked, e.checksum, e.verdict, e.reason FROM exchanges e "
+            "SELECT e.id, e.question, e.answer, e.asked, e.checksum, e.verdict, e.reason, c.owner = ? FROM exchanges e "
             f"JOIN conversations c ON c.number = e.conversation WHERE {where}",
-            values,
+            (user, *values),
         )
         for row in rows:
             if checksum(*row[:4]) != row[4]:
                 raise StoreDamaged(
                     "A kept answer was damaged on disk, so the conversation cannot be shown. Delete it, or bring it back with `citewell restore`."
                 )
-        return [KeptExchange(row[0], json.loads(row[1]), json.loads(row[2]), row[3], row[5], row[6]) for row in rows]
+        return [
+            KeptExchange(row[0], json.loads(row[1]), json.loads(row[2]), row[3], row[5] if row[7] else "", row[6] if row[7] else "", bool(row[7]))
+            for row in rows
+        ]
 
 
 def history(exchanges: Sequence[KeptExchange]) -> tuple[Turn, ...]:
@@ -271,7 +280,7 @@ def citations_now(store: Texts, exchange: KeptExchange) -> tuple[CitationNow, ..
                 texts[document_id] = None
         text = texts[document_id]
         if text is None:
-            found.append(CitationNow(citation["number"], "gone", None, None))
+            found.append(CitationNow(citation["number"], missing(exchange.own), None, None))
         elif text[start:end] == quote:
             found.append(CitationNow(citation["number"], "unchanged", start, end))
         else:
@@ -281,9 +290,26 @@ def citations_now(store: Texts, exchange: KeptExchange) -> tuple[CitationNow, ..
     return tuple(found)
 
 
+def missing(own: bool) -> State:
+    """What is told of a document that is not there for whoever reads: in their own conversation, or in somebody else's."""
+    return "gone" if own else "unavailable"
+
+
+def told(exchange: KeptExchange, store: Texts | None = None) -> dict[str, Any]:
+    """An exchange as JSON has it at every door; with `store`, how each quote compares with its document now (`citations_now`)."""
+    entry = {key: value for key, value in asdict(exchange).items() if key != "own"}
+    return entry if store is None else {**entry, "citations_now": [asdict(now) for now in citations_now(store, exchange)]}
+
+
 # Export
 
-STATES = {"unchanged": "", "changed": " (the document has changed since)", "gone": " (the document is no longer there)"}
+UNAVAILABLE = "not yours to open, or no longer there"
+STATES = {
+    "unchanged": "",
+    "changed": " (the document has changed since)",
+    "gone": " (the document is no longer there)",
+    "unavailable": f" ({UNAVAILABLE})",
+}
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-!|~&$^=.:\"'@])")
 _ADDRESS = re.compile(r"://|www\.|@|mailto:|xmpp:", re.IGNORECASE)
@@ -358,14 +384,8 @@ def _code(text: str) -> str:
 
 def export_json(info: ConversationInfo, exchanges: Sequence[KeptExchange], store: Texts | None = None) -> str:
     """A conversation as JSON: what is kept of it, and with `store` how each quote compares with its document now (`citations_now`)."""
-    said = []
-    for exchange in exchanges:
-        entry = {**asdict(exchange), "answer": dict(exchange.answer)}
-        if store is not None:
-            entry["citations_now"] = [asdict(now) for now in citations_now(store, exchange)]
-        said.append(entry)
     kept = {key: value for key, value in asdict(info).items() if key not in ("snippet", "exchanges", "owner")}
-    return json.dumps({"format": 1, **kept, "exchanges": said}, ensure_ascii=True, indent=2) + "\n"
+    return json.dumps({"format": 1, **kept, "exchanges": [told(exchange, store) for exchange in exchanges]}, ensure_ascii=True, indent=2) + "\n"
 
 
 FORMATS: dict[str, tuple[str, Callable[..., str]]] = {"md": ("text/markdown", export_markdown), "json": ("application/json", export_json)}

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from index.errors import CitewellError, InvalidAccount
 from rag.accounts import LOCAL, Accounts, User
-from rag.conversations import AT_ONCE, FORMATS, Verdict, citations_now
+from rag.conversations import AT_ONCE, FORMATS, Verdict, told
 from rag.service import Service
 
 T = TypeVar("T")
@@ -84,10 +84,7 @@ def routes(service: Service) -> APIRouter:
         user = user_of(request)
         info = found(lambda: conversations.info(conversation, user.id))
         store = service.own(request.scope).store
-        said = [
-            {**asdict(exchange), "citations_now": [asdict(now) for now in citations_now(store, exchange)]}
-            for exchange in found(lambda: conversations.exchanges(conversation, user.id))
-        ]
+        said = [told(exchange, store) for exchange in found(lambda: conversations.exchanges(conversation, user.id))]
         return {**_described(asdict(info), user), "exchanges": said}
 
     @router.patch("/api/conversations/{conversation}")

@@ -440,6 +440,15 @@ def test_conversations_and_keys_are_their_users_own_over_http(guarded: TestClien
     ):
         assert guarded.request(method, f"/api/conversations/{identifier}{path}", json=body, headers=bens).status_code == 404
     guarded.patch(f"/api/conversations/{identifier}", json={"shared": True}, headers=anns)
+    quote = {"number": 1, "document_id": "not-bens", "title": "T", "source": "t.md", "page": None, "start": 0, "end": 2, "quote": "Hi"}
+    kept, ann = Conversations(database), accounts.named("ann").id
+    exchange = kept.add(identifier, ann, {"question": "Q?", "text": "Hi [1].", "citations": [quote]})
+    kept.judge(exchange, ann, "wrong", "A reason.")
+    shown = [guarded.get(f"/api/conversations/{identifier}", headers=whose).json()["exchanges"][0] for whose in (anns, bens)]
+    assert [(one["verdict"], one["reason"], one["citations_now"][0]["state"]) for one in shown] == [
+        ("wrong", "A reason.", "gone"),
+        ("", "", "unavailable"),
+    ]
     (seen,) = guarded.get("/api/conversations", headers=bens).json()
     assert (seen["own"], accounts.named("ann").id in str(seen)) == (False, False)
     made = guarded.post("/api/keys", json={"label": "x"}, headers=anns).json()["key"]

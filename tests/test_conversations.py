@@ -160,6 +160,41 @@ def test_a_shared_conversation_is_read_by_all_and_changed_by_its_owner(kept: Con
     assert kept.listing("ben") == []
 
 
+def test_whoever_reads_a_shared_conversation_is_not_told_whether_a_document_is_there(kept: Conversations) -> None:
+    class Nothing:
+        def text(self, document_id: str, /) -> str:
+            raise KeyError(document_id)
+
+    conversation = kept.begin("ann")
+    kept.add(conversation, "ann", said("Who?", "Ines did [1].", citations=[cited(1, "Ines did")]))
+    kept.share(conversation, "ann", True)
+    info = kept.info(conversation, "ann")
+    for user, state, words in (
+        ("ann", "gone", "(the document is no longer there)"),
+        ("ben", "unavailable", "(not yours to open, or no longer there)"),
+    ):
+        exchanges = kept.exchanges(conversation, user)
+        assert citations_now(Nothing(), exchanges[0]) == (CitationNow(1, state, None, None),)  # type: ignore[arg-type]
+        assert export_markdown(info, exchanges, Nothing()).count(words) == 1
+        assert json.loads(export_json(info, exchanges, Nothing()))["exchanges"][0]["citations_now"][0]["state"] == state
+
+
+def test_what_an_owner_says_of_an_answer_is_theirs_alone(kept: Conversations) -> None:
+    conversation = kept.begin("ann")
+    exchange = kept.add(conversation, "ann", said("Who?"))
+    kept.judge(exchange, "ann", "wrong", "Ben got this wrong again.")
+    kept.share(conversation, "ann", True)
+    info = kept.info(conversation, "ben")
+    for read in (kept.exchange(exchange, "ben"), *kept.exchanges(conversation, "ben")):
+        assert (read.verdict, read.reason, read.own) == ("", "", False)
+        assert "Marked as" not in export_markdown(info, [read])
+        assert not re.search(r"wrong|\bown\b", export_json(info, [read]))
+    assert (
+        kept.exchanges(conversation, "ann")[0].reason == json.loads(export_json(info, kept.exchanges(conversation, "ann")))["exchanges"][0]["reason"]
+    )
+    assert kept.exchange(exchange, "ann").verdict == "wrong"
+
+
 def test_a_verdict_is_kept_with_its_reason_and_taken_back(kept: Conversations) -> None:
     conversation = kept.begin("ann")
     exchange = kept.add(conversation, "ann", said("q"))

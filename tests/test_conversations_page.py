@@ -149,9 +149,28 @@ def test_what_others_shared_is_read_and_not_changed(conversations: Conversations
     assert not value.own
     html = render.transcript_html(value)
     assert kept.READ_ONLY in html
-    assert "It is &lt;b&gt;an hour&lt;/b&gt;." in html
+    assert "an hour" not in html
+    assert "Marked as" not in html
     assert "<button" not in html
     assert kept.judge(conversations, ANN, None, value, value.finished[0].key, "right", "") is value
+
+
+def test_whoever_reads_is_not_told_whether_a_document_is_there(conversations: Conversations, store: FakeStore) -> None:
+    bens = kept.keep(conversations, BEN, asked("A question of ben?"))
+    conversations.share(bens.id, BEN, True)
+    del store.stored[TOWN]
+    value = back(conversations, store, bens)
+    html, evidence = render.transcript_html(value), render.evidence_html(value.latest)
+    assert html.count("not yours to open, or no longer there</span>") == 1
+    assert html.count(render.NOT_YOURS) == 1
+    assert evidence.count("not yours to open, or no longer there</span>") == 1
+    for told in (html, evidence):
+        assert "document gone" not in told
+        assert render.CHANGED_SINCE not in told
+        assert f'href="/documents/{TOWN.replace("/", "%2F")}' not in told
+    own = render.transcript_html(back(conversations, store, bens, BEN))
+    assert "document gone" in own
+    assert render.NOT_YOURS not in own
 
 
 # What has changed since

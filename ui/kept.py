@@ -11,7 +11,7 @@ from pathlib import Path
 
 from index.errors import CitewellError, StoreDamaged, StoreError
 from index.types import Hit
-from rag.conversations import Conversations, KeptExchange, State, Texts, Verdict, citations_now
+from rag.conversations import Conversations, KeptExchange, State, Texts, Verdict, citations_now, missing
 from rag.evaluation import cases
 from rag.types import Answer
 from ui.chat import Conversation, Exchange
@@ -83,12 +83,12 @@ def _brought_back(kept: KeptExchange, store: Texts, folder: Path | None) -> Exch
         verdict=kept.verdict,
         reason=kept.reason,
         citations_now={now.number: now for now in citations_now(store, kept) if now.state != "unchanged"},
-        passages_now=passages_now(store, answer.evidence),
+        passages_now=passages_now(store, answer.evidence, kept.own),
     )
 
 
-def passages_now(store: Texts, hits: Sequence[Hit]) -> dict[str, State]:
-    """Of the passages, those that do not stand in their documents any more as they did, by id."""
+def passages_now(store: Texts, hits: Sequence[Hit], own: bool = True) -> dict[str, State]:
+    """Of the passages, those that do not stand in their documents any more as they did, by id; `own` as in KeptExchange."""
     texts: dict[str, str | None] = {}
     found: dict[str, State] = {}
     for hit in hits:
@@ -100,7 +100,7 @@ def passages_now(store: Texts, hits: Sequence[Hit]) -> dict[str, State]:
                 texts[passage.document_id] = None
         text = texts[passage.document_id]
         if text is None:
-            found[passage.id] = "gone"
+            found[passage.id] = missing(own)
         elif text[passage.span.start : passage.span.end] != passage.text:
             found[passage.id] = "changed"
     return found

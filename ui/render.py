@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from index.split import CODE
 from index.types import DocumentInfo, Hit
-from rag.conversations import REASON_LENGTH, CitationNow
+from rag.conversations import REASON_LENGTH, UNAVAILABLE, CitationNow
 from rag.types import Answer, Citation
 from ui.chat import Choice, Conversation, Exchange
 
@@ -42,6 +42,7 @@ MODELS = {
 
 VERDICTS = {"right": "Marked as right.", "wrong": "Marked as not right."}
 CHANGED_SINCE = "What this answer quotes has changed since, or is gone. The quotes are as they were when it was written."
+NOT_YOURS = "Some of what this answer quotes is not yours to open, or no longer there. The quotes are as they were when it was written."
 
 THUMB_UP = (
     '<svg viewBox="0 0 24 24" width="16" height="16" aria-hidden="true"><path d="M7 10v11M15 5.9 14 10h5.8a2 2 0 0 1 1.9 2.6l-2.3 7A2 2 0 0 1 17.5 21H4a2 2 0 0 1-2-2v-7'
@@ -93,8 +94,11 @@ def citation_link(citation: Citation) -> str:
     return page_link(citation.document_id, citation.page, citation.start, citation.end)
 
 
-SINCE = {"changed": "changed since", "gone": "document gone"}
+SINCE = {"changed": "changed since", "gone": "document gone", "unavailable": UNAVAILABLE}
 """How a quote is marked whose document does not say so any more where it stood, or is not there."""
+
+CLOSED = ("gone", "unavailable")
+"""Where there is no document to open."""
 
 
 def chip(citation: Citation, now: CitationNow | None = None) -> str:
@@ -108,7 +112,7 @@ def chip(citation: Citation, now: CitationNow | None = None) -> str:
     label = escape(f"Source {citation.number}: {shortened(citation.title, 120)}{page}{since}")
     hint = escape(shortened(citation.quote, 200) + since)
     number = f"<i>[</i>{citation.number}<i>]</i>"
-    if now and now.state == "gone":
+    if now and now.state in CLOSED:
         return f'<span class="chip gone" title="{hint}">{number}</span>'
     address = escape(document_link(citation.document_id, now.start, now.end) if now and now.state == "changed" else citation_link(citation))
     return f'<a class="chip" href="{address}" aria-label="{label}" title="{hint}">{number}</a>'
@@ -295,8 +299,9 @@ def verified_html(answer: Answer, citations_now: Mapping[int, CitationNow] | Non
     """A finished answer: its text, what the user should know about it, its sources, and which of these are not any more what they were."""
     notices = "".join(f'<p class="notice">{escape(notice)}</p>' for notice in answer.notices)
     text = answer_html(answer.text, answer.citations, answer.unsupported, citations_now)
-    if citations_now:
-        notices += f'<p class="notice">{CHANGED_SINCE}</p>'
+    states = {now.state for now in (citations_now or {}).values()}
+    notices += f'<p class="notice">{CHANGED_SINCE}</p>' if states & {"changed", "gone"} else ""
+    notices += f'<p class="notice">{NOT_YOURS}</p>' if "unavailable" in states else ""
     if answer.asks_back:
         return f'<div class="answer asking"><p class="label">A question back</p>{text}{notices}</div>'
     if answer.abstained:
@@ -319,13 +324,13 @@ def seconds_text(seconds: float) -> str:
 
 
 def verdict_html(exchange: Exchange, own: bool = True) -> str:
-    """What stands under an answer: the buttons that say whether it is right, or what was said of it, with a way back and room for a reason."""
-    if exchange.answer is None:
+    """What stands under an answer: the buttons that say whether it is right, or what was said of it, with a way back and room for a reason.
+
+    It is the owner's alone: under somebody else's answer stands nothing.
+    """
+    if exchange.answer is None or not own:
         return ""
     key = escape(exchange.key)
-    if not own:
-        said = f" “{escape(exchange.reason)}”" if exchange.reason else ""
-        return f'<p class="verdict">{VERDICTS[exchange.verdict]}{said}</p>' if exchange.verdict else ""
     problem = f' <span class="judging-problem" role="status">{escape(exchange.judging_problem)}</span>' if exchange.judging_problem else ""
     if not exchange.verdict:
         right = f'<button type="button" data-case="right" data-key="{key}" title="Note that this answer is right">{THUMB_UP}Right</button>'
@@ -356,7 +361,7 @@ def _narrowed(documents: Sequence[str]) -> str:
 
 
 def exchange_html(exchange: Exchange, own: bool = True) -> str:
-    """One finished exchange; of somebody else's the verdict is only read."""
+    """One finished exchange; of somebody else's nothing is said of the answer."""
     if exchange.answer is not None:
         outcome = verified_html(exchange.answer, exchange.citations_now)
     elif exchange.stopped:
@@ -444,7 +449,7 @@ def passage_html(hit: Hit, citations: Sequence[Citation], citations_now: Mapping
     # The words that stand there now would be marked as if they had been the evidence.
     span = () if state else (passage.span.start, passage.span.end)
     title = escape(passage.title)
-    heading = title if state == "gone" else f'<a href="{escape(document_link(passage.document_id, *span))}">{title}</a>'
+    heading = title if state in CLOSED else f'<a href="{escape(document_link(passage.document_id, *span))}">{title}</a>'
     since = f' <span class="flag since">{SINCE[state]}</span>' if state in SINCE else ""
     return f'<li{cited}><h3>{heading}{since}</h3><p class="source">{escape(place)}</p><div class="text">{text}</div></li>'
 
