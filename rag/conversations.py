@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
@@ -122,7 +123,7 @@ class Conversations:
             connection.execute(
                 "UPDATE conversations SET changed = ?, title = iif(title = '', ?, title) WHERE number = ?", (time, _title(question), number)
             )
-            self._index(number)
+            self._spoken(number, question, str(kept.get("text", "")))
         return identifier
 
     def rename(self, conversation: str, user: str, title: str) -> None:
@@ -186,15 +187,28 @@ class Conversations:
             raise KeyError(exchange)
         return int(rows[0][0])
 
+    def _spoken(self, number: int, question: str, text: str) -> None:
+        """Adds one exchange to what is searched of a conversation, without a look at those before it: there may be many, or a damaged one."""
+        added = self._database.connection.execute(
+            "UPDATE spoken SET title = (SELECT title FROM conversations WHERE number = spoken.rowid), questions = questions || ? || char(10), "
+            "answers = answers || ? || char(10) WHERE rowid = ?",
+            (_plain(question), _plain(text), number),
+        ).rowcount
+        if not added:
+            self._index(number)
+
     def _index(self, number: int) -> None:
-        """What is searched of a conversation, from what is stored of it."""
+        """What is searched of a conversation, from what is stored of it; a damaged exchange is left out."""
         connection = self._database.connection
-        rows = connection.execute("SELECT question, answer FROM exchanges WHERE conversation = ? ORDER BY number", (number,)).fetchall()
-        questions = "\n".join(_plain(json.loads(question)) for question, _ in rows)
-        answers = "\n".join(_plain(str(json.loads(answer).get("text", ""))) for _, answer in rows)
+        said: list[tuple[str, str]] = []
+        for question, answer in connection.execute(
+            "SELECT question, answer FROM exchanges WHERE conversation = ? ORDER BY number", (number,)
+        ).fetchall():
+            with suppress(ValueError, AttributeError):
+                said.append((_plain(str(json.loads(question))), _plain(str(json.loads(answer).get("text", "")))))
         connection.execute(
             "INSERT OR REPLACE INTO spoken (rowid, title, questions, answers) SELECT number, title, ?, ? FROM conversations WHERE number = ?",
-            (questions, answers, number),
+            ("".join(f"{question}\n" for question, _ in said), "".join(f"{text}\n" for _, text in said), number),
         )
 
     # Reading

@@ -221,6 +221,41 @@ def test_an_exchange_that_is_asked_again_goes(kept: Conversations) -> None:
     assert kept.search("ann", "giraffe")
 
 
+def test_adding_looks_at_no_earlier_exchange(kept: Conversations, database: Database) -> None:
+    conversation = kept.begin("ann")
+    kept.add(conversation, "ann", said("zebra", "Striped."))
+    second = kept.add(conversation, "ann", said("giraffe", "Tall."))
+    looked: list[str] = []
+    database.connection.set_trace_callback(looked.append)
+    kept.add(conversation, "ann", said("okapi", "Shy."))
+    database.connection.set_trace_callback(None)
+    assert looked
+    assert not [statement for statement in looked if re.search(r"SELECT[^()]*\b(question|answer)\b[^()]*FROM exchanges", statement)]
+    kept.drop(second, "ann")
+    for words, found in (("zebra striped okapi shy", 1), ("giraffe", 0), ("tall", 0)):
+        assert len(kept.search("ann", words)) == found
+
+
+def test_a_damaged_exchange_keeps_nothing_from_being_added_or_dropped(kept: Conversations, database: Database) -> None:
+    conversation = kept.begin("ann")
+    for damage in ("no json at all", "[]", "7"):
+        broken = kept.add(conversation, "ann", said("zebra"))
+        with database.transaction() as connection:
+            connection.execute("UPDATE exchanges SET answer = ? WHERE id = ?", (damage, broken))
+    kept.drop(kept.add(conversation, "ann", said("giraffe")), "ann")
+    kept.add(conversation, "ann", said("okapi"))
+    assert [len(kept.search("ann", words)) for words in ("okapi", "giraffe")] == [1, 0]
+
+
+def test_a_conversation_that_lost_its_place_in_the_search_gets_it_back(kept: Conversations, database: Database) -> None:
+    conversation = kept.begin("ann")
+    kept.add(conversation, "ann", said("zebra"))
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM spoken")
+    kept.add(conversation, "ann", said("okapi"))
+    assert [info.id for info in kept.search("ann", "zebra okapi")] == [conversation]
+
+
 def test_any_text_can_be_kept(kept: Conversations) -> None:
     conversation = kept.begin("ann", "tit\udcffle\0")
     text = "lone \ud800 surrogate, nul \0, \u2028 and 🦓"
