@@ -31,7 +31,8 @@ State = Literal["unchanged", "changed", "gone", "unavailable"]
 """Of a quote or passage against its document. `unavailable` is what a reader of a shared conversation is told of a document that they cannot open: whether it
 is there is not theirs to know."""
 
-_WORDS = re.compile(r"\w+")
+_WORDS = re.compile(r"[^\W_]+")
+"""Of what FTS5's tokenizer makes words too, to which an underscore is no letter."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,8 @@ def test_conversations_are_found_by_title_question_and_answer(kept: Conversation
     assert found("landing") == found("grumman") == found("apollo built") == found("Grum") == [apollo]
     assert found("brewing") == [tea]
     assert found("apollo tea") == []
-    assert found("") == found(" -*() ") == [tea, apollo]
+    assert found("") == found(" -*() ") == found("_") == found("__ _") == [tea, apollo]
+    assert found("_tea_brewed") == [tea]
     for operator in ('"', "tea OR apollo", "title:tea", "tea*", "NEAR(tea, 80)", "tea AND", "(", "^tea"):
         assert isinstance(found(operator), list)
     assert "80 degrees" in kept.search("ann", "degrees")[0].snippet
