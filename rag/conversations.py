@@ -13,8 +13,9 @@ from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 from index.database import Database
-from index.errors import CitewellError, StoreDamaged
+from index.errors import CitewellError, OverLimit, StoreDamaged
 from index.schema import checksum
+from rag.accounts import LOCAL
 from rag.cite import MARK
 from rag.types import Answer, Turn
 
@@ -23,6 +24,12 @@ TITLE_LENGTH = 120
 
 REASON_LENGTH = 2_000
 SEARCHED_WORDS = 20
+MOST_CONVERSATIONS = 2_000
+"""Of one user; whoever has the machine to themselves fills no disk but their own."""
+
+MOST_EXCHANGES = 1_000
+"""Of one conversation: it is drawn, and what is searched of it is written, as a whole."""
+
 AT_ONCE = 200
 """So many conversations are listed at most at a time."""
 
@@ -99,9 +106,12 @@ class Conversations:
     # Writing
 
     def begin(self, user: str, title: str = "") -> str:
-        """Makes an empty conversation and returns its id."""
+        """Makes an empty conversation and returns its id. Raises OverLimit where the user has too many."""
         identifier, time = uuid4().hex, _now()
         with self._database.transaction() as connection:
+            ((many,),) = connection.execute("SELECT count(*) FROM conversations WHERE owner = ?", (user,))
+            if many >= MOST_CONVERSATIONS and user != LOCAL:
+                raise OverLimit(f"You have {many:,} conversations, and {MOST_CONVERSATIONS:,} is the most. Delete some of them first.")
             number = connection.execute(
                 "INSERT INTO conversations (id, owner, title, created, changed, shared) VALUES (?, ?, ?, ?, ?, 0)",
                 (identifier, user, _title(title), time, time),
@@ -110,13 +120,18 @@ class Conversations:
         return identifier
 
     def add(self, conversation: str, user: str, answer: Answer | Mapping[str, Any]) -> str:
-        """Appends a question with its answer, and returns the exchange's id. Raises KeyError."""
+        """Appends a question with its answer, and returns the exchange's id. Raises KeyError, OverLimit where the conversation is full."""
         kept = answer.to_dict() if isinstance(answer, Answer) else dict(answer)
         question, identifier, time = str(kept["question"]), uuid4().hex, _now()
         # In ASCII: a lone surrogate, which a document may hold, cannot be stored as UTF-8.
         row = (identifier, json.dumps(question), json.dumps(kept), time)
         with self._database.transaction() as connection:
             number = self._own(conversation, user)
+            ((many,),) = connection.execute("SELECT count(*) FROM exchanges WHERE conversation = ?", (number,))
+            if many >= MOST_EXCHANGES:
+                raise OverLimit(
+                    f"This conversation has {many:,} questions, and {MOST_EXCHANGES:,} is the most. Begin a new one; delete this one once you do not need it."
+                )
             connection.execute(
                 "INSERT INTO exchanges (id, conversation, question, answer, asked, verdict, reason, checksum) VALUES (?, ?, ?, ?, ?, '', '', ?)",
                 (identifier, number, *row[1:], checksum(*row)),

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
-from index.errors import CitewellError, NotAllowed
+from index.errors import CitewellError, NotAllowed, OverLimit
 from rag.awaitable import answered, each
 from rag.conversations import Conversations
 from rag.conversations import history as turns
@@ -67,6 +67,8 @@ def routes(service: Service) -> APIRouter:
                 return {"exchange": await run_in_threadpool(service.conversations.add, asked.conversation, user, answer)}
             except KeyError:
                 return {"problem": "The conversation was deleted meanwhile, so the answer is not kept."}
+            except OverLimit as error:
+                return {"problem": f"The answer is not kept. {error}"}
             except CitewellError:
                 log.exception("An answer could not be kept")
                 return {"problem": "The answer could not be kept. The log of the server says why."}

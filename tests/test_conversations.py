@@ -14,8 +14,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from index.database import Database
-from index.errors import CitewellError, StoreDamaged, StoreTooNew
+from index.errors import CitewellError, OverLimit, StoreDamaged, StoreTooNew
 from index.people import PEOPLE, open_people
+from rag import conversations as conversations_module
+from rag.accounts import LOCAL
 from rag.assistant import Assistant
 from rag.conversations import CitationNow, Conversations, KeptExchange, citations_now, escaped, export_json, export_markdown, history
 from rag.types import Answer, Turn
@@ -220,6 +222,27 @@ def test_an_exchange_that_is_asked_again_goes(kept: Conversations) -> None:
     assert [one.question for one in kept.exchanges(conversation, "ann")] == ["giraffe"]
     assert not any("zebra" in info.snippet for info in kept.search("ann", "zebra")[:0])
     assert kept.search("ann", "giraffe")
+
+
+def test_a_user_keeps_so_much_and_no_more(kept: Conversations, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversations_module, "MOST_CONVERSATIONS", 2)
+    monkeypatch.setattr(conversations_module, "MOST_EXCHANGES", 3)
+    first, _ = kept.begin("ann"), kept.begin("ann")
+    with pytest.raises(OverLimit, match=r"2 conversations.*Delete some") as told:
+        kept.begin("ann")
+    assert told.value.retry_after is None, "waiting does not help"
+    assert kept.begin("ben"), "another's do not count"
+    for _ in range(4):
+        kept.begin(LOCAL)
+    kept.delete(first, "ann")
+    full = kept.begin("ann")
+    for _ in range(3):
+        last = kept.add(full, "ann", said("q"))
+    with pytest.raises(OverLimit, match=r"3 questions.*Begin a new one"):
+        kept.add(full, "ann", said("q"))
+    assert kept.info(full, "ann").exchanges == 3
+    kept.drop(last, "ann")
+    kept.add(full, "ann", said("q"))
 
 
 def test_adding_looks_at_no_earlier_exchange(kept: Conversations, database: Database) -> None:

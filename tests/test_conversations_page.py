@@ -17,6 +17,7 @@ from page_fake import CITATIONS, FERRY, HARBOUR, HITS, QUAY, REPORT, REPORT_CITA
 
 from index.database import Database
 from index.errors import StoreError
+from rag import conversations as talks
 from rag.accounts import LOCAL
 from rag.conversations import REASON_LENGTH, ConversationInfo, Conversations
 from rag.evaluation import sets
@@ -124,6 +125,20 @@ def test_an_answer_that_cannot_be_kept_stays_on_the_page_and_says_so(
     monkeypatch.undo()
     judged = kept.judge(conversations, ANN, None, value, value.finished[0].key, "wrong", "")
     assert kept.GONE_VERDICT in render.transcript_html(judged)
+
+
+def test_an_answer_that_is_one_too_many_stays_on_the_page_and_says_what_to_delete(
+    conversations: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = kept.keep(conversations, ANN, asked("How long does it take?"))
+    monkeypatch.setattr(talks, "MOST_EXCHANGES", 1)
+    monkeypatch.setattr(talks, "MOST_CONVERSATIONS", 1)
+    for value, advice in ((asked("And in winter?", first), "Begin a new one"), (asked("Another thing?"), "Delete some of them first.")):
+        html = render.transcript_html(kept.keep(conversations, ANN, value))
+        assert html.count("<article") == len(value.finished)
+        assert kept.TOO_MUCH in html
+        assert advice in html
+    assert conversations.info(first.id, ANN).exchanges == 1
 
 
 @pytest.mark.parametrize("identifier", ["none", "", "../..", "' OR 1=1 --"])

@@ -18,7 +18,7 @@ from conftest import FakeEmbedder, FakeModel, make_assistant
 from doors import QUESTION, STOPPED_SECONDS, Endless, as_json, served, timeless
 from starlette.testclient import TestClient
 
-from index.errors import StoreDamaged
+from index.errors import OverLimit, StoreDamaged
 from index.store import Store
 from rag.assistant import Assistant
 from rag.conversations import Conversations
@@ -407,7 +407,11 @@ def test_a_conversation_that_cannot_be_asked_in_is_told(client: TestClient) -> N
 
 def test_an_answer_that_could_not_be_kept_is_given(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     made = client.post("/api/conversations", json={}).json()["id"]
-    for error, said in ((KeyError("secret"), "deleted meanwhile"), (StoreDamaged("secret"), "could not be kept")):
+    for error, said in (
+        (KeyError("secret"), "deleted meanwhile"),
+        (StoreDamaged("secret"), "could not be kept"),
+        (OverLimit("Delete some first."), "not kept. Delete some first."),
+    ):
 
         def fail(*_: object, error: Exception = error) -> None:
             raise error

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from index.errors import CitewellError, StoreDamaged, StoreError
+from index.errors import CitewellError, OverLimit, StoreDamaged, StoreError
 from index.types import Hit
 from rag.conversations import Conversations, KeptExchange, State, Texts, Verdict, citations_now, missing
 from rag.evaluation import cases
@@ -22,6 +22,7 @@ UNKNOWN = "There is no such conversation: it may have been deleted, or it is not
 UNREADABLE = "This conversation cannot be shown: what is kept of it is damaged, or cannot be read. The log says more. This is a new one."
 READ_ONLY = "Somebody else shared this conversation: it can be read, and not gone on with. Begin a new one to ask."
 UNKEPT = "This answer could not be kept: the file of conversations cannot be written. It is on this page alone. Check the free disk space; the log says more."
+TOO_MUCH = "This answer is not kept, and is on this page alone."
 BEGUN_ANEW = "The conversation was deleted meanwhile. This answer begins a new one."
 UNKEPT_VERDICT = "This could not be kept: the file of conversations cannot be written. The log says more."
 GONE_VERDICT = "This could not be kept, because the answer is not in your conversations."
@@ -43,6 +44,8 @@ def keep(conversations: Conversations, user: str, value: Conversation) -> Conver
         if last.replaces:
             with suppress(KeyError):  # it went with its conversation
                 conversations.drop(last.replaces, user)
+    except OverLimit as error:
+        return value.changed(last.key, note=f"{TOO_MUCH} {error}")
     except StoreError:
         log.exception("An answer could not be kept")
         return value.changed(last.key, note=UNKEPT)
