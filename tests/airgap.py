@@ -1,6 +1,9 @@
 """`python tests/airgap.py COMMAND...` runs a command where there is no network but loopback, and counts what it and all its children ask of the outside.
 
 The kernel counts: in a network namespace of its own every packet, connection and look-up of a name that is not for this machine finds no route. Linux alone.
+
+Many machines look names up by way of loopback, or of a socket in the file system: neither would be counted, and the second would be answered from outside. So
+names are asked of an address elsewhere there, in a mount namespace.
 """
 
 from __future__ import annotations
@@ -12,12 +15,19 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 INSIDE = "AIRGAP_IS_ON"
 SET_FLAGS, UP_AND_RUNNING = 0x8914, 0x1 | 0x40
 ADD_ROUTE, REJECTED = 0x890B, 0x0200
+OWN_NETWORK = ["unshare", "--map-root-user", "--net"]
+RESOLVING = {"/etc/resolv.conf": "nameserver 192.0.2.53\n", "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n"}
+"""What says how names are looked up, and what it says inside: of an address kept for documentation, to which there is no way."""
+
+ANSWERING = ("/run/nscd", "/run/systemd/resolve")
+"""Where services listen that look names up outside."""
 
 
 def loopback_up() -> None:
@@ -35,6 +45,23 @@ def let_chromium_look() -> None:
         fcntl.ioctl(any_socket, ADD_ROUTE, route)
 
 
+def look_names_up_outside(own: Path) -> bool:
+    """Makes every look-up of a name ask another machine, so that the kernel counts it, with files in an empty folder; whether that could be done."""
+    made = [mounted("-t", "tmpfs", "none", folder) for folder in ANSWERING if Path(folder).is_dir()]
+    for number, (path, content) in enumerate(RESOLVING.items()):
+        file, real = own / str(number), Path(path).resolve()
+        file.write_text(content)
+        if all(made) and any(real.is_relative_to(Path(folder)) for folder in ANSWERING):
+            real.touch()  # it was just hidden with what listens beside it
+        made.append(mounted("--bind", str(file), str(real)))
+    return all(made)
+
+
+def mounted(*how: str) -> bool:
+    """Whether something could be mounted."""
+    return subprocess.run(["mount", *how], capture_output=True, check=False).returncode == 0
+
+
 def without_a_route() -> int:
     """How many times something was to be sent and had nowhere to go, by IPv4 and IPv6 together, since the namespace was made."""
     names, values = (line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line.startswith("Ip:"))
@@ -45,11 +72,16 @@ def without_a_route() -> int:
 def main(command: list[str]) -> int:
     """The command's exit code; 1 where it asked something of the outside."""
     if not os.environ.get(INSIDE):
-        entered = ["unshare", "--map-root-user", "--net", sys.executable, __file__, *command]
-        return subprocess.run(entered, env={**os.environ, INSIDE: "1"}, check=False).returncode
+        mounts = ["--mount"] if subprocess.run([*OWN_NETWORK, "--mount", "true"], capture_output=True, check=False).returncode == 0 else []
+        entered = [*OWN_NETWORK, *mounts, sys.executable, __file__, *command]
+        return subprocess.run(entered, env={**os.environ, INSIDE: "with mounts" if mounts else "without mounts"}, check=False).returncode
     loopback_up()
     let_chromium_look()
-    code = subprocess.run(command, check=False).returncode
+    # For as long as the command: over a file that is gone, nobody could mount another, as a test of this very program does.
+    with tempfile.TemporaryDirectory() as folder:
+        if os.environ[INSIDE] != "with mounts" or not look_names_up_outside(Path(folder)):
+            sys.stderr.write("Air gap: not all that looks names up could be taken away, so look-ups by way of this machine are not counted.\n")
+        code = subprocess.run(command, check=False).returncode
     attempts = without_a_route()
     sys.stdout.write(f"Air gap: {attempts} attempts to reach another machine.\n")
     return code or (1 if attempts else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,11 +17,11 @@ import pytest
 AIRGAP = Path(__file__).resolve().parent / "airgap.py"
 
 
-def namespaces() -> bool:
-    """Whether this machine lets a process have a network of its own."""
+def namespaces(*more: str) -> bool:
+    """Whether this machine lets a process have a network of its own, and what more is asked for."""
     if shutil.which("unshare") is None:
         return False
-    return subprocess.run(["unshare", "--map-root-user", "--net", "true"], capture_output=True, check=False).returncode == 0
+    return subprocess.run(["unshare", "--map-root-user", "--net", *more, "true"], capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture
@@ -82,8 +83,45 @@ def test_loopback_is_let_be(noticed: list[str]) -> None:
 def test_the_air_gap_counts_what_a_command_and_its_children_ask(does: str, code: int, count: int) -> None:
     if not namespaces():
         pytest.skip("needs a kernel that gives users network namespaces")
-    environment = {name: value for name, value in os.environ.items() if name != "AIRGAP_IS_ON"}
-    done = subprocess.run(
-        [sys.executable, str(AIRGAP), sys.executable, "-c", does], capture_output=True, text=True, env=environment, check=False, timeout=60
-    )
+    done = in_the_gap([], does)
     assert (done.returncode, done.stdout) == (code, f"Air gap: {count} attempts to reach another machine.\n")
+
+
+def in_the_gap(first: list[str], does: str) -> subprocess.CompletedProcess[str]:
+    """What became of Python code in an air gap, which was itself entered by way of another command."""
+    environment = {name: value for name, value in os.environ.items() if name != "AIRGAP_IS_ON"}
+    return subprocess.run(
+        [*first, sys.executable, str(AIRGAP), sys.executable, "-c", does], capture_output=True, text=True, env=environment, check=False, timeout=60
+    )
+
+
+LOOKED_UP = """
+import socket
+try:
+    socket.getaddrinfo("example.org", 80)
+except socket.gaierror:
+    raise SystemExit(0)
+raise SystemExit(7)
+"""
+
+
+ON_LOOPBACK = 'echo "nameserver 127.0.0.53" >"$0/conf" && mount --bind "$0/conf" "$(realpath /etc/resolv.conf)" && exec "$@"'
+AS_A_LINK = """
+mkdir -p "$0/etc" && ln -sf ../run/systemd/resolve/stub-resolv.conf "$0/etc/resolv.conf"
+for name in passwd group hosts nsswitch.conf ld.so.cache; do cp "/etc/$name" "$0/etc/" 2>/dev/null; done
+mount --bind "$0/etc" /etc && mount -t tmpfs none /run && mkdir -p /run/systemd/resolve && echo "nameserver 127.0.0.53" >/etc/resolv.conf && exec "$@"
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+@pytest.mark.parametrize("arranged", [ON_LOOPBACK, AS_A_LINK], ids=["file", "link into /run, as systemd has it"])
+def test_the_air_gap_counts_look_ups_that_a_resolver_on_loopback_would_take(arranged: str, tmp_path: Path) -> None:
+    if not namespaces("--mount"):
+        pytest.skip("needs a kernel that gives users namespaces of their own")
+    as_with_resolved = ["unshare", "--map-root-user", "--mount", "sh", "-c", arranged, str(tmp_path)]
+    done = in_the_gap(as_with_resolved, LOOKED_UP)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert re.fullmatch(r"Air gap: [1-9]\d* attempts to reach another machine\.\n", done.stdout)
+    # Names of this machine are nobody else's to know.
+    done = in_the_gap(as_with_resolved, "import socket; socket.getaddrinfo('localhost', 80)")
+    assert (done.returncode, done.stdout) == (0, "Air gap: 0 attempts to reach another machine.\n")
