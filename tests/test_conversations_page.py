@@ -425,6 +425,24 @@ def test_a_reload_brings_the_conversation_back(browser: Any, expect: Any) -> Non
 
 
 @pytest.mark.browser
+def test_the_place_for_a_reason_does_not_lie_below_the_composer(browser: Any, expect: Any) -> None:
+    service = FakeService(FakeAssistant(reading_seconds=0.05, token_seconds=0.0))
+    below = (
+        "document.querySelector('.verdict .reason').getBoundingClientRect().bottom - document.querySelector('#composer').getBoundingClientRect().top"
+    )
+    with served(service) as address, watched(browser, address, ".starter", viewport={"width": 390, "height": 700}) as page:
+        ask(page, "How long does it take?")
+        expect(page.locator("#running .exchange")).to_have_count(0)
+        button = page.get_by_role("button", name="Not right?")
+        button.wait_for()
+        # The button stands just above the composer.
+        button.evaluate("it => scrollBy(0, it.getBoundingClientRect().bottom + 2 - document.querySelector('#composer').getBoundingClientRect().top)")
+        button.press("Enter")
+        expect(page.get_by_role("button", name="Undo")).to_be_focused()
+        page.wait_for_function(f"() => {below} <= 0", timeout=5_000)
+
+
+@pytest.mark.browser
 def test_one_who_waits_sees_it_and_one_who_is_turned_away_keeps_the_question(browser: Any, expect: Any) -> None:
     service = FakeService(FakeAssistant(reading_seconds=0.05, token_seconds=0.0))
     narrow = {"viewport": {"width": 390, "height": 844}}

@@ -120,7 +120,7 @@
     if (event.target.closest?.("#composer button, .starter") && matchMedia("(pointer: fine)").matches) document.querySelector("#ask textarea")?.focus();
   });
 
-  // An answer's verdict is drawn anew once something is said of it; whoever pressed its button stays there.
+  // An answer's verdict is drawn anew once something is said of it; whoever pressed its button stays there, and sees all of what came.
   document.addEventListener("click", (event) => {
     const pressed = event.target.closest?.("[data-case]");
     if (!pressed) return;
@@ -128,7 +128,11 @@
     const other = `[data-key="${CSS.escape(pressed.dataset.key)}"][data-case="${next}"]`;
     const watch = new MutationObserver(() => {
       const button = document.querySelector(other);
-      if (button && button !== pressed) { button.focus({ preventScroll: true }); watch.disconnect(); }
+      if (!button || button === pressed) return;
+      watch.disconnect();
+      button.focus({ preventScroll: true });
+      const below = button.closest(".verdict").getBoundingClientRect().bottom + 16 - top();
+      if (below > 0) window.scrollBy(0, below);
     });
     watch.observe(document.querySelector("#transcript"), { subtree: true, childList: true });
     setTimeout(() => watch.disconnect(), 10000);
