@@ -118,8 +118,9 @@ class Library:
             raise CitewellError("What lies in Citewell's own data folder is not synced. Choose another folder.")
         what = f"Syncing {readable(str(folder))}"
         with self._turn:
-            with self._state:
+            with self._state:  # both at once: who stops the work before this one must not stop this one
                 self._cancelled.clear()
+                self._work = Work(what, root=self.root(folder))
             report = self._synced(folder, what, progress, stopped, retry)
             self._outcomes.appendleft(Outcome(what, report, root=self.root(folder)))
             return report
@@ -305,11 +306,21 @@ class Library:
         """Makes the store match a folder, in the background."""
         self._queue(folder, f"Syncing {readable(str(folder))}")
 
-    def cancel(self) -> None:
-        """Stops what is going on and what waits; what is finished is kept."""
-        with self._state:
-            self._waiting.clear()
-            self._cancelled.set()
+    def cancel(self, waiting: Callable[[str], bool] = lambda root: True, running: Callable[[str], bool] = lambda root: True) -> bool:
+        """Stops what is going on and drops what waits, of those folders whose roots the two say yes to; what is finished is kept.
+
+        Returns False where there is work and none of it was to be stopped.
+        """
+        with self._state:  # in which the next work begins: what is asked about is what is stopped
+            dropped = [folder for folder in self._waiting if waiting(self.root(folder))]
+            work = self._work  # which may end meanwhile
+            idle = work is None and not self._waiting
+            stopped = work is not None and running(work.root)
+            for folder in dropped:
+                del self._waiting[folder]
+            if stopped:
+                self._cancelled.set()
+            return idle or stopped or bool(dropped)
 
     def work(self) -> Work | None:
         """What is going on or about to."""
@@ -476,11 +487,16 @@ class OwnLibrary:
         self._library.retry(root, source)
 
     def cancel(self) -> None:
-        """Stops what is going on. Raises NotAllowed where it is not the user's own, unless they are an admin."""
-        work = self._library.work()
-        if work is not None and not self._admin and work.root != self.own_root:
+        """Stops what is going on and what waits of the user's own; an admin also stops what is going on of others', and drops what waits of everybody's.
+
+        Raises NotAllowed where there is work and none of it is theirs to stop.
+        """
+        stopped = self._library.cancel(self._may_drop, lambda root: self._admin or root == self.own_root)
+        if not stopped:
             raise NotAllowed("What is going on is not yours. Ask an admin of this Citewell to stop it.")
-        self._library.cancel()
+
+    def _may_drop(self, root: str) -> bool:
+        return root == self.own_root or (self._admin and self._told_of(root))
 
     def work(self) -> Work | None:
         """What is going on. Of other people's files not even the names are told."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import sqlite3
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import FakeEmbedder, FakeModel, make_assistant
+from numpy.typing import NDArray
 from starlette.testclient import TestClient
 from store_writer import ROOT, identifier, opened, parts, put, vector, visible
 
@@ -23,7 +26,7 @@ from index.sync import sync
 from index.visible import Visible
 from rag.accounts import LOCAL_USER, User
 from rag.assistant import Assistant
-from rag.library import OwnLibrary, listing
+from rag.library import OwnLibrary, Work, listing
 from rag.own import OwnAssistant
 from rag.server import create_app
 
@@ -406,8 +409,6 @@ def test_what_was_uploaded_before_a_stop_is_read_as_its_owners(whole: Assistant,
 
 
 def test_others_work_is_told_without_names(whole: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rag.library import Work
-
     whole.library._work = Work("Reading secret.txt again", 1, 2, "secret.txt", root=OWN_UPLOADS + BEN.id)
     try:
         assert whole.for_user(ANN).library.work() == Work("Reading other people's files", 1, 2)
@@ -416,6 +417,62 @@ def test_others_work_is_told_without_names(whole: Assistant, monkeypatch: pytest
             whole.for_user(ANN).library.cancel()
     finally:
         whole.library._work = None
+
+
+@pytest.fixture
+def busy(whole: Assistant, tmp_path: Path) -> Iterator[Assistant]:
+    """The assistant with a folder of the server at work, that waits for `go`, and behind it uploads of everybody, Ann and Ben that wait in turn."""
+    go, begun = threading.Event(), threading.Event()
+    embed = whole.library._embedder.embed
+
+    def held(texts: Sequence[str]) -> NDArray[np.float32]:
+        begun.set()
+        assert go.wait(30)
+        return embed(texts)
+
+    whole.library._embedder.embed = held  # type: ignore[method-assign]
+    server = tmp_path / "server"
+    server.mkdir()
+    (server / "long.txt").write_text("A long giraffe.")
+    whole.library.sync_soon(server)
+    assert begun.wait(30)
+    whole.library.add("all.txt", server / "long.txt")
+    for user in (ANN, BEN):
+        upload(whole.for_user(user), tmp_path, "late.txt", f"The late giraffe of {user.name}.")
+    yield whole
+    go.set()
+    settled(whole)
+
+
+def queued(assistant: Assistant) -> set[str]:
+    return {assistant.library.root(folder) for folder in assistant.library._waiting}
+
+
+def test_a_users_stop_drops_their_own_uploads_alone(busy: Assistant) -> None:
+    busy.for_user(ANN).library.cancel()
+    assert queued(busy) == {UPLOADS, OWN_UPLOADS + BEN.id}
+    assert not busy.library._cancelled.is_set(), "what is going on is not hers"
+    with pytest.raises(NotAllowed, match="not yours"):
+        busy.for_user(ANN).library.cancel()
+    assert queued(busy) == {UPLOADS, OWN_UPLOADS + BEN.id}
+
+
+def test_an_admins_stop_ends_what_is_going_on_and_no_ones_own_uploads(busy: Assistant) -> None:
+    busy.for_user(EVE).library.cancel()
+    assert queued(busy) == {OWN_UPLOADS + ANN.id, OWN_UPLOADS + BEN.id}
+    assert busy.library._cancelled.is_set()
+
+
+def test_a_users_stop_of_their_own_work_ends_it_and_no_one_elses(whole: Assistant, tmp_path: Path) -> None:
+    whole.library._work = Work("Reading uploaded files", root=OWN_UPLOADS + ANN.id)
+    whole.library._waiting[whole.library.folder(OWN_UPLOADS + BEN.id)] = ("Reading uploaded files", frozenset({"late.txt"}))
+    try:
+        whole.for_user(ANN).library.cancel()
+        assert whole.library._cancelled.is_set()
+        assert queued(whole) == {OWN_UPLOADS + BEN.id}
+    finally:
+        whole.library._work = None
+        whole.library._waiting.clear()
 
 
 def test_uploads_stop_at_the_quota(whole: Assistant, tmp_path: Path) -> None:
