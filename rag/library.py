@@ -460,12 +460,17 @@ class OwnLibrary:
                 raise KeyError(document_id)
 
     def share(self, document_id: str, shared: bool) -> None:
-        """Lets everybody see a document that the user uploaded, or nobody else again; an admin also makes a shared one theirs. Raises KeyError, NotAllowed."""
+        """Lets everybody see a document that the user uploaded, or nobody else again. Raises KeyError, NotAllowed.
+
+        An admin also ends the sharing of others' uploads, which are then their uploaders' again, and makes theirs what is shared of everybody's folders.
+        """
         if not self._store.seen(document_id, self._viewer):
             raise KeyError(document_id)
         if not self._may_change(document_id):
             raise NotAllowed("This document is everybody's. Ask an admin of this Citewell to change that.")
-        self._store.set_owner(document_id, None if shared else self._viewer)
+        root = self._store.document_file(document_id)[0]
+        uploader = root.removeprefix(OWN_UPLOADS) if root.startswith(OWN_UPLOADS) else self._viewer
+        self._store.set_owner(document_id, None if shared else uploader)
 
     def _may_change(self, document_id: str) -> bool:
         return self._admin or self._store.owner(document_id) == self._viewer or self._store.document_file(document_id)[0] == self.own_root

@@ -475,6 +475,17 @@ def test_a_users_stop_of_their_own_work_ends_it_and_no_one_elses(whole: Assistan
         whole.library._waiting.clear()
 
 
+def test_an_upload_that_is_not_shared_any_more_is_its_owners_again(whole: Assistant) -> None:
+    (anns,) = whole.store.owned(ANN.id)
+    whole.for_user(ANN).library.share(anns, True)  # type: ignore[attr-defined]
+    whole.for_user(EVE).library.share(anns, False)  # type: ignore[attr-defined]
+    assert whole.store.owner(anns) == ANN.id
+    assert anns not in {info.id for info in whole.for_user(EVE).store.documents()}
+    (everybodys,) = [info.id for info in whole.store.documents() if info.owner is None]
+    whole.for_user(EVE).library.share(everybodys, False)  # type: ignore[attr-defined]
+    assert whole.store.owner(everybodys) == EVE.id
+
+
 def test_uploads_stop_at_the_quota(whole: Assistant, tmp_path: Path) -> None:
     settings = whole.settings.replaced(user_files=2, user_mb=0.001)
     whole.settings = settings
