@@ -573,7 +573,7 @@ def listing(store: Store) -> list[dict[str, Any]]:
     rejected = [
         {
             "id": None, "source": r.source, "title": "", "type": _type(r.source), "bytes": 0, "size": 0, "pages": 0,
-            "passages": 0, "status": "rejected", "reason": r.reason, "indexed_at": r.at, "folder": Path(r.root).name,
+            "passages": 0, "status": "rejected", "reason": r.reason, "indexed_at": r.at, "folder": _folder_name(r.root),
         }
         for r in store.rejections()
     ]  # fmt: skip
@@ -584,8 +584,13 @@ def entry(d: DocumentInfo) -> dict[str, Any]:
     """What every door says of one document."""
     return {
         "id": d.id, "source": d.source, "title": d.title, "type": _type(d.source), "bytes": d.bytes, "size": d.size, "pages": d.pages,
-        "passages": d.passages, "status": "indexed", "reason": "", "indexed_at": d.indexed_at, "folder": Path(d.root).name,
+        "passages": d.passages, "status": "indexed", "reason": "", "indexed_at": d.indexed_at, "folder": _folder_name(d.root),
     }  # fmt: skip
+
+
+def _folder_name(root: str) -> str:
+    """What a folder is called to whoever may see a document of it: never by its uploader's id."""
+    return UPLOADS if is_upload(root) else Path(root).name
 
 
 def _type(source: str) -> str:

@@ -486,6 +486,16 @@ def test_an_upload_that_is_not_shared_any_more_is_its_owners_again(whole: Assist
     assert whole.store.owner(everybodys) == EVE.id
 
 
+def test_no_listing_tells_a_users_inner_id(whole: Assistant, tmp_path: Path) -> None:
+    upload(whole.for_user(ANN), tmp_path, "broken.pdf", "This is no PDF.")
+    settled(whole)
+    (anns,) = [info.id for info in whole.store.documents() if info.owner == ANN.id]
+    whole.for_user(ANN).library.share(anns, True)  # type: ignore[attr-defined]
+    told_of = {user.id: {(one["source"], one["status"], one["folder"]) for one in listing(whole.for_user(user).store)} for user in (ANN, BEN)}
+    assert ("notes.txt", "indexed", "uploads") in told_of[BEN.id]
+    assert told_of[ANN.id] == {("all.txt", "indexed", "shared"), ("notes.txt", "indexed", "uploads"), ("broken.pdf", "rejected", "uploads")}
+
+
 def test_uploads_stop_at_the_quota(whole: Assistant, tmp_path: Path) -> None:
     settings = whole.settings.replaced(user_files=2, user_mb=0.001)
     whole.settings = settings
