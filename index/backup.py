@@ -22,7 +22,7 @@ from index.errors import StoreDamaged, StoreError, StoreInUse, StoreTooNew
 from index.people import PEOPLE, holds_nothing, refuse_damaged_people
 from index.salvage import RESTORED, RESTORED_PEOPLE, RESTORED_UPLOADS, RESTORING, refuse_damaged, take_over
 from index.schema import UPLOADS, VERSION
-from index.seal import flush_folder
+from index.seal import flush_folder, make_private_folder, private
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -86,7 +86,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _pack(target: Path, files: dict[str, Path]) -> None:
     described: dict[str, Any] = {}
-    with zipfile.ZipFile(target, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with open(target, "xb", opener=private) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, path in files.items():
             whole, size = hashlib.sha256(), 0
             with path.open("rb") as source, archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as packed:
@@ -113,8 +113,8 @@ def restore(archive: Path, folder: Path, replace: bool = False) -> list[Path]:
         raise StoreError(f"There is no file {archive}. Check its name.")
     try:
         made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", thread_local=False)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock", mode=0o600, thread_local=False)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -129,10 +129,9 @@ def restore(archive: Path, folder: Path, replace: bool = False) -> list[Path]:
                 if Path(scratch, PEOPLE).exists():
                     refuse_damaged_people(Path(scratch, PEOPLE), f"The backup {archive}")
                 _forget_index(Path(scratch, NAME))
-                Path(scratch, UPLOADS).mkdir(exist_ok=True)
+                make_private_folder(Path(scratch, UPLOADS))
                 Path(scratch, UPLOADS).rename(folder / RESTORED_UPLOADS)
                 if Path(scratch, PEOPLE).exists():
-                    Path(scratch, PEOPLE).chmod(0o600)
                     Path(scratch, PEOPLE).rename(folder / RESTORED_PEOPLE)
                 # From here on it is decided: whoever opens the store finishes it.
                 Path(scratch, NAME).rename(folder / RESTORED)
@@ -172,9 +171,9 @@ def _unpack(archive: Path, into: Path) -> None:
                 ):
                     raise StoreDamaged(f"{damaged}: it holds a file of a name that no backup has.")
                 target = into.joinpath(*parts)
-                target.parent.mkdir(parents=True, exist_ok=True)
+                make_private_folder(target.parent)
                 whole, size = hashlib.sha256(), 0
-                with opened.open(name) as packed, target.open("xb") as file:
+                with opened.open(name) as packed, open(target, "xb", opener=private) as file:
                     while block := packed.read(1 << 20):
                         size += len(block)
                         if size > described["size"]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from index.errors import StoreDamaged, StoreError
 from index.schema import checksum, set_meta
-from index.seal import break_seal
+from index.seal import break_seal, make_private
 
 NAME = "citewell.sqlite3"
 SEAL = "seal.json"
@@ -37,6 +37,8 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that commits to disk before it says so, and leaves beginning and ending transactions to us."""
+    with suppress(OSError):  # what is wrong, SQLite says; its log takes over what the file has
+        make_private(path)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
     try:
         connection.execute("PRAGMA journal_mode = WAL")

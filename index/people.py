@@ -49,7 +49,7 @@ def open_people(folder: Path) -> Database:
     """The people's file of a data folder, made where there is none. Raises StoreError where it cannot be, StoreDamaged, StoreTooNew."""
     path = folder.absolute() / PEOPLE
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Made here, as SQLite would let everybody on the machine read it; its log takes over what the file has.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:

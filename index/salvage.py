@@ -93,7 +93,7 @@ def take_over(folder: Path) -> list[Path]:
         if not (folder / name).exists():
             continue
         aside = folder / f"{kept}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
-        aside.mkdir()
+        aside.mkdir(mode=0o700)
         # The write-ahead log goes first: beside another file it would be played into that one.
         for part in (f"{NAME}-wal", f"{NAME}-shm", SEAL, CHANGES, NAME):
             with suppress(FileNotFoundError):
@@ -117,6 +117,12 @@ def take_over(folder: Path) -> list[Path]:
         if aside.exists():
             moved.append(aside)
     return moved
+
+
+def ours(folder: Path) -> list[Path]:
+    """What of a data folder is Citewell's: its files, and those folders within which everything is."""
+    names = (f"{NAME}*", f"{PEOPLE}*", f"{SEAL}*", CHANGES, "owner.json", "lock", UPLOADS, "chroma-*", *(f"{kept}-*" for kept in KEPT.values()))
+    return [path for name in names for path in folder.glob(name)]
 
 
 def kept_aside(folder: Path) -> list[Path]:

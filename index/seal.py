@@ -34,7 +34,8 @@ def write_seal(seal: Path, files: Iterable[Path], made_by: str) -> None:
     """Notes size and checksum of files, which nobody may change from now on. Raises OSError; then there is no seal."""
     scratch = seal.with_suffix(".new")
     try:
-        scratch.write_bytes(_line(_note(seal.parent, files, made_by)))
+        with open(scratch, "wb", opener=private) as file:
+            file.write(_line(_note(seal.parent, files, made_by)))
         scratch.replace(seal)
     except OSError:
         with suppress(OSError):
@@ -64,6 +65,36 @@ def break_seal(seal: Path) -> None:
     except FileNotFoundError:
         return
     flush_folder(seal.parent)
+
+
+def private(path: str | Path, flags: int) -> int:
+    """An `opener` for open(): a file that is made is its user's alone from its first moment on, whatever the umask says."""
+    return os.open(path, flags, 0o600)
+
+
+def make_private(path: Path) -> None:
+    """Makes an empty file that is its user's alone, for others to write into; one that is there stays as it is. Raises OSError.
+
+    Such a one is not even opened: closing it would take SQLite's locks on it from the whole process.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def make_private_folder(folder: Path) -> None:
+    """Makes a folder, and those above it that are not there, for its user alone. Raises OSError."""
+    for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+
+
+def keep_private(paths: Iterable[Path]) -> None:
+    """Takes from files and folders that there are what others may do with them, where the system knows of others."""
+    if os.name != "posix":
+        return
+    for path in paths:
+        with suppress(OSError):  # somebody else's, or on a disk without permissions
+            if not path.is_symlink():
+                path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def flush_folder(folder: Path) -> None:

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from index.database import CHANGES, NAME, SEAL, Database, batches, read_changes
 from index.errors import EmbedderChanged, StoreDamaged, StoreError, StoreInUse, StoreTooNew
-from index.salvage import make_sure
+from index.salvage import make_sure, ours
 from index.schema import (
     DOCUMENT,
     OWN_OR_SHARED,
@@ -44,7 +44,7 @@ from index.schema import (
     set_owner,
 )
 from index.schema import Entry as Entry
-from index.seal import write_seal
+from index.seal import keep_private, private, write_seal
 from index.types import Document, DocumentInfo, Known, Passage, Rejection, Span
 from index.vectors import State, VectorIndex
 from index.words import content_words
@@ -85,11 +85,13 @@ class Store:
         self._index: VectorIndex | None = None
         self._process = os.getpid()
         self._closing = threading.Lock()
-        self._lock = FileLock(folder / "lock", thread_local=False)
+        self._lock = FileLock(folder / "lock", mode=0o600, thread_local=False)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
-            self._owner_file.write_text(json.dumps({"pid": os.getpid(), "address": None}), encoding="utf-8")
+            keep_private(ours(folder))
+            with open(self._owner_file, "w", encoding="utf-8", opener=private) as file:
+                json.dump({"pid": os.getpid(), "address": None}, file)
         except Timeout:
             raise StoreInUse(*owner(folder)) from None
         except OSError as error:

@@ -29,7 +29,7 @@ import numpy as np
 from index.database import Database, batches
 from index.errors import CitewellError, StoreError
 from index.schema import SEEN, SEEN_EACH, set_meta
-from index.seal import break_seal, check_seal, write_seal
+from index.seal import break_seal, check_seal, make_private_folder, write_seal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,6 +116,7 @@ class _Collection:
 
             # The seal says how the files were when they were last closed; from here on they change.
             break_seal(folder / SEAL)
+            make_private_folder(folder)  # what Chroma makes in it anybody might read
             self._client = chromadb.PersistentClient(str(folder), settings=chromadb.Settings(anonymized_telemetry=False))
             try:
                 self._collection = self._client.get_or_create_collection(

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import socket
+import stat
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -75,6 +76,8 @@ def _folder(folder: Path) -> Finding:
     free = shutil.disk_usage(there).free
     good = free > 200_000_000
     advice = "" if good else "; make room, or choose another disk with CITEWELL_DATA_DIR"
+    if os.name == "posix" and folder.exists() and (open_to := stat.S_IMODE(folder.stat().st_mode)) & 0o077:
+        good, advice = False, f"{advice}; others on this machine may look into it (mode {open_to:o}): `chmod 700` it, unless that is meant"
     return Finding("data folder", good, f"{folder}, {free / 1e9:.1f} GB free{advice}")
 
 

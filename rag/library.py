@@ -20,6 +20,7 @@ from uuid import uuid4
 from index.embed import Embedder
 from index.errors import CitewellError, NotAllowed, OverLimit
 from index.schema import OWN_UPLOADS, UPLOADS
+from index.seal import make_private, make_private_folder
 from index.store import Store
 from index.sync import REMOVED_BY_HAND, Progress, SyncReport, readable, root_of, sync
 from index.types import DocumentInfo, Known
@@ -203,7 +204,7 @@ class Library:
             size = path.stat().st_size
             if size > self._max_bytes:
                 raise CitewellError(f"'{source}' is larger than {self._max_bytes / 1_000_000:g} MB, the most that a file may have.")
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(folder)
             # One at a time, so that two files do not both fit into the room that there is for one.
             with self._adding if quota else nullcontext():
                 if quota:
@@ -211,6 +212,7 @@ class Library:
                 # Under a hidden name first: half a file must not be read, nor take the place of a whole one.
                 scratch = folder / f".{uuid4().hex}"
                 try:
+                    make_private(scratch)
                     shutil.copyfile(path, scratch)
                     os.replace(scratch, folder / source)
                 finally:

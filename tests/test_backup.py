@@ -15,14 +15,17 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from conftest import FakeEmbedder
 from store_writer import ROOT, opened, parts, put, visible
 
 from index import backup as module
 from index.backup import backup, restore
 from index.errors import StoreDamaged, StoreError, StoreInUse, StoreTooNew
 from index.people import PEOPLE, open_people
+from index.schema import OWN_UPLOADS, UPLOADS
 from index.store import Store
 from rag.conversations import Conversations
+from rag.library import Library
 
 FILE = "citewell.sqlite3"
 
@@ -62,6 +65,40 @@ def test_a_backup_brings_everything_back(place: Path) -> None:
     assert (store.folder / "uploads" / "below" / "b.txt").read_text() == "below"
     store.close()
     assert sorted(path.name for path in place.parent.iterdir()) == ["backup.zip", "data", "new"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such permissions")
+def test_nobody_else_may_read_what_citewell_keeps(tmp_path: Path) -> None:
+    place, target, again = tmp_path / "data", tmp_path / "backup.zip", tmp_path / "again"
+    before = os.umask(0)
+    try:
+        store = opened(place)
+        put(store, 0)
+        assert store.wait_for_index(30) == "ready"
+        library = Library(store, FakeEmbedder(), 1_000_000)
+        (tmp_path / "sent").write_text("Ann's words.")
+        library.add("notes.txt", tmp_path / "sent", OWN_UPLOADS + "ann")
+        library.close()
+        people(place, "Ann's talk")
+        backup(place, target)
+        restore(target, again)
+        restore(target, again, replace=True)
+        assert open_to_others(place, again, target) == []
+        store.close()
+        assert open_to_others(place, again, target) == []
+    finally:
+        os.umask(before)
+    for path in (place, place / FILE, place / UPLOADS):
+        path.chmod(0o777)
+    opened(place).close()
+    assert open_to_others(place) == [place], "a folder that was there keeps its mode, and the doctor tells of it"
+
+
+def open_to_others(*places: Path) -> list[Path]:
+    """Those files and folders that others may do something with, but for what lies in an index' folder, which nobody else can enter."""
+    everything = [one for place in places for one in (place, *place.rglob("*"))]
+    kept_by_their_folder = [one for one in everything if any(above.name.startswith("chroma-") for above in one.parents)]
+    return [one for one in everything if stat.S_IMODE(one.stat().st_mode) & 0o077 and one not in kept_by_their_folder]
 
 
 def test_a_store_in_use_is_backed_up_as_of_one_moment(place: Path) -> None:

@@ -738,6 +738,14 @@ def test_the_doctor_tells_rejected_files(run: Run, filled: Path, folder: Path) -
     assert "1 files rejected" in run("doctor", "--data-dir", str(filled)).out
 
 
+@pytest.mark.skipif(os.name != "posix", reason="there are no such permissions")
+def test_the_doctor_tells_a_data_folder_that_others_may_look_into(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    assert "data folder" not in wrong(run("doctor", "--data-dir", str(tmp_path / "data")))
+    (tmp_path / "data").chmod(0o755)
+    assert "(mode 755): `chmod 700`" in wrong(run("doctor", "--data-dir", str(tmp_path / "data")))["data folder"]
+
+
 def test_the_doctor_tells_a_data_folder_that_is_none(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "CITEWELL_DATA_DIR" in wrong(run("doctor", "--data-dir", str(tmp_path / "file")))["data folder"]
