@@ -29,6 +29,9 @@ PACKAGES = str(Path(__file__).resolve().parent.parent)
 
 log = logging.getLogger(__name__)
 
+_warned = threading.Event()
+"""That readers have a network is told once in the life of a process."""
+
 
 class _Child:
     """One process, and the pipe to it."""
@@ -148,6 +151,14 @@ class Parser:
         """A PDF's page (from 1) as a PNG, the characters [start, end) of that page's text highlighted. Raises UnreadableDocument."""
         return self._asked({"do": "render", "page": page, "start": start, "end": end}, content)[1]
 
+    def connected(self) -> str | None:
+        """Why the system does not cut readers off from the network; nothing where it does, None where the platform has no such thing.
+
+        Raises UnreadableDocument where no reader starts.
+        """
+        reply, _ = self._asked({"do": "nothing"}, b"")
+        return reply["connected"]  # type: ignore[no-any-return]
+
     def _asked(self, request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
         child = self._places.get()
         try:
@@ -169,6 +180,13 @@ class Parser:
             if child is not None and child.requests >= REQUESTS:
                 child = self._drop(child)
             self._places.put(child)
+        if reply.get("connected") and not _warned.is_set():
+            _warned.set()
+            log.warning(
+                "The system does not cut the readers of files off from the network (%s). What they do in Python is stopped nevertheless, "
+                "what a native library does is not. `citewell doctor` says more.",
+                reply["connected"],
+            )
         if "trace" in reply:
             log.warning("A file could not be read:\n%s", reply["trace"])
         if "rejected" in reply:

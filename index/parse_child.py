@@ -18,23 +18,38 @@ _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
 """CLONE_NEWUSER and CLONE_NEWNET of <sched.h>."""
 
 
-def confine(memory: int) -> None:
-    """Takes from this process what a reader needs none of: memory past `memory` bytes, core dumps, the network."""
+def confine(memory: int) -> str | None:
+    """Takes from this process what a reader needs none of: memory past `memory` bytes, core dumps, the network.
+
+    Returns why the system does not cut it off from the network, nothing where it does, and None where the platform has no such thing.
+    """
     with suppress(ImportError):  # there are no such limits on Windows
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        # A network of its own, with nothing in it. Where the kernel does not allow that, the hook below still stops what Python does.
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).unshare(_NEW_NETWORK if os.geteuid() == 0 else _NEW_USER | _NEW_NETWORK)
+    # Where the kernel does not allow it, the hook below still stops what Python does.
+    connected = _cut_off() if sys.platform == "linux" else None
 
     def refused(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _NO_NETWORK:
             raise PermissionError("readers of files have no network")
 
     sys.addaudithook(refused)
+    return connected
+
+
+def _cut_off() -> str:
+    """Gives this process a network of its own, with nothing in it; returns why that failed, and nothing where it did not."""
+    try:
+        unshare = ctypes.CDLL(None, use_errno=True).unshare
+    except (OSError, AttributeError) as error:
+        return str(error)
+    # Root needs no users of its own for it, unless its capabilities were taken.
+    for kinds in (*((_NEW_NETWORK,) if os.geteuid() == 0 else ()), _NEW_USER | _NEW_NETWORK):
+        if unshare(kinds) == 0:
+            return ""
+    return os.strerror(ctypes.get_errno())
 
 
 def _allow_seconds(seconds: int) -> None:
@@ -70,7 +85,11 @@ def _render(request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], by
     return {}, render(content, request["page"], request["start"], request["end"])
 
 
-_WORK: dict[str, Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]]] = {"read": _read, "render": _render}
+def _nothing(request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
+    return {}, b""
+
+
+_WORK: dict[str, Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]]] = {"read": _read, "render": _render, "nothing": _nothing}
 
 
 def _answer(request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
@@ -101,7 +120,7 @@ def main(memory: int, seconds: int) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
-    confine(memory)
+    connected = confine(memory)
     while line := requests.readline():
         request = json.loads(line)
         content = requests.read(request["length"])
@@ -111,7 +130,7 @@ def main(memory: int, seconds: int) -> None:
         reply, picture = _answer(request, content)
         try:
             # In ASCII: escapes carry half a surrogate pair as well as any other character.
-            head = json.dumps({**reply, "length": len(picture)}).encode("ascii")
+            head = json.dumps({**reply, "connected": connected, "length": len(picture)}).encode("ascii")
         except MemoryError:
             head, picture = json.dumps({"rejected": "reading it takes more memory than a file may", "length": 0}).encode("ascii"), b""
         replies.write(head + b"\n")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from index.embed import open_embedder
 from index.errors import CitewellError, InvalidSettings, StoreInUse
+from index.parse import Parser
 from index.people import PEOPLE, open_people
 from index.salvage import kept_aside
 from index.store import Store
@@ -49,6 +50,7 @@ def examine(open_settings: Callable[[], Settings]) -> list[Finding]:
         _folder(settings.data_dir),
         _store(settings),
         *_kept(settings.data_dir),
+        _readers(),
         _embedder(settings),
         _model(settings),
         *_second_model(settings),
@@ -110,6 +112,20 @@ def _kept(folder: Path) -> list[Finding]:
     where = " and ".join(map(str, kept))
     text = f"the store's files as they were before a restore or before damage, {size / 1e6:.1f} MB in {where}; if nothing is missing, you can delete them"
     return [Finding("older files", True, text)]
+
+
+def _readers() -> Finding:
+    try:
+        with Parser(1) as parser:
+            connected = parser.connected()
+    except CitewellError as error:
+        return Finding("readers of files", False, f"no reader can be started: {error}")
+    if connected is None:
+        return Finding("readers of files", True, "kept from the network within Python; this system has no networks for single processes")
+    if not connected:
+        return Finding("readers of files", True, "cut off from the network by the system")
+    text = f"not cut off from the network by the system ({connected}), only within Python; let the user that runs Citewell make user and network namespaces"
+    return Finding("readers of files", False, f"{text} (under systemd: `RestrictNamespaces=user net`)")
 
 
 def _embedder(settings: Settings) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from index.errors import UnreadableDocument
-from index.parse import Parser
+from index.parse import PACKAGES, Parser
 from index.read import read
 from index.split import split
 
@@ -147,3 +148,29 @@ def test_readers_do_not_get_the_keys_in_the_environment(monkeypatch: pytest.Monk
         (child,) = parser._children
         if sys.platform == "linux":
             assert b"secret-key" not in Path(f"/proc/{child.process.pid}/environ").read_bytes()
+
+
+def test_whether_readers_are_cut_off_by_the_system_is_known() -> None:
+    refused = 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$@"'
+    own = ["unshare", "--user", "--map-root-user", "sh", "-c", refused, "sh"]
+    asked = "from index.parse import Parser\nwith Parser(1) as parser: print(repr(parser.connected()))"
+    environment = {**os.environ, "PYTHONPATH": PACKAGES}
+
+    def said(*before: str) -> str:
+        return subprocess.run([*before, sys.executable, "-c", asked], capture_output=True, text=True, check=True, env=environment).stdout.strip()
+
+    if sys.platform != "linux":
+        assert said() == "None"
+    elif shutil.which("unshare") is None or subprocess.run([*own, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody refuse a network")
+    else:
+        assert said(*own) not in ("''", "None"), "the system refuses, and that is told"
+
+
+def test_readers_with_a_network_are_warned_of_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("index.parse._warned", threading.Event())
+    monkeypatch.setattr("index.parse._Child.ask", lambda *_: ({"connected": "Operation not permitted"}, b""))
+    with Parser(1) as parser:
+        assert parser.connected() == parser.connected() == "Operation not permitted"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "(Operation not permitted)" in caplog.text
