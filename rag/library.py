@@ -9,9 +9,9 @@ import shutil
 import threading
 import time
 import unicodedata
-from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,10 @@ RATE_SECONDS = 30.0
 """The rate of work is that of the last half minute: the first files of a folder say little of the last."""
 
 FATES = ("added", "changed", "removed", "unchanged")
+
+UPLOADS_AT_ONCE = 2
+UPLOAD_SECONDS = 5.0
+"""So many uploads of one user may be coming in at a time; one more is told to come again after so long."""
 
 APART = ".people"
 """Below the uploads and hidden, so that a sync of those leaves users' folders out."""
@@ -95,6 +99,7 @@ class Library:
         self._state = threading.Lock()
         self._waiting: dict[Path, tuple[str, frozenset[str]]] = {}
         self._uploads_read = 0.0
+        self._coming: Counter[str] = Counter()
         self._worker: threading.Thread | None = None
         self._work: Work | None = None
         self._outcomes: deque[Outcome] = deque(maxlen=OUTCOMES)
@@ -230,6 +235,26 @@ class Library:
         if len(others) + 1 > quota.files:
             raise OverLimit(f"You have uploaded {len(others):,} files, and {quota.files:,} is the most. Remove some first.")
         return max(0, min(self._max_bytes, quota.bytes - sum(others)))
+
+    @contextmanager
+    def uploading(self, root: str = UPLOADS, quota: Quota | None = None) -> Iterator[None]:
+        """For as long as an upload's bytes come in and are copied: they lie outside of what a quota counts. Raises OverLimit where enough are coming in."""
+        if quota is None:
+            yield
+            return
+        with self._state:
+            if self._coming[root] >= UPLOADS_AT_ONCE:
+                raise OverLimit(
+                    f"{UPLOADS_AT_ONCE} uploads of yours are coming in already. Send the next when one of them is through.", UPLOAD_SECONDS
+                )
+            self._coming[root] += 1
+        try:
+            yield
+        finally:
+            with self._state:
+                self._coming[root] -= 1
+                if not self._coming[root]:
+                    del self._coming[root]
 
     def resume(self) -> None:
         """Reads, in the background, what was uploaded before Citewell was stopped."""
@@ -387,6 +412,11 @@ def is_upload(root: str) -> bool:
     return root == UPLOADS or root.startswith(OWN_UPLOADS)
 
 
+def without_room(name: str, room: int) -> OverLimit:
+    """What is said of a file for which there is less room than it needs."""
+    return OverLimit(f"'{safe_name(name)}' is not taken: there is room for {room / 1e6:,.6g} MB more of your files. Remove some first.")
+
+
 def _sizes_of_others(folder: Path, replaced: Collection[str]) -> list[int]:
     """The sizes of a folder's files but for those named. Hidden files count too, as half a file is also on the disk."""
     try:
@@ -447,6 +477,12 @@ class OwnLibrary:
     def room(self, replaced: Collection[str] = ()) -> int:
         """How many bytes one more file of the user's may have, as Library.room(). Raises OverLimit."""
         return self._library.room(replaced, self.own_root, self._quota)
+
+    @contextmanager
+    def uploading(self) -> Iterator[None]:
+        """For as long as an upload of the user's comes in, as Library.uploading(). Raises OverLimit."""
+        with self._library.uploading(self.own_root, self._quota):
+            yield
 
     def remove(self, document_ids: Sequence[str]) -> None:
         """Makes documents gone, the user's own and for an admin the shared ones; where one of them is not theirs to remove, none is, and NotAllowed raised.

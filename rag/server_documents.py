@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from index.errors import CitewellError
 from index.read import fingerprint
 from rag.assistant import Assistant
-from rag.library import entry, fates, is_upload, listing
+from rag.library import entry, fates, is_upload, listing, safe_name, without_room
 from rag.limits import FILES_TOGETHER
 from rag.service import Service
 
@@ -67,11 +67,15 @@ def routes(service: Service) -> APIRouter:
     async def add(request: Request) -> dict[str, Any]:
         """Takes one or more files as multipart/form-data and waits until they are read. Each becomes a document or is rejected, and why.
 
-        A file of the same name is replaced. 413, and nothing is kept, where one is larger than `max_file_mb`.
+        A file of the same name is replaced. 413, and nothing is kept, where one is larger than `max_file_mb` or than the room that the user has left;
+        429 where two uploads of the user's are coming in already.
         """
         assistant = service.own(request.scope)
-        async with _uploaded(request, assistant.settings.max_bytes) as files, _kept(files) as kept:
-            return {"files": await _read(assistant, kept)}
+        # Nothing of what was sent lies about while its files are read, which may take minutes.
+        with assistant.library.uploading():
+            async with _uploaded(request, assistant) as files:
+                taken = [await run_in_threadpool(_taken, assistant, file) for file in files]
+        return {"files": await _settled(assistant, taken)}
 
     @router.post("/api/documents/url", summary="Add a web page by its address")
     async def add_url(request: Request, asked: WebPage) -> dict[str, Any]:
@@ -122,10 +126,18 @@ class _TooLarge(Exception):
 class _Bounded(MultiPartParser):
     """Reads a form whose files have a limit: the rest of one that is larger is not even written down."""
 
-    def __init__(self, request: Request, max_bytes: int) -> None:
+    def __init__(self, request: Request, assistant: Assistant) -> None:
         super().__init__(request.headers, request.stream(), max_files=FILES, max_fields=FIELDS, max_part_size=FIELD_BYTES)
-        self._most = max_bytes
+        self._most, self._room = assistant.settings.max_bytes, assistant.library.room
+        self._rooms: dict[int, int] = {}
         self._sizes: dict[int, int] = {}
+
+    def on_headers_finished(self) -> None:
+        """Called by the parser before a part: of a file for which there is no room nothing is written down. Raises OverLimit."""
+        super().on_headers_finished()
+        file = self._current_part.file
+        if file is not None:
+            self._rooms[id(file)] = self._room((safe_name(file.filename or ""),))
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         """Called by the parser with a piece of a part."""
@@ -134,20 +146,22 @@ class _Bounded(MultiPartParser):
             size = self._sizes[id(file)] = self._sizes.get(id(file), 0) + end - start
             if size > self._most:
                 raise _TooLarge(f"'{file.filename}' is larger than {self._most / 1_000_000:g} MB, the most that a file may have.")
+            if size > self._rooms[id(file)]:
+                raise without_room(file.filename or "", self._rooms[id(file)])
             if sum(self._sizes.values()) > FILES_TOGETHER * self._most:
                 raise _TooLarge(f"The files are together larger than {FILES_TOGETHER * self._most / 1_000_000:g} MB. Send them in several requests.")
         super().on_part_data(data, start, end)
 
 
 @asynccontextmanager
-async def _uploaded(request: Request, max_bytes: int) -> AsyncIterator[list[UploadFile]]:
+async def _uploaded(request: Request, assistant: Assistant) -> AsyncIterator[list[UploadFile]]:
     """The files of a form, for as long as they are needed."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise HTTPException(415, "Send files as multipart/form-data, such as `curl -F file=@report.pdf`.")
     form = FormData()
     try:
         try:
-            form = await _Bounded(request, max_bytes).parse()
+            form = await _Bounded(request, assistant).parse()
         except _TooLarge as error:
             raise HTTPException(413, f"{error} No file was kept.") from None
         except MultiPartException as error:
@@ -162,29 +176,16 @@ async def _uploaded(request: Request, max_bytes: int) -> AsyncIterator[list[Uplo
         await form.close()
 
 
-@asynccontextmanager
-async def _kept(files: list[UploadFile]) -> AsyncIterator[list[tuple[str, Path, str]]]:
-    """Each file's name, where its bytes lie for the moment, and their fingerprint."""
-    with tempfile.TemporaryDirectory(prefix="citewell-upload-") as folder:
-
-        def written(number: int, file: UploadFile) -> tuple[str, Path, str]:
-            content = file.file.read()
-            path = Path(folder, str(number))
-            path.write_bytes(content)
-            return file.filename or "", path, fingerprint(content)
-
-        yield [await run_in_threadpool(written, number, file) for number, file in enumerate(files)]
-
-
-async def _read(assistant: Assistant, files: list[tuple[str, Path, str]]) -> list[dict[str, Any]]:
-    """Has files read, and tells what became of each, in the order in which they came."""
-    taken: list[tuple[str, str, str]] = []
-    for name, path, wanted in files:
+def _taken(assistant: Assistant, file: UploadFile) -> tuple[str, str, str]:
+    """Hands a file to the library and lets go of what was sent: its source, its fingerprint, and why it was not taken."""
+    with tempfile.TemporaryDirectory(prefix="citewell-upload-") as folder, closing(file.file):
+        content = file.file.read()
+        path, wanted = Path(folder, "file"), fingerprint(content)
+        path.write_bytes(content)
         try:
-            taken.append((await run_in_threadpool(assistant.library.add, name, path), wanted, ""))
+            return assistant.library.add(file.filename or "", path), wanted, ""
         except CitewellError as error:
-            taken.append((name, wanted, str(error)))
-    return await _settled(assistant, taken)
+            return file.filename or "", wanted, str(error)
 
 
 async def _settled(assistant: Assistant, taken: list[tuple[str, str, str]]) -> list[dict[str, Any]]:

@@ -6,8 +6,8 @@ import io
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -265,6 +265,12 @@ class FakeLibrary:
         self.calls.append(("add", source))
         self._put(UPLOADS, source, content)
         return source
+
+    def room(self, replaced: Collection[str] = ()) -> int:
+        return 1_000_000_000
+
+    def uploading(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def remove(self, document_ids: Sequence[str]) -> None:
         self.calls.append(("remove", tuple(document_ids)))

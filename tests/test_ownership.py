@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sqlite3
 import threading
@@ -9,14 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import FakeEmbedder, FakeModel, make_assistant
+from fastapi import FastAPI
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
+from starlette.types import Message
 from store_writer import ROOT, identifier, opened, parts, put, vector, visible
 
+import rag.server_documents
 from index import vectors
 from index.errors import NotAllowed, OverLimit
 from index.salvage import trouble_in
@@ -29,6 +34,7 @@ from rag.assistant import Assistant
 from rag.library import OwnLibrary, Work, listing
 from rag.own import OwnAssistant
 from rag.server import create_app
+from ui.web import OURS, library_routes
 
 pytestmark = pytest.mark.usefixtures("fast_probes")
 
@@ -510,6 +516,99 @@ def test_uploads_stop_at_the_quota(whole: Assistant, tmp_path: Path) -> None:
     assert (whole.library.folder(OWN_UPLOADS + ANN.id) / "second.txt").read_text() == "x" * 500
     upload(whole.for_user(BEN), tmp_path, "third.txt", "x")
     settled(whole)
+
+
+# Uploads that come in
+
+
+def served_to(whole: Assistant, user: User) -> FastAPI:
+    """The doors by which files come in, as a user has them."""
+    app = create_app(whole)
+    app.state.service.own = lambda scope: whole.for_user(user)
+    app.router.routes.extend(library_routes(app.state.service))
+    return app
+
+
+def refused_after(app: FastAPI, method: str, target: str, headers: dict[str, str], *parts: bytes) -> tuple[int, str]:
+    """The reply to a request of which no more than these parts of its body may be asked for."""
+    left, said = list(parts), []
+    path, _, query = target.partition("?")
+
+    async def receive() -> Message:
+        assert left, "more of the body is read than is needed to refuse it"
+        return {"type": "http.request", "body": left.pop(0), "more_body": True}
+
+    async def send(message: Message) -> None:
+        said.append(message)
+
+    named = {"host": "127.0.0.1", OURS: "1", **headers}
+    scope = {
+        "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": "",
+        "scheme": "http", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 9), "headers": [(name.encode(), value.encode()) for name, value in named.items()],
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    return said[0]["status"], b"".join(message.get("body", b"") for message in said).decode()
+
+
+FORM = {"content-type": "multipart/form-data; boundary=x", "content-length": "100000"}
+
+
+def part_of(name: str, content: bytes) -> bytes:
+    return f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode() + content
+
+
+def test_what_there_is_no_room_for_is_refused_before_it_is_read(whole: Assistant) -> None:
+    whole.settings = whole.settings.replaced(user_files=2, user_mb=0.001)
+    app = served_to(whole, ANN)
+    status, said = refused_after(app, "PUT", "/library/files?name=large.txt", {"content-length": "2000"})
+    assert (status, "'large.txt' is not taken: there is room for 0.00" in said) == (413, True)
+    assert refused_after(app, "PUT", "/library/files?name=large.txt", {}, b"x" * 600, b"x" * 600)[0] == 413, "nor where no length was told"
+    status, said = refused_after(app, "POST", "/api/documents", FORM, part_of("large.txt", b"x" * 2_000))
+    assert (status, "'large.txt' is not taken" in said) == (413, True)
+    whole.settings = whole.settings.replaced(user_files=1)
+    for method, target, headers, sent in (
+        ("PUT", "/library/files?name=more.txt", {"content-length": "1"}, ()),
+        ("POST", "/api/documents", FORM, (part_of("more.txt", b"x"),)),
+    ):
+        status, said = refused_after(app, method, target, headers, *sent)
+        assert (status, "1 files, and 1 is the most" in said) == (413, True)
+    client = TestClient(app, base_url="http://127.0.0.1")
+    assert client.put("/library/files?name=notes.txt", content=b"replaced", headers={OURS: "1"}).status_code == 200
+    assert client.post("/api/documents", files={"file": ("notes.txt", b"replaced twice")}).json()["files"][0]["status"] == "indexed"
+
+
+def test_two_uploads_of_a_user_come_in_at_a_time(whole: Assistant) -> None:
+    ann = whole.for_user(ANN).library
+    with ann.uploading(), ann.uploading():
+        for method, target, headers in (("PUT", "/library/files?name=third.txt", {"content-length": "1"}), ("POST", "/api/documents", FORM)):
+            status, said = refused_after(served_to(whole, ANN), method, target, headers)
+            assert (status, "2 uploads of yours" in said) == (429, True)
+        with whole.for_user(BEN).library.uploading():
+            pass
+        refused = TestClient(served_to(whole, ANN), base_url="http://127.0.0.1").put(
+            "/library/files?name=third.txt", content=b"x", headers={OURS: "1"}
+        )
+        assert refused.headers["retry-after"] == "5"
+    with ann.uploading():
+        pass
+    assert not whole.library._coming
+
+
+def test_nothing_of_an_upload_lies_about_while_it_is_read(busy: Assistant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.server_documents.READ_SECONDS", 0.0)  # it waits behind what is going on
+    lying: list[list[Path]] = []
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    told_of = rag.server_documents.fates
+
+    def looked(*asked: Any) -> list[dict[str, Any]]:
+        lying.append(list((tmp_path / "temporary").iterdir()))
+        return told_of(*asked)
+
+    monkeypatch.setattr("rag.server_documents.fates", looked)
+    client = TestClient(served_to(busy, ANN), base_url="http://127.0.0.1")
+    assert client.post("/api/documents", files={"file": ("slow.txt", b"A slow giraffe.")}).json()["files"][0]["status"] == "waiting"
+    assert lying == [[]]
 
 
 def test_a_users_assistant_cannot_close_or_write_the_store(whole: Assistant) -> None:

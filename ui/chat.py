@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -93,13 +94,18 @@ class Library(Protocol):
     """What changes the documents. Its work goes on in the background; what cannot work at all is a CitewellError.
 
     `waiting()` is the root and source of every file that is there and not read yet; `discard` lets go of a rejected upload; `size` is that of a file
-    in bytes, None where there is none. `own_root` is the root of what the user uploads.
+    in bytes, None where there is none. `own_root` is the root of what the user uploads. `uploading()` lasts as long as a file is coming in, and `room()`
+    is how many bytes it may have in place of those named; both raise OverLimit.
     """
 
     @property
     def own_root(self) -> str: ...
 
     def add(self, name: str, path: Path, /) -> str: ...
+
+    def room(self, replaced: Collection[str] = (), /) -> int: ...
+
+    def uploading(self) -> AbstractContextManager[None]: ...
 
     def remove(self, document_ids: Sequence[str], /) -> None: ...
 

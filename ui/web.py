@@ -23,7 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from index.errors import CitewellError, NotAllowed, OverLimit
 from index.types import DocumentInfo, Span
 from rag.headers import NOTHING, hash_source
-from rag.library import is_upload
+from rag.library import is_upload, safe_name, without_room
+from rag.problems import refusal
 from ui import conversations, document, library
 from ui.chat import Service, Store
 
@@ -181,13 +182,18 @@ def library_routes(service: Service) -> list[Route]:
         declared = request.headers.get("content-length", "0")
         if not (declared.isascii() and declared.isdecimal()) or int(declared[:16]) > limit:
             return too_large
-        with tempfile.TemporaryDirectory(prefix="citewell-upload-") as folder:
+        with assistant.library.uploading(), tempfile.TemporaryDirectory(prefix="citewell-upload-") as folder:
+            room = await run_in_threadpool(assistant.library.room, (safe_name(name),))
+            if int(declared[:16]) > room:
+                raise without_room(name, room)
             path, size = Path(folder, "file"), 0
             with path.open("wb") as file:
                 async for chunk in request.stream():
                     size += len(chunk)
                     if size > limit:
                         return too_large
+                    if size > room:
+                        raise without_room(name, room)
                     file.write(chunk)
             source = await run_in_threadpool(assistant.library.add, name, path)
         return JSONResponse({"source": source, "replaced": await run_in_threadpool(there_before, assistant.store, source, began)})
@@ -265,8 +271,10 @@ def changing(endpoint: AsyncEndpoint) -> AsyncEndpoint:
             return Response(status_code=499)
         except HTTPException:  # a body that is too large
             raise
+        except OverLimit as error:
+            return refusal(request.url.path, error)
         except CitewellError as error:
-            return JSONResponse({"error": str(error)}, {NotAllowed: 403, OverLimit: 413}.get(type(error), 422))
+            return JSONResponse({"error": str(error)}, 403 if isinstance(error, NotAllowed) else 422)
         except KeyError:
             return JSONResponse({"error": "It is not there any more."}, 404)
         except Exception:
