@@ -12,8 +12,8 @@ from http.cookies import CookieError, SimpleCookie
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import quote, urlsplit
 
+from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -35,6 +35,10 @@ FOR_PROGRAMS = ("/api", "/v1", "/mcp")
 
 READING = ("GET", "HEAD", "OPTIONS")
 FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+
+
+LOOKED_UP_AT_ONCE = 8
+"""Who a request is from is looked up in threads of its own: what is slow and somebody's takes up those that all share, and would keep everybody out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +200,7 @@ class SignedIn:
 
     def __init__(self, app: ASGIApp, policy: Policy, accounts: Accounts | None = None, rate: Rate | None = None, local_key: str = "") -> None:
         self.app, self.policy, self.accounts, self.rate, self.local_key = app, policy, accounts, rate, local_key
+        self._lookups = CapacityLimiter(LOOKED_UP_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -226,7 +231,7 @@ class SignedIn:
             return problem(path, "This is not for pages of other sites.", 403), None
         # Who carries nothing is looked up nowhere, so that a busy server says at once that it is there.
         carries = not self.policy.open and ("authorization" in headers or "cookie" in headers)
-        user = await run_in_threadpool(identity, *judged) if carries else identity(*judged)
+        user = await to_thread.run_sync(identity, *judged, limiter=self._lookups) if carries else identity(*judged)
         if user is not None or path in REVIEWED:
             return None, user
         if scope["type"] == "websocket":

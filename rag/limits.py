@@ -6,8 +6,9 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import ceil
 from typing import Self
 
@@ -123,6 +124,29 @@ class Place:
     def leave(self) -> None:
         """Gives the place to the next. Safe to call twice, from any thread."""
         self._queue.leave(self)
+
+
+class Shares:
+    """Places for what takes long: so many at a time in all, and so many of them one user's, so that nobody takes all. Counts and never waits."""
+
+    def __init__(self, each: int, together: int, refusal: str, seconds: float) -> None:
+        self._each, self._together, self._refusal, self._seconds = each, together, refusal, seconds
+        self._lock = threading.Lock()
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def place(self, user: str) -> Iterator[None]:
+        """A place for one thing of a user's, until it is done. Raises OverLimit where the user, or all together, have as many as there may be."""
+        with self._lock:
+            if self._taken[user] >= self._each or self._taken.total() >= self._together:
+                raise OverLimit(f"{self._refusal} Try again in {_seconds(self._seconds)}.", self._seconds)
+            self._taken[user] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken[user] -= 1
+                self._taken += Counter()  # which forgets whoever has none
 
 
 class Limited:

@@ -6,7 +6,7 @@ import secrets
 from html import escape
 from urllib.parse import parse_qs
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -18,6 +18,9 @@ from rag.headers import hash_source
 
 FORM_COOKIE = "citewell-login"
 FORM_BYTES = 16_384
+
+SIGNED_IN_AT_ONCE, SIGNED_OUT_AT_ONCE = 8, 2
+"""Both in threads of their own: neither waits for what is slow elsewhere, and whoever tries passwords holds up nobody who is signed in."""
 
 STYLE = (
     ":root{color-scheme:light dark}body{font:16px/1.5 ui-sans-serif,system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center}"
@@ -48,6 +51,7 @@ def page_html(token: str, back: str, problem: str = "", name: str = "") -> str:
 
 def login_routes(policy: Policy, accounts: Accounts | None) -> list[Route]:
     """GET and POST /login, POST /logout. Under an open policy there is nothing to sign in to, and both lead to the chat page."""
+    entering, leaving = CapacityLimiter(SIGNED_IN_AT_ONCE), CapacityLimiter(SIGNED_OUT_AT_ONCE)
 
     def shown(request: Request, status: int, back: str, problem: str = "", name: str = "", headers: dict[str, str] | None = None) -> Response:
         token = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(24)
@@ -78,14 +82,14 @@ def login_routes(policy: Policy, accounts: Accounts | None) -> list[Route]:
             return shown(request, 403, back, "This form was not sent by this page, or your browser keeps no cookies. Try again.", name)
         address = policy.address(request.scope)
         try:
-            token = await run_in_threadpool(accounts.sign_in, name, fields.get("password", ""), address)
+            token = await to_thread.run_sync(accounts.sign_in, name, fields.get("password", ""), address, limiter=entering)
         except OverLimit as error:
             return shown(request, 429, back, str(error), name, {"Retry-After": str(int(error.retry_after or 1) + 1)})
         except CitewellError as error:
             return shown(request, 401, back, str(error), name)
         before = request.cookies.get(COOKIE)
         if before:
-            await run_in_threadpool(accounts.end_session, before)
+            await to_thread.run_sync(accounts.end_session, before, limiter=leaving)
         response = RedirectResponse(back, 303, {"Cache-Control": "no-store"})
         secure = policy.encrypted(request.scope)
         response.set_cookie(COOKIE, token, max_age=int(SESSION_SECONDS), path="/", secure=secure, httponly=True, samesite="lax")
@@ -95,7 +99,7 @@ def login_routes(policy: Policy, accounts: Accounts | None) -> list[Route]:
     async def sign_out(request: Request) -> Response:
         token = request.cookies.get(COOKIE)
         if token and accounts is not None:
-            await run_in_threadpool(accounts.end_session, token)
+            await to_thread.run_sync(accounts.end_session, token, limiter=leaving)
         response = RedirectResponse("/" if policy.open else "/login", 303, {"Cache-Control": "no-store", "Clear-Site-Data": '"cache"'})
         response.delete_cookie(COOKIE, path="/", secure=policy.encrypted(request.scope), httponly=True, samesite="lax")
         return response

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
 import subprocess
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
+from anyio import to_thread
 from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
@@ -339,6 +343,45 @@ def test_a_request_is_answered_by_its_users_assistant(accounts: Accounts, databa
     for scope in ({}, {"state": {}}, {"state": {"user": None}}, {"state": {"user": "ann"}}):
         with pytest.raises(NotAllowed):
             service.own(scope)
+
+
+def test_who_makes_all_threads_wait_keeps_nobody_else_out(accounts: Accounts) -> None:
+    policy, released = Policy(False, ("*",)), threading.Event()
+    app = FastAPI()
+
+    @app.get("/slow")
+    def slow() -> None:
+        assert released.wait(60)
+
+    @app.get("/v1/models")
+    async def quick() -> str:
+        return "here"
+
+    app.router.routes.extend(login_routes(policy, accounts))
+    app.add_middleware(SignedIn, policy=policy, accounts=accounts)
+    anns, bens = ({"Authorization": f"Bearer {accounts.create_key(name)}"} for name in ("ann", "ben"))
+
+    async def hurried() -> tuple[int, int]:
+        transport = httpx.ASGITransport(app, client=("198.51.100.7", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="https://docs.example.org") as client:
+            slow = [asyncio.create_task(client.get("/slow", headers=anns)) for _ in range(45)]
+            try:
+                threads = to_thread.current_default_thread_limiter()
+                while threads.available_tokens:
+                    await asyncio.sleep(0)
+                model = await asyncio.wait_for(client.get("/v1/models", headers=bens), 10)
+                page = await client.get("/login")
+                token = re.search(r'name="token" value="([^"]+)"', page.text)
+                assert token
+                form = {"token": token[1], "name": "ben", "password": RIGHT}
+                entered = await asyncio.wait_for(client.post("/login", data=form), 10)
+                left = await asyncio.wait_for(client.post("/logout"), 10)
+            finally:
+                released.set()
+            assert {answer.status_code for answer in await asyncio.gather(*slow)} == {200}
+            return model.status_code, entered.status_code + left.status_code
+
+    assert asyncio.run(hurried()) == (200, 606)
 
 
 # Proxies

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from page_browser import launched, served, watched
 from page_fake import (
@@ -32,10 +35,13 @@ from PIL import Image, ImageDraw
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from index.errors import OverLimit
 from index.formats import pdf
 from index.read import document_id
 from index.types import Rejection
+from rag.accounts import User
 from rag.headers import SafeHeaders
 from ui import library
 from ui.library import Wanted, ago, entries, kind_of, left_text, listing, size_text
@@ -334,6 +340,73 @@ def test_a_file_that_has_changed_is_said_in_the_pictures_place(client: TestClien
         assert response.status_code == 409
         assert "The file has changed since it was indexed" in response.text
         assert "<img" not in response.text
+
+
+def test_one_user_has_two_pages_drawn_at_a_time_and_all_together_four(fake: FakeAssistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, released = threading.Semaphore(0), threading.Event()
+
+    def drawn(document_id: str, page: int, start: int, end: int) -> bytes:
+        begun.release()
+        assert released.wait(60)
+        return b"a picture"
+
+    class Named:
+        """Stands where SignedIn stands: the user is whom the request says."""
+
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            name = dict(scope["headers"])[b"x-user"].decode()
+            await self.app({**scope, "state": {"user": User(name, name)}}, receive, send)
+
+    monkeypatch.setattr(fake, "page_image", drawn)
+    app = Starlette(routes=document_routes(FakeService(fake), ""), middleware=[Middleware(Named)])
+
+    async def hurried() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+
+            async def asked(user: str, number: int, view: str = f"/documents/{REPORT}/pages/1.png?") -> httpx.Response:
+                return await client.get(f"{view}&start=0&end={number + 1}", headers={"X-User": user})
+
+            anns = [asyncio.create_task(asked("ann", number)) for number in range(45)]
+            for _ in range(2):
+                await asyncio.to_thread(begun.acquire)
+            refused = await first(anns, 43)
+            refused.append(await asked("ann", 50, f"/documents/{REPORT}?view=page"))
+            bens = [asyncio.create_task(asked("ben", number)) for number in (60, 61)]
+            for _ in bens:
+                await asyncio.to_thread(begun.acquire)
+            refused.append(await asked("cat", 70))
+            released.set()
+            assert [(await task).status_code for task in bens] == [200, 200]
+            assert sorted([(await task).status_code for task in anns])[:3] == [200, 200, 429]
+            assert (await asked("ann", 80)).status_code == 200
+            return refused
+
+    async def first(tasks: list[asyncio.Task[httpx.Response]], number: int) -> list[httpx.Response]:
+        done: list[httpx.Response] = []
+        for task in asyncio.as_completed(tasks):
+            done.append(await task)
+            if len(done) == number:
+                break
+        return done
+
+    for answer in asyncio.run(hurried()):
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
+        assert "As many pages as may be are being drawn already. Try again in 2 seconds." in answer.text
+
+
+@pytest.mark.parametrize(("wait", "status", "said"), [(2.5, 429, "3"), (None, 413, None)])
+def test_a_limit_says_whether_waiting_helps(
+    client: TestClient, fake: FakeAssistant, monkeypatch: pytest.MonkeyPatch, wait: float | None, status: int, said: str | None
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OverLimit("No more of them.", wait)
+
+    monkeypatch.setattr(fake, "add_url", refuse)
+    response = client.post("/library/url", json={"url": "https://example.org"}, headers=OURS)
+    assert (response.status_code, response.headers.get("retry-after"), response.json()) == (status, said, {"error": "No more of them."})
 
 
 # In the browser

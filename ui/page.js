@@ -39,7 +39,7 @@
     try {
       const response = await fetch(address);
       // Only our own view marks its answers as HTML; anything else, such as a proxy's error, is not put into the page.
-      if (response.headers.get("content-type")?.startsWith("text/html") && [200, 400, 404, 409].includes(response.status)) html = await response.text();
+      if (response.headers.get("content-type")?.startsWith("text/html") && [200, 400, 404, 409, 429].includes(response.status)) html = await response.text();
     } catch { /* the message above stands */ }
     if (turn !== opened) return;
     content.innerHTML = html;

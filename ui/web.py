@@ -24,6 +24,7 @@ from index.errors import CitewellError, NotAllowed, OverLimit
 from index.types import DocumentInfo, Span
 from rag.headers import NOTHING, hash_source
 from rag.library import is_upload, safe_name, without_room
+from rag.limits import Shares
 from rag.problems import refusal
 from ui import conversations, document, library
 from ui.chat import Service, Store
@@ -60,6 +61,10 @@ NEEDED = re.compile(
 Endpoint = Callable[[Request], Response]
 AsyncEndpoint = Callable[[Request], Awaitable[Response]]
 
+DRAWN_OF_ONE, DRAWN_AT_ONCE = 2, 4
+DRAWING_SECONDS = 2.0
+"""So many pictures of pages may be being drawn for a user, and for all: one after the other is drawn, and whoever waits holds a thread that others need."""
+
 OURS = "x-citewell"
 """A header that our script sends along with everything that changes something. A page elsewhere cannot send it: the browser would ask first, and is
 not answered."""
@@ -73,6 +78,7 @@ UNEXPECTED = "Something went wrong, and nothing was changed. The log says more."
 def document_routes(service: Service, style: str) -> list[Route]:
     """Each document's view, by text or by page, and the pictures of its pages."""
     policy = DOCUMENT_POLICY.format(style=hash_source(style))
+    drawing = Shares(DRAWN_OF_ONE, DRAWN_AT_ONCE, "As many pages as may be are being drawn already.", DRAWING_SECONDS)
 
     # The view of a page asks for its picture to know whether there is one, and the browser asks again: it is drawn once. A file that has changed
     # since is no matter, because the picture is of what was indexed. Whoever asks has been shown to see the document.
@@ -80,7 +86,11 @@ def document_routes(service: Service, style: str) -> list[Route]:
     def drawn(document_id: str, page: int, start: int, end: int, indexed_at: str) -> bytes:
         return service.assistant.page_image(document_id, page, start, end)
 
-    def by_page(info: DocumentInfo, text: str, starts: Sequence[int], asked: str, span: Span | None) -> tuple[int, str]:
+    def picture_of(user: str, info: DocumentInfo, page: int, start: int, end: int) -> bytes:
+        with drawing.place(user):
+            return drawn(info.id, page, start, end, info.indexed_at)
+
+    def by_page(user: str, info: DocumentInfo, text: str, starts: Sequence[int], asked: str, span: Span | None) -> tuple[int, str]:
         page = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 9 else 0
         bounds = [0, *starts[1:], len(text)]
         if not (document.has_page_images(info) and 1 <= page < len(bounds)):
@@ -89,9 +99,11 @@ def document_routes(service: Service, style: str) -> list[Route]:
         marked = text[max(span.start, first) : min(span.end, last)] if span else ""
         depth = max(span.start - first, 0) / (last - first) if span and marked else 0.0
         try:
-            drawn(info.id, page, *((span.start, span.end) if span and marked else (0, 0)), info.indexed_at)
+            picture_of(user, info, page, *((span.start, span.end) if span and marked else (0, 0)))
         except KeyError:
             return 404, document.no_page_html(info)
+        except OverLimit as error:
+            return 429, document.page_image_html(info, page, span, marked, str(error))
         except CitewellError as error:
             return 409, document.page_image_html(info, page, span, marked, str(error))
         return 200, document.page_image_html(info, page, span, marked, "", depth)
@@ -113,11 +125,12 @@ def document_routes(service: Service, style: str) -> list[Route]:
                 status, article = 400, document.misfit_html(info)
             else:
                 if query.get("view") == "page":
-                    status, article = by_page(info, text, pages, query.get("page", "1"), span)
+                    status, article = by_page(service.user(request.scope).id, info, text, pages, query.get("page", "1"), span)
                 else:
                     status, article = 200, document.document_html(info, text, span, furniture, pages)
         content = article if "fragment" in query else document.page_html(title, article, style)
-        return HTMLResponse(content, status_code=status, headers={"Content-Security-Policy": policy, "Cache-Control": "no-cache"})
+        headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
+        return HTMLResponse(content, status, {**headers, "Retry-After": f"{DRAWING_SECONDS:.0f}"} if status == 429 else headers)
 
     def picture(request: Request) -> Response:
         document_id, said, query = request.path_params["document_id"], request.path_params["page"], request.query_params
@@ -125,11 +138,13 @@ def document_routes(service: Service, style: str) -> list[Route]:
         try:
             info = service.own(request.scope).store.info(document_id)
             span = document.span_of(query.get("start"), query.get("end"), info.size) or Span(0, 0)
-            content = drawn(document_id, page, span.start, span.end, info.indexed_at)
+            content = picture_of(service.user(request.scope).id, info, page, span.start, span.end)
         except KeyError:
             return PlainTextResponse("There is no such page.", 404)
         except document.BadSpan:
             return PlainTextResponse("The link points outside the text of the document.", 400)
+        except OverLimit as error:
+            return PlainTextResponse(str(error), 429, {"Retry-After": f"{DRAWING_SECONDS:.0f}"})
         except CitewellError as error:
             return PlainTextResponse(str(error), 409)
         return Response(content, media_type="image/png", headers={"Content-Security-Policy": PICTURE_POLICY, "Cache-Control": "no-cache"})
