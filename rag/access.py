@@ -81,6 +81,14 @@ class Policy:
             return said[-1].rpartition(",")[2].strip().lower() == "https" if said else self.public_url.startswith("https://")
         return str(scope.get("scheme")) in ("https", "wss")
 
+    def secure(self, scope: Scope) -> bool:
+        """Whether a cookie is to be sent by https alone."""
+        return self.encrypted(scope) or self.public_url.startswith("https://")
+
+    def in_the_clear(self, scope: Scope) -> bool:
+        """Whether somebody on the way could read what is sent: neither encrypted nor from this machine itself, without a proxy that says something else."""
+        return not self.encrypted(scope) and not (is_loopback(_peer(scope)) and not any(name in Headers(scope=scope) for name in FORWARDED))
+
     def origin(self, scope: Scope) -> str:
         """Under which origin the browser knows this server."""
         if self.public_url:
@@ -224,8 +232,11 @@ class SignedIn:
                 "then accounts are asked for.",
                 403,
             ), None
-        if not self.policy.open and not self.policy.proxied(scope) and not self.policy.encrypted(scope) and not is_loopback(_peer(scope)):
-            return problem(path, "Passwords would travel in the clear here. Open the address that begins with https.", 403), None
+        if not self.policy.open and self.policy.in_the_clear(scope):
+            said = "Passwords would travel in the clear here. Open the address that begins with https."
+            if self.policy.proxied(scope):
+                said += " If that is the one that you opened, the proxy does not say so: it must set X-Forwarded-Proto."
+            return problem(path, said, 403), None
         # A websocket is opened by a GET, and can change things afterwards.
         if (scope["type"] == "websocket" or scope["method"] not in READING) and from_elsewhere(scope, self.policy):
             return problem(path, "This is not for pages of other sites.", 403), None

@@ -57,7 +57,7 @@ def login_routes(policy: Policy, accounts: Accounts | None) -> list[Route]:
         token = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(24)
         response = HTMLResponse(page_html(token, back, problem, name), status, {**SAFE, **(headers or {})})
         response.set_cookie(
-            FORM_COOKIE, token, max_age=3_600, path="/login", secure=policy.encrypted(request.scope), httponly=True, samesite="strict"
+            FORM_COOKIE, token, max_age=3_600, path="/login", secure=policy.secure(request.scope), httponly=True, samesite="strict"
         )
         return response
 
@@ -91,7 +91,7 @@ def login_routes(policy: Policy, accounts: Accounts | None) -> list[Route]:
         if before:
             await to_thread.run_sync(accounts.end_session, before, limiter=leaving)
         response = RedirectResponse(back, 303, {"Cache-Control": "no-store"})
-        secure = policy.encrypted(request.scope)
+        secure = policy.secure(request.scope)
         response.set_cookie(COOKIE, token, max_age=int(SESSION_SECONDS), path="/", secure=secure, httponly=True, samesite="lax")
         response.delete_cookie(FORM_COOKIE, path="/login", secure=secure, httponly=True, samesite="strict")
         return response
@@ -101,7 +101,7 @@ def login_routes(policy: Policy, accounts: Accounts | None) -> list[Route]:
         if token and accounts is not None:
             await to_thread.run_sync(accounts.end_session, token, limiter=leaving)
         response = RedirectResponse("/" if policy.open else "/login", 303, {"Cache-Control": "no-store", "Clear-Site-Data": '"cache"'})
-        response.delete_cookie(COOKIE, path="/", secure=policy.encrypted(request.scope), httponly=True, samesite="lax")
+        response.delete_cookie(COOKIE, path="/", secure=policy.secure(request.scope), httponly=True, samesite="lax")
         return response
 
     return [

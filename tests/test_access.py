@@ -407,11 +407,32 @@ def test_only_a_trusted_proxy_is_believed(accounts: Accounts, database: Database
     assert address("10.0.0.2", "198.51.100.7") == 403, "not the proxy, and in the clear"
     secure = TestClient(app, base_url="http://docs.example.org", client=("10.0.0.1", 1), headers={"X-Forwarded-Proto": "https"})
     assert "Secure" in secure.get("/login").headers["set-cookie"]
-    plain = TestClient(app, base_url="http://docs.example.org", client=("10.0.0.1", 1), headers={"X-Forwarded-Proto": "http"})
-    assert "Secure" not in plain.get("/login").headers["set-cookie"]
     ours = {"Origin": "https://docs.example.org"}
     assert secure.post("/api/ask", headers=ours).status_code == 401
     assert secure.post("/api/ask", headers={"Origin": "https://evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize("public_url", ["", "https://docs.example.org"])
+@pytest.mark.parametrize("proxy", ["10.0.0.1", "127.0.0.1"])
+def test_a_proxy_that_was_asked_by_plain_http_gets_nobody_in(
+    accounts: Accounts, database: Database, assistant: Assistant, public_url: str, proxy: str
+) -> None:
+    policy = decide(Settings(host="0.0.0.0", trusted_proxies=["10.0.0.1", "127.0.0.1"], public_url=public_url), lambda: accounts)
+    app = app_for(policy, accounts, assistant, Conversations(database))
+    client = TestClient(app, base_url="http://docs.example.org", client=(proxy, 1))
+    plain = {"X-Forwarded-For": "198.51.100.7", "X-Forwarded-Proto": "http"}
+    for response in (client.get("/login", headers=plain), client.post("/login", headers=plain), client.get("/api/me", headers=plain)):
+        assert response.status_code == 403
+        assert "X-Forwarded-Proto" in response.json()["error"]
+        assert "set-cookie" not in response.headers
+    unsaid = client.get("/login", headers={"X-Forwarded-For": "198.51.100.7"})
+    assert unsaid.status_code == (200 if public_url else 403), "a proxy that does not say so is believed where the public address is https"
+    if public_url:
+        assert "Secure" in unsaid.headers["set-cookie"]
+    itself = client.get("/login")
+    assert itself.status_code == (200 if public_url or proxy == "127.0.0.1" else 403), "programs of this machine come without a proxy"
+    if itself.status_code == 200:
+        assert ("Secure" in itself.headers["set-cookie"]) == bool(public_url)
 
 
 # Open
