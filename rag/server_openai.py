@@ -119,7 +119,7 @@ def routes(service: Service) -> APIRouter:
         except InvalidQuestion as error:
             return problem(path, str(error), 400, "messages", "invalid_value")
         events = each(service.stream("openai", service.own(request.scope), question, history))
-        address = str(request.base_url).rstrip("/")
+        address = service.visitors.policy.origin(request.scope)  # as the browser knows it: a proxy may have asked by plain http
         if chat.stream:
             usage = bool(chat.stream_options and chat.stream_options.include_usage)
             return StreamingResponse(_sent(events, address, usage), media_type="text/event-stream", headers=NO_STORE)

@@ -7,7 +7,9 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,9 +19,13 @@ from conftest import FakeEmbedder, FakeModel, make_assistant
 from doors import QUESTION, STOPPED_SECONDS, Endless, as_json, served, timeless
 from starlette.testclient import TestClient
 
+from index.database import Database
 from index.store import Store
 from rag import server_openai
+from rag.access import Policy
+from rag.accounts import Accounts, Costs
 from rag.assistant import Assistant
+from rag.conversations import Conversations
 from rag.model import Finished
 from rag.prompt import MAX_QUESTION, Message
 from rag.readable import readable, without_sources
@@ -314,3 +320,16 @@ def test_documents_and_models_make_no_picture_or_link(assistant: Assistant) -> N
 @pytest.mark.parametrize("text", ["", " ", "a", TEXT, "x" * 500, "Two\n\nparagraphs  here. \n", "🛳 sails [1] [2]\t– “daily”"])
 def test_pieces_join_to_the_text(text: str) -> None:
     assert "".join(pieces(text)) == text
+
+
+@pytest.mark.parametrize("public_url", ["", "https://docs.example.org"])
+def test_links_lead_to_where_the_browser_is_and_not_to_how_a_proxy_asked(assistant: Assistant, database: Database, public_url: str) -> None:
+    policy = Policy(False, ("*",), (ip_network("10.0.0.1"),), public_url)
+    visitors: Any = SimpleNamespace(policy=policy, accounts=Accounts(database, Costs(1, 8, 1)), conversations=Conversations(database), local_key="k")
+    headers = {"Authorization": "Bearer k", "X-Forwarded-Proto": "https", "Host": "docs.example.org"}
+    client = TestClient(create_app(assistant, visitors), base_url="http://127.0.0.1", client=("10.0.0.1", 1), headers=headers)
+    whole = sent(client).json()["choices"][0]["message"]["content"]
+    lines = [line.removeprefix("data: ") for line in sent(client, stream=True).text.splitlines() if line.startswith("data: {")]
+    streamed = "".join(choice["delta"].get("content", "") for line in lines for choice in json.loads(line)["choices"])
+    assert whole == streamed
+    assert "(https://docs.example.org/documents/" in whole
