@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from index.errors import InvalidSettings, OverLimit
-from rag.accounts import LOCAL_USER, Accounts, User, same
+from rag.accounts import LOCAL_USER, Accounts, User, network_of, same
 from rag.limits import BODY_BYTES, FILES_TOGETHER, Limited, Rate
 from rag.problems import problem, refusal
 from rag.settings import Settings
@@ -249,7 +249,7 @@ class SignedIn:
             return PlainTextResponse("", 401), None
         if self.rate is not None:
             try:
-                self.rate.take(f"address {self.policy.address(scope)}")
+                self.rate.take(network_of(self.policy.address(scope)), "address")
             except OverLimit as error:
                 return refusal(path, error), None
         wants_page = scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", "")

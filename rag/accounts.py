@@ -159,7 +159,7 @@ class Accounts:
         many were wrong: then the password was not looked at.
         """
         name = name.strip().lower()[:LONGEST]
-        subjects = (_subject("name", name), _subject("address", _network(address)))
+        subjects = (_subject("name", name), _subject("address", network_of(address)))
         self._count(subjects)
         rows = self._database.rows("SELECT password, id, disabled FROM users WHERE name = ?", (name,))
         hashed, user, disabled = rows[0] if rows else (self._dummy(), "", 1)
@@ -339,7 +339,7 @@ def _subject(kind: str, value: str) -> bytes:
     return blake2b(f"{kind}:{value}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
     """What counts as one address: of IPv6 the first half, as everybody has the whole of the other."""
     try:
         parsed = ip_address(address.partition("%")[0])

@@ -10,17 +10,20 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
-from typing import Self
+from typing import Literal, Self
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.errors import OverLimit
+from rag.accounts import network_of
 from rag.problems import refusal
 
+Kind = Literal["user", "address"]
+
 REMEMBERED = 10_000
-"""So many users and addresses are kept count of; of more, those longest unheard of begin anew."""
+"""So many users, and so many addresses, are kept count of; of more, those longest unheard of begin anew."""
 
 BODY_BYTES = 4_000_000
 """A question with its history is far less."""
@@ -45,19 +48,21 @@ class Rate:
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._capacity, self._clock = float(per_minute), clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        # Apart, as strangers may have any number of addresses, and would push the users out.
+        self._buckets: dict[Kind, OrderedDict[str, tuple[float, float]]] = {"user": OrderedDict(), "address": OrderedDict()}
         self._lock = threading.Lock()
 
-    def take(self, subject: str) -> None:
+    def take(self, subject: str, kind: Kind = "user") -> None:
         """Counts one request. Raises OverLimit, which tells when there is room for the next, and counts nothing then."""
         moment = self._clock()
         with self._lock:
-            tokens, last = self._buckets.pop(subject, (self._capacity, moment))
+            buckets = self._buckets[kind]
+            tokens, last = buckets.pop(subject, (self._capacity, moment))
             tokens = min(self._capacity, tokens + (moment - last) * self._capacity / 60)
             enough = tokens >= 1
-            self._buckets[subject] = (tokens - 1 if enough else tokens, moment)
-            if len(self._buckets) > REMEMBERED:
-                self._buckets.popitem(last=False)
+            buckets[subject] = (tokens - 1 if enough else tokens, moment)
+            if len(buckets) > REMEMBERED:
+                buckets.popitem(last=False)
         if not enough:
             wait = (1 - tokens) * 60 / self._capacity
             raise OverLimit(f"Too many requests: {self._capacity:g} a minute is the most. Wait {_seconds(wait)} and go on.", wait)
@@ -165,7 +170,10 @@ class Limited:
         user = state.get("user")
         if self.rate is not None and not UNCOUNTED.fullmatch(path):
             try:
-                self.rate.take(f"user {user.id}" if user is not None else f"address {state.get('address', '')}")
+                if user is not None:
+                    self.rate.take(user.id)
+                else:
+                    self.rate.take(network_of(state.get("address", "")), "address")
             except OverLimit as error:
                 return await refusal(path, error)(scope, receive, send)
         uploads = UPLOADING.fullmatch(path)

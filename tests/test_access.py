@@ -329,6 +329,8 @@ def test_what_is_asked_for_in_vain_is_counted_too(accounts: Accounts, database: 
     protect(app, Settings(requests_per_minute=3), policy, accounts)
     stranger = TestClient(app, base_url="https://docs.example.org", client=("198.51.100.7", 1))
     assert [stranger.get("/api/me", headers={"Authorization": "Bearer cw_guess"}).status_code for _ in range(5)] == [401, 401, 401, 429, 429]
+    strangers = (TestClient(app, base_url="https://docs.example.org", client=(f"2001:db8::{number:x}", 1)) for number in range(5))
+    assert [one.get("/api/me").status_code for one in strangers] == [401, 401, 401, 429, 429], "what of IPv6 everybody has the whole of is one"
     anns = {"Authorization": f"Bearer {accounts.create_key('ann')}"}
     told = [stranger.get("/api/me", headers=anns) for _ in range(4)]
     assert [response.status_code for response in told] == [200, 200, 200, 429], "a user has a count of their own"

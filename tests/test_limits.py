@@ -61,9 +61,13 @@ def test_a_refused_request_costs_nothing() -> None:
 def test_strangers_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED", 100)
     rate = Rate(10, Clock())
+    for _ in range(10):
+        rate.take("ann")
     for number in range(1_000):
-        rate.take(f"address {number}")
-    assert len(rate._buckets) == 100
+        rate.take(f"192.0.2.{number}", "address")
+    assert {kind: len(buckets) for kind, buckets in rate._buckets.items()} == {"user": 1, "address": 100}
+    with pytest.raises(OverLimit):
+        rate.take("ann")
 
 
 def test_threads_share_a_bucket() -> None:
@@ -170,6 +174,14 @@ def test_each_user_and_each_address_has_requests_of_their_own(client: TestClient
         assert client.get("/api/x", headers={"X-User": "ben"}).status_code == 200
         assert client.post("/login").status_code == 405
     assert client.post("/login").status_code == 429
+
+
+def test_half_an_address_of_ipv6_is_one_address(client: TestClient) -> None:
+    def asked(number: int, network: str = "2001:db8:0:7") -> int:
+        return TestClient(client.app, client=(f"{network}::{number:x}", 1)).get("/api/x").status_code
+
+    assert [asked(number) for number in range(1, 8)] == [200] * 5 + [429] * 2
+    assert asked(1, "2001:db8:0:8") == 200
 
 
 def test_what_a_page_loads_by_itself_is_not_counted(client: TestClient) -> None:
