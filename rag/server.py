@@ -126,6 +126,8 @@ def create_app(assistant: Assistant, visitors: Visitors | None = None) -> FastAP
     Raises InvalidSettings where others could reach it and it is not made safe for that.
     """
     visitors = visitors or Visitors(assistant.settings)
+    if visitors.accounts is not None:
+        threading.Thread(target=visitors.accounts.prepare, name="citewell-accounts", daemon=True).start()
     service = Service(assistant, visitors)
     app = FastAPI(title="Citewell", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service

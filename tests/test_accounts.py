@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,9 +19,11 @@ from index.errors import InvalidAccount, TooManyTries
 from index.people import PEOPLE, open_people
 from rag import accounts as module
 from rag import cli
+from rag.access import Policy
 from rag.accounts import FREE_TRIES, LONGEST_WAIT, SESSION_SECONDS, Accounts, Costs, same
-from rag.assistant import open_assistant
+from rag.assistant import Assistant, open_assistant
 from rag.conversations import Conversations
+from rag.server import create_app
 from rag.settings import Settings
 
 CHEAP = Costs(time=1, memory=8, lanes=1)
@@ -93,6 +96,15 @@ def test_an_unknown_name_costs_what_a_known_one_costs(accounts: Accounts, monkey
     wrongly(accounts, 1, "nobody")
     assert len(looked) == 2
     assert {hashed.rpartition("$")[0].rpartition("$")[0] for hashed in looked} == {"$argon2id$v=19$m=8,t=1,p=1"}
+
+
+def test_a_server_with_accounts_is_prepared_for_unknown_names(accounts: Accounts, database: Database, assistant: Assistant) -> None:
+    policy = Policy(False, ("*",))
+    create_app(assistant, SimpleNamespace(policy=policy, accounts=accounts, conversations=Conversations(database), local_key=""))  # type: ignore[arg-type]
+    for thread in threading.enumerate():
+        if thread.name == "citewell-accounts":
+            thread.join()
+    assert accounts._nobody.startswith("$argon2id$")
 
 
 def test_the_default_costs_are_those_of_the_rfc(database: Database) -> None:
