@@ -16,7 +16,7 @@ from index.errors import StoreDamaged, StoreError, StoreTooNew
 
 PEOPLE = "people.sqlite3"
 
-VERSION = 1
+VERSION = 2
 
 TABLES = """
 CREATE TABLE conversations (
@@ -37,10 +37,19 @@ CREATE TABLE keys (
   secret BLOB PRIMARY KEY, prefix TEXT NOT NULL UNIQUE, user TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE, label TEXT NOT NULL,
   created TEXT NOT NULL, used TEXT NOT NULL);
 CREATE INDEX keys_of ON keys (user);
-CREATE TABLE tries (subject BLOB PRIMARY KEY, wrong INTEGER NOT NULL, last REAL NOT NULL)
+CREATE TABLE tries (subject BLOB PRIMARY KEY, wrong INTEGER NOT NULL, last REAL NOT NULL, name BLOB NOT NULL DEFAULT x'');
+CREATE TABLE places (
+  user TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE, place BLOB NOT NULL, last REAL NOT NULL, PRIMARY KEY (user, place))
 """
 """`spoken` has one row a conversation, of the same number. Tokens and keys are kept as SHA-256, passwords as Argon2id. `tries` counts wrong passwords by
-the hash of a name or address. Times are ISO 8601 in UTC, those that are compared seconds since 1970."""
+the hash of a name, an address or both, with the name's where there is one; `places` has the hashes of addresses from which users signed in. Times are ISO 8601 in UTC, those that are compared seconds since 1970."""
+
+SECOND = """
+ALTER TABLE tries ADD COLUMN name BLOB NOT NULL DEFAULT x'';
+CREATE TABLE places (
+  user TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE, place BLOB NOT NULL, last REAL NOT NULL, PRIMARY KEY (user, place))
+"""
+"""What makes a file of version 1 one of version 2."""
 
 ADVICE = "Stop Citewell, and bring the file back with `citewell restore`; or move it away, which loses accounts and conversations, and no document."
 
@@ -58,13 +67,14 @@ def open_people(folder: Path) -> Database:
     try:
         version = database.rows("PRAGMA user_version")[0][0]
         _refuse(path, version)
-        if version == 0:
+        if version < VERSION:
             with database.transaction() as connection:
                 # Asked again inside: another process may have made the tables meanwhile.
-                if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                    if connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                        raise StoreDamaged(f"The file {path} is damaged (it has lost its version). {ADVICE}")
-                    for statement in TABLES.split(";\n"):
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    raise StoreDamaged(f"The file {path} is damaged (it has lost its version). {ADVICE}")
+                if version < VERSION:
+                    for statement in (SECOND if version else TABLES).split(";\n"):
                         connection.execute(statement)
                     connection.execute(f"PRAGMA user_version = {VERSION}")
         trouble = _trouble(database.connection)

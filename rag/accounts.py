@@ -31,8 +31,12 @@ SHORTEST, LONGEST = 12, 1_024
 """Of a password, in characters. The longest is for the hash's sake: it is to cost the same for everybody."""
 
 SESSION_SECONDS = 14 * 86_400.0
-FREE_TRIES = 10
-"""So many wrong passwords for a name, and so many from an address, are answered at once."""
+FREE_TRIES, FREE_TRIES_AT_A_NAME = 10, 100
+"""So many wrong passwords from an address, for one name and for all, and so many for a name from everywhere, are answered at once. The latter are far more, as
+they let anybody keep somebody out."""
+
+PLACES = 20
+"""So many of the networks from which a user signed in are known: there, wrong passwords from elsewhere keep nobody out."""
 
 LONGEST_WAIT = 900.0
 FORGOTTEN_AFTER = 3_600.0
@@ -89,6 +93,15 @@ class Costs:
     lanes: int = 4
 
 
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What a wrong password counts for, how many are free for it, and the name that it counts against, as hashes."""
+
+    subject: bytes
+    free: int
+    name: bytes
+
+
 class Accounts:
     """Users, sessions and keys in the people's file. Its methods may be called from any thread, and see what another process changes at once.
 
@@ -135,7 +148,8 @@ class Accounts:
         with self._database.transaction() as connection:
             connection.execute("UPDATE users SET password = ? WHERE id = ?", (hashed, user.id))
             connection.execute("DELETE FROM sessions WHERE user = ?", (user.id,))
-            connection.execute("DELETE FROM tries WHERE subject = ?", (_subject("name", user.name),))
+            connection.execute("DELETE FROM tries WHERE name = ?", (_subject("name", user.name),))
+            connection.execute("DELETE FROM places WHERE user = ?", (user.id,))
 
     def disable(self, name: str, disabled: bool = True) -> None:
         """Lets a user in no more, neither by password nor session nor key, or again by password and key."""
@@ -158,39 +172,56 @@ class Accounts:
         Raises InvalidAccount, in the same words and the same time whether the name, the password or neither is known, and TooManyTries where too
         many were wrong: then the password was not looked at.
         """
-        name = name.strip().lower()[:LONGEST]
-        subjects = (_subject("name", name), _subject("address", network_of(address)))
-        self._count(subjects)
+        user = self._looked_at(name, password, address)
+        if not user:
+            raise InvalidAccount("The name or the password is wrong. Try again, or ask whoever runs this Citewell for a new password.")
+        return self.begin_session(user)
+
+    def _looked_at(self, name: str, password: str, address: str) -> str:
+        """The id of the user whose name and password these are; empty where they are nobody's. Raises TooManyTries."""
+        name, network = name.strip().lower()[:LONGEST], network_of(address)
+        named = _subject("name", name)
+        here = _Tried(_subject("name here", f"{name} {network}"), FREE_TRIES, named)
+        others = (_Tried(_subject("address", network), FREE_TRIES, b""), _Tried(named, FREE_TRIES_AT_A_NAME, named))
+        place = _subject("place", network)
+        known = self._database.rows("SELECT 1 FROM places p JOIN users u ON u.id = p.user WHERE u.name = ? AND p.place = ?", (name, place))
+        self._count((here,) if known else (here, *others), (here, *others))
         rows = self._database.rows("SELECT password, id, disabled FROM users WHERE name = ?", (name,))
         hashed, user, disabled = rows[0] if rows else (self._dummy(), "", 1)
         right = self._verify(hashed, password[: LONGEST + 1])
         if not right or disabled:
-            raise InvalidAccount("The name or the password is wrong. Try again, or ask whoever runs this Citewell for a new password.")
+            return ""
         renewed = self._hash(password) if self._hashes().check_needs_rehash(hashed) else ""
         with self._database.transaction() as connection:
-            # The address keeps what it has against it: else an account of one's own would make guesses at others' free.
-            connection.execute("DELETE FROM tries WHERE subject = ?", subjects[:1])
-            connection.execute("UPDATE tries SET wrong = wrong - 1 WHERE subject = ? AND wrong > 0", subjects[1:])
+            # The address keeps what it has against it: else an account of one's own would make guesses at others' free. So does the name.
+            connection.execute("DELETE FROM tries WHERE subject = ?", (here.subject,))
+            for tried in others:
+                connection.execute("UPDATE tries SET wrong = wrong - 1 WHERE subject = ? AND wrong > 0", (tried.subject,))
+            connection.execute("INSERT OR REPLACE INTO places VALUES (?, ?, ?)", (user, place, self._clock()))
+            connection.execute(
+                "DELETE FROM places WHERE user = ? AND place NOT IN (SELECT place FROM places WHERE user = ? ORDER BY last DESC LIMIT ?)",
+                (user, user, PLACES),
+            )
             if renewed:
                 connection.execute("UPDATE users SET password = ? WHERE id = ?", (renewed, user))
-        return self.begin_session(user)
+        return user
 
-    def _count(self, subjects: tuple[bytes, ...]) -> None:
-        """Counts a try as wrong before it is looked at, so that a hundred at the same time are not all free."""
+    def _count(self, slowing: tuple[_Tried, ...], counted: tuple[_Tried, ...]) -> None:
+        """Counts a try as wrong before it is looked at, so that a hundred at the same time are not all free. Raises TooManyTries."""
         moment = self._clock()
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM tries WHERE last < ?", (moment - FORGOTTEN_AFTER,))
             wait = 0.0
-            for subject in subjects:
-                for wrong, last in connection.execute("SELECT wrong, last FROM tries WHERE subject = ?", (subject,)).fetchall():
-                    if wrong >= FREE_TRIES:
-                        wait = max(wait, last + min(2.0 ** min(wrong - FREE_TRIES, 30), LONGEST_WAIT) - moment)
+            for tried in slowing:
+                for wrong, last in connection.execute("SELECT wrong, last FROM tries WHERE subject = ?", (tried.subject,)).fetchall():
+                    if wrong >= tried.free:
+                        wait = max(wait, last + min(2.0 ** min(wrong - tried.free, 30), LONGEST_WAIT) - moment)
             if wait > 0:
                 raise TooManyTries(f"Too many passwords were wrong. Wait {_told(wait)} and try again.", wait)
-            for subject in subjects:
+            for tried in counted:
                 connection.execute(
-                    "INSERT INTO tries VALUES (?, 1, ?) ON CONFLICT (subject) DO UPDATE SET wrong = wrong + 1, last = excluded.last",
-                    (subject, moment),
+                    "INSERT INTO tries VALUES (?, 1, ?, ?) ON CONFLICT (subject) DO UPDATE SET wrong = wrong + 1, last = excluded.last",
+                    (tried.subject, moment, tried.name),
                 )
 
     def _hashes(self) -> PasswordHasher:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,11 +17,11 @@ import pytest
 
 from index.database import Database
 from index.errors import InvalidAccount, TooManyTries
-from index.people import PEOPLE, open_people
+from index.people import PEOPLE, TABLES, open_people
 from rag import accounts as module
 from rag import cli
 from rag.access import Policy
-from rag.accounts import FREE_TRIES, LONGEST_WAIT, SESSION_SECONDS, Accounts, Costs, same
+from rag.accounts import FREE_TRIES, FREE_TRIES_AT_A_NAME, LONGEST_WAIT, PLACES, SESSION_SECONDS, Accounts, Costs, same
 from rag.assistant import Assistant, open_assistant
 from rag.conversations import Conversations
 from rag.server import create_app
@@ -139,9 +140,9 @@ def test_ten_wrong_passwords_slow_the_eleventh(accounts: Accounts, clock: Clock)
 
 
 def test_a_right_password_begins_the_count_of_its_name_anew(accounts: Accounts) -> None:
-    for number in range(4):
-        wrongly(accounts, FREE_TRIES - 1, address=f"192.0.2.{number}")
-        accounts.sign_in("ann", RIGHT, f"192.0.2.{number}")
+    for _ in range(4):
+        wrongly(accounts, FREE_TRIES - 1)
+        accounts.sign_in("ann", RIGHT, HERE)
 
 
 @pytest.mark.parametrize("addresses", [[HERE] * 10, [f"2001:db8::{number:x}" for number in range(10)], [f"::ffff:{HERE}"] * 9 + [HERE]])
@@ -159,14 +160,61 @@ def test_an_account_of_ones_own_makes_guesses_at_others_not_free(accounts: Accou
         accounts.sign_in("ben", OTHER, HERE)
     wrongly(accounts, 1, "nobody")
     with pytest.raises(TooManyTries):
-        accounts.sign_in("ben", OTHER, HERE)
+        accounts.sign_in("ann", RIGHT, HERE)
+
+
+def test_nobody_keeps_a_known_user_out(accounts: Accounts) -> None:
+    known, elsewhere = "2001:db8:1:1::1", "198.51.100.1"
+    accounts.sign_in("ann", RIGHT, known)
+    for number in range(FREE_TRIES_AT_A_NAME // FREE_TRIES):
+        accounts.sign_in("ann", RIGHT, elsewhere if number == 5 else f"203.0.113.{number}")
+        wrongly(accounts, FREE_TRIES, address=f"192.0.2.{number}")
+        with pytest.raises(TooManyTries):
+            accounts.sign_in("ann", RIGHT, f"192.0.2.{number}")
+    with pytest.raises(TooManyTries):
+        accounts.sign_in("ann", RIGHT, "198.51.100.99")
+    wrongly(accounts, FREE_TRIES, "nobody", known)
+    for address in (known, "2001:db8:1:1:2::2", elsewhere):
+        assert accounts.sign_in("ann", RIGHT, address), "there she was before"
+    wrongly(accounts, FREE_TRIES, address=known)
+    with pytest.raises(TooManyTries):
+        accounts.sign_in("ann", RIGHT, known)
+    accounts.set_password("ann", OTHER)
+    for address in (known, "198.51.100.99"):
+        with pytest.raises(TooManyTries) if address == known else nullcontext():
+            accounts.sign_in("ann", OTHER, address)
+
+
+def test_so_many_places_of_a_user_are_known(accounts: Accounts, clock: Clock, database: Database) -> None:
+    for number in range(PLACES + 5):
+        clock.moment += 1
+        accounts.sign_in("ann", RIGHT, f"192.0.2.{number}")
+    accounts.sign_in("ben", OTHER, HERE)
+    assert database.rows("SELECT count(*) FROM places") == [(PLACES + 1,)]
+    accounts.remove("ann")
+    assert database.rows("SELECT count(*) FROM places") == [(1,)]
+
+
+def test_a_file_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with closing(sqlite3.connect(tmp_path / "old" / PEOPLE)) as old:
+        tables = TABLES.replace(", name BLOB NOT NULL DEFAULT x''", "").partition(";\nCREATE TABLE places")[0]
+        old.executescript(f"{tables}; PRAGMA user_version = 1; INSERT INTO tries VALUES (x'00', 3, 1e12)")
+    for _ in range(2):
+        with closing(open_people(tmp_path / "old")) as database:
+            accounts = Accounts(database, CHEAP)
+            if not accounts.users():
+                accounts.add("ann", RIGHT)
+            wrongly(accounts, 1)
+            assert accounts.sign_in("ann", RIGHT, HERE)
+            assert database.rows("SELECT wrong FROM tries WHERE subject = x'00'") == [(3,)]
 
 
 def test_wrong_passwords_are_forgotten_after_an_hour(accounts: Accounts, clock: Clock, database: Database) -> None:
     wrongly(accounts, FREE_TRIES)
     clock.moment += module.FORGOTTEN_AFTER + 1
     wrongly(accounts, 1, "ben")
-    assert database.rows("SELECT sum(wrong) FROM tries") == [(2,)]
+    assert database.rows("SELECT sum(wrong) FROM tries") == [(3,)]
 
 
 def test_a_hundred_tries_at_once_are_not_all_free(accounts: Accounts) -> None:
