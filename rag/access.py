@@ -189,6 +189,11 @@ def identity(scope: Scope, policy: Policy, accounts: Accounts | None, local_key:
     return accounts.by_session(token) if token else None
 
 
+def session_of(scope: Scope) -> str:
+    """The token of the session that a request was let in by; empty where it came with a key."""
+    return "" if "authorization" in Headers(scope=scope) else cookies(scope).get(COOKIE, "")
+
+
 def from_elsewhere(scope: Scope, policy: Policy) -> bool:
     """Whether a request that changes something was sent by a page of another site. Browsers say so; older ones name the page's origin only."""
     headers = Headers(scope=scope)

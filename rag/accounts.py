@@ -46,6 +46,9 @@ HASHING_AT_ONCE = 2
 """Each takes as much memory as Costs tells, so that strangers could use up all of it."""
 
 USED_EVERY = 60
+MOST_KEYS = 50
+"""Of one user."""
+
 KEY_MARK = "cw_"
 PREFIX_LENGTH = 11
 
@@ -140,8 +143,8 @@ class Accounts:
             return _user(row)
         raise InvalidAccount(f"There is no user '{name}'. `citewell users list` shows who there is.")
 
-    def set_password(self, name: str, password: str) -> None:
-        """Gives a user another password, signs them out everywhere, and lets them try again at once. Their keys stay."""
+    def set_password(self, name: str, password: str, keep_keys: bool = False) -> None:
+        """Gives a user another password, signs them out everywhere, ends their keys unless these are to stay, and lets them try again at once."""
         user = self.named(name)
         _check_password(password, user.name)
         hashed = self._hash(password)
@@ -150,6 +153,8 @@ class Accounts:
             connection.execute("DELETE FROM sessions WHERE user = ?", (user.id,))
             connection.execute("DELETE FROM tries WHERE name = ?", (_subject("name", user.name),))
             connection.execute("DELETE FROM places WHERE user = ?", (user.id,))
+            if not keep_keys:
+                connection.execute("DELETE FROM keys WHERE user = ?", (user.id,))
 
     def disable(self, name: str, disabled: bool = True) -> None:
         """Lets a user in no more, neither by password nor session nor key, or again by password and key."""
@@ -281,9 +286,12 @@ class Accounts:
     # Keys
 
     def create_key(self, name: str, label: str = "") -> str:
-        """A new key of a user; it is kept as a hash and told only here."""
+        """A new key of a user; it is kept as a hash and told only here. Raises InvalidAccount where they have as many as there may be."""
         user, key = self.named(name), KEY_MARK + secrets.token_urlsafe(32)
         with self._database.transaction() as connection:
+            ((number,),) = connection.execute("SELECT count(*) FROM keys WHERE user = ?", (user.id,)).fetchall()
+            if number >= MOST_KEYS:
+                raise InvalidAccount(f"'{user.name}' has {MOST_KEYS} keys already, the most there may be. Revoke one that is not needed any more.")
             connection.execute(
                 "INSERT INTO keys VALUES (?, ?, ?, ?, ?, '')", (_hashed(key), key[:PREFIX_LENGTH], user.id, " ".join(label.split())[:100], now())
             )

@@ -99,12 +99,17 @@ def enable(name: str, data_dir: DataDir = None) -> None:
 
 
 @users.command("password")
-def password(name: str, password_stdin: Stdin = False, data_dir: DataDir = None) -> None:
-    """Give somebody another password, and sign them out everywhere."""
+def password(
+    name: str,
+    keep_keys: Annotated[bool, typer.Option("--keep-keys", help="Let their programs' keys work on.")] = False,
+    password_stdin: Stdin = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Give somebody another password, sign them out everywhere and revoke their keys."""
     with _people(data_dir) as (_, accounts):
         accounts.named(name)
-        accounts.set_password(name, _password(password_stdin))
-    print(f"'{name}' has another password, and is signed out everywhere.")
+        accounts.set_password(name, _password(password_stdin), keep_keys)
+    print(f"'{name}' has another password, and is signed out everywhere. Their keys {'work on' if keep_keys else 'are revoked'}.")
 
 
 @users.command("remove")

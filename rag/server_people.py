@@ -11,7 +11,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from index.errors import CitewellError, InvalidAccount
+from index.errors import CitewellError, InvalidAccount, NotAllowed
+from rag.access import session_of
 from rag.accounts import LOCAL, Accounts, User
 from rag.conversations import AT_ONCE, FORMATS, Verdict, told
 from rag.service import Service
@@ -138,15 +139,25 @@ def routes(service: Service) -> APIRouter:
         user = user_of(request)
         return [asdict(key) for key in with_accounts().keys(user.name)]
 
+    def keyed(request: Request) -> User:
+        """Whose keys may be changed. A key that was stolen must not make others, which would outlast it."""
+        user = user_of(request)
+        if user.id != LOCAL and not session_of(request.scope):
+            raise NotAllowed("Keys are made and revoked by whoever has signed in with a password, and not with a key. `citewell keys` does it, too.")
+        return user
+
     @router.post("/api/keys", status_code=201)
     def create_key(request: Request, asked: Labelled) -> dict[str, str]:
         """The key is told here and never again."""
-        user = user_of(request)
-        return {"key": with_accounts().create_key(user.name, asked.label)}
+        user = keyed(request)
+        try:
+            return {"key": with_accounts().create_key(user.name, asked.label)}
+        except InvalidAccount as error:
+            raise HTTPException(409, str(error)) from None
 
     @router.delete("/api/keys/{prefix}", status_code=204)
     def revoke_key(request: Request, prefix: str) -> None:
-        user = user_of(request)
+        user = keyed(request)
         try:
             with_accounts().revoke_key(prefix, user.name)
         except InvalidAccount as error:

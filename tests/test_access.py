@@ -22,7 +22,7 @@ from index.database import Database
 from index.errors import InvalidSettings, NotAllowed
 from index.people import open_people
 from rag.access import COOKIE, Policy, SignedIn, decide, is_loopback, protect, safe_path
-from rag.accounts import LOCAL, Accounts, Costs, User
+from rag.accounts import LOCAL, MOST_KEYS, Accounts, Costs, User
 from rag.assistant import Assistant
 from rag.conversations import Conversations
 from rag.login import FORM_COOKIE, login_routes
@@ -517,8 +517,25 @@ def test_conversations_and_keys_are_their_users_own_over_http(guarded: TestClien
     ]
     (seen,) = guarded.get("/api/conversations", headers=bens).json()
     assert (seen["own"], accounts.named("ann").id in str(seen)) == (False, False)
-    made = guarded.post("/api/keys", json={"label": "x"}, headers=anns).json()["key"]
+    ann, ben = ({"Cookie": f"{COOKIE}={accounts.begin_session(accounts.named(name).id)}"} for name in ("ann", "ben"))
+    made = guarded.post("/api/keys", json={"label": "x"}, headers=ann).json()["key"]
     assert [key["label"] for key in guarded.get("/api/keys", headers=anns).json()] == ["", "x"]
-    assert guarded.delete(f"/api/keys/{made[:11]}", headers=bens).status_code == 404
-    assert guarded.delete(f"/api/keys/{made[:11]}", headers=anns).status_code == 204
+    assert guarded.delete(f"/api/keys/{made[:11]}", headers=ben).status_code == 404
+    assert guarded.delete(f"/api/keys/{made[:11]}", headers=ann).status_code == 204
     assert accounts.by_key(made) is None
+
+
+def test_a_key_makes_and_revokes_no_keys(guarded: TestClient, accounts: Accounts) -> None:
+    key = accounts.create_key("ann")
+    session = {"Cookie": f"{COOKIE}={accounts.begin_session(accounts.named('ann').id)}"}
+    for headers in ({"Authorization": f"Bearer {key}"}, {"Authorization": f"Bearer {key}", **session}):
+        for method, path in (("POST", "/api/keys"), ("DELETE", f"/api/keys/{key[:11]}")):
+            with pytest.raises(NotAllowed, match="signed in with a password"):
+                guarded.request(method, path, json={"label": "x"} if method == "POST" else None, headers=headers)
+    assert len(accounts.keys("ann")) == 1
+    for _ in range(MOST_KEYS - 1):
+        assert guarded.post("/api/keys", json={}, headers=session).status_code == 201
+    refused = guarded.post("/api/keys", json={}, headers=session)
+    assert (refused.status_code, "50 keys already" in refused.text) == (409, True)
+    assert len(accounts.keys("ann")) == MOST_KEYS
+    accounts.create_key("ben")

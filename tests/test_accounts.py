@@ -370,7 +370,11 @@ def test_users_are_managed_on_the_command_line(run: Run, tmp_path: Path) -> None
         assert run("users", "disable", "ben")[0] == 0
         assert json.loads(run("users", "list", "--json")[1])[1] == {"name": "ben", "role": "member", "disabled": True}
         assert run("users", "enable", "ben")[0] == 0
-        assert run("users", "password", "ben", "--password-stdin", typed=RIGHT)[0] == 0
+        key = accounts.create_key("ben")
+        assert run("users", "password", "ben", "--keep-keys", "--password-stdin", typed=OTHER)[1].endswith("Their keys work on.\n")
+        assert accounts.by_key(key)
+        assert run("users", "password", "ben", "--password-stdin", typed=RIGHT)[1].endswith("Their keys are revoked.\n")
+        assert accounts.by_key(key) is None
         accounts.sign_in("ben", RIGHT, HERE)
         assert "with 1 conversations and 0 documents" in run("users", "remove", "ben")[1]
         assert run("users", "list")[1] == "ann  admin\n"
