@@ -69,7 +69,7 @@ def routes(service: Service) -> APIRouter:
                 return {"problem": "The conversation was deleted meanwhile, so the answer is not kept."}
             except OverLimit as error:
                 return {"problem": f"The answer is not kept. {error}"}
-            except CitewellError:
+            except Exception:  # the answer is whole, whatever becomes of keeping it
                 log.exception("An answer could not be kept")
                 return {"problem": "The answer could not be kept. The log of the server says why."}
 

@@ -410,6 +410,7 @@ def test_an_answer_that_could_not_be_kept_is_given(client: TestClient, monkeypat
     for error, said in (
         (KeyError("secret"), "deleted meanwhile"),
         (StoreDamaged("secret"), "could not be kept"),
+        (ValueError("secret"), "could not be kept"),
         (OverLimit("Delete some first."), "not kept. Delete some first."),
     ):
 

@@ -14,7 +14,8 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rag.accounts import User
-from ui.app import chat_page, mount
+from ui import kept
+from ui.app import UNEXPECTED, chat_page, mount
 from ui.sessions import Events, own_sessions, session_of
 
 pytestmark = pytest.mark.timeout(90)  # a stream that nobody ends would be listened to for ever
@@ -128,6 +129,31 @@ def test_a_direct_call_has_the_callers_session_too(client: TestClient, numbers: 
     assert "What is it that ann asks?" in shown["ann"]
     assert "ann asks" not in shown["ben"]
     assert STARTERS[0] in shown["ben"]
+
+
+@pytest.mark.parametrize("broken", ["Conversations.add", "keep"])
+def test_an_answer_that_cannot_be_kept_is_shown_and_leaves_nothing_to_stop(
+    client: TestClient, numbers: dict[str, int], service: FakeService, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a damaged row, /srv/citewell")
+
+    if broken == "keep":
+        monkeypatch.setattr(kept, "keep", fail)
+    else:
+        monkeypatch.setattr(service.conversations, "add", fail)
+    join(client, broken, numbers["opened"], [])
+    streamed(client, broken)
+    join(client, broken, numbers["ask"], ["How long?", None, None])
+    heard = streamed(client, broken)
+    assert "42 minutes" in said(heard)
+    assert "/srv" not in said(heard)
+    assert kept.UNKEPT in said(heard) or broken == "keep"
+    assert UNEXPECTED not in said(heard)
+    body = {"session_hash": broken, "fn_index": numbers["stopped"], "data": [None], "event_id": "made up"}
+    after = client.post(RUN, json=body).text
+    assert "42 minutes" in after
+    assert "Stopped" not in after
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"[" * 100_000, b'"s1"', b"\xff"])

@@ -180,6 +180,8 @@ def chat_page(service: Service) -> gr.Blocks:
                             continue
                         now = now.after(came)
                         if now.running is None:
+                            # Shown before it is kept: whatever goes wrong there, the answer is there and nothing is left to stop.
+                            yield shown(now, request)
                             now = await asyncio.to_thread(kept, now, request)
                         passing = isinstance(came, Token | Waiting)
                         yield {conversation: now, running: render.running_html(now.running)} if passing else shown(now, request)

@@ -46,7 +46,7 @@ def keep(conversations: Conversations, user: str, value: Conversation) -> Conver
                 conversations.drop(last.replaces, user)
     except OverLimit as error:
         return value.changed(last.key, note=f"{TOO_MUCH} {error}")
-    except StoreError:
+    except Exception:  # also what a damaged row is taken for: the answer is whole, whatever becomes of keeping it
         log.exception("An answer could not be kept")
         return value.changed(last.key, note=UNKEPT)
     return replace(value.changed(last.key, kept=kept, replaces="", note=note), id=identifier)
