@@ -25,6 +25,7 @@ import httpx
 from index.errors import NotAllowed, NotFetched, OverLimit
 from index.read import fingerprint
 from rag import __version__
+from rag.limits import Shares
 from rag.web_address import REFUSED, WebAddress, is_public
 from rag.web_page import file_name, in_utf8, is_keyed, key_of, may_be_read, media_type, suffix_of
 
@@ -39,8 +40,8 @@ TRIED = 4
 """So many of a host's addresses are tried, each so long: its first may be of a kind that this machine has no way to."""
 
 REDIRECTS = 5
-AT_ONCE = 4
-"""So many pages are fetched at a time: a slow server holds a thread that others wait for."""
+AT_ONCE_OF_ONE, AT_ONCE = 2, 4
+"""So many pages are fetched at a time for a user, and for all: a slow server holds a thread that others wait for."""
 
 BEGINNING = 1_024
 PIECE = 65_536
@@ -50,7 +51,7 @@ SILENT = "The page was not fetched: its server cannot be reached. Check the addr
 BROKEN = "The page was not fetched: its server broke off, or sent what is no web page. Try again later, or save the page in a browser and add it as a file."
 UNTRUSTED = "The page was not fetched: its server has no certificate that proves it to be what its name says. Check the address."
 
-_places = threading.BoundedSemaphore(AT_ONCE)
+_places = Shares(AT_ONCE_OF_ONE, AT_ONCE, "As many pages as may be are being fetched already.", SECONDS)
 
 
 class Clock:
@@ -303,9 +304,7 @@ def add(url: str, library: Library, allowed: bool, internet: Internet | None = N
         raise NotAllowed(OFF)
     asked = WebAddress.of(url)
     key, folder = key_of(asked), library.folder(library.own_root)
-    if not _places.acquire(blocking=False):
-        raise OverLimit(f"{AT_ONCE} pages are being fetched already. Try again in {SECONDS:g} seconds.", SECONDS)
-    try:
+    with _places.place(library.own_root):
         before = {path.name for path in folder.glob(f"*-{key}*") if is_keyed(path.name, key)}
         with tempfile.TemporaryDirectory(prefix="citewell-page-") as scratch:
             path = Path(scratch, "page")
@@ -316,8 +315,6 @@ def add(url: str, library: Library, allowed: bool, internet: Internet | None = N
             content = in_utf8(path.read_bytes(), page.content_type, suffix)
             path.write_bytes(content)
             source = library.add(file_name(page.address, key, suffix), path)
-    finally:
-        _places.release()
     # It may have another suffix now, or have moved.
     for name in before - {source}:
         library.discard(library.own_root, name)

@@ -32,6 +32,7 @@ from rag import cli, fetch_url
 from rag.accounts import User
 from rag.assistant import Assistant
 from rag.fetch_url import BROKEN, OFF, SILENT, UNTRUSTED, Internet, fetch
+from rag.limits import Shares
 from rag.model import ModelStatus
 from rag.server import create_app
 from rag.service import Service
@@ -743,19 +744,27 @@ def test_the_largest_file_and_the_quota_hold_while_a_page_comes(store: Store, em
 
 
 def test_only_some_are_fetched_at_a_time(lasting: Assistant, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch_url, "_places", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(fetch_url, "_places", Shares(1, 2, "As many pages as may be are being fetched already.", 30.0))
+    ann, ben = (lasting.for_user(User(f"id-of-{name}", name)).library for name in ("ann", "ben"))
     tried: list[str] = []
 
     def resolve(host: str, seconds: float) -> Sequence[str]:
-        with pytest.raises(OverLimit) as raised:
-            fetch_url.add("http://other.example.org/", lasting.library, True, network.internet)
-        tried.append(str(raised.value.retry_after))
+        if host == "docs.example.org":
+            with pytest.raises(OverLimit) as raised:
+                fetch_url.add("http://other.example.org/", ann, True, network.internet)
+            tried.append(str(raised.value.retry_after))
+            with pytest.raises(NotFetched):
+                fetch_url.add("http://bens.example.org/", ben, True, Internet(resolve, network.connect))
+        else:
+            with pytest.raises(OverLimit, match=r"being fetched already. Try again in 30 seconds."):
+                fetch_url.add("http://other.example.org/", lasting.library, True, network.internet)
+            tried.append(host)
         return []
 
     for _ in range(2):
         with pytest.raises(NotFetched):
-            fetch_url.add("http://docs.example.org/", lasting.library, True, Internet(resolve, network.connect))
-    assert (tried, network.looked_up) == (["30.0", "30.0"], [])
+            fetch_url.add("http://docs.example.org/", ann, True, Internet(resolve, network.connect))
+    assert (tried, network.looked_up) == (["30.0", "bens.example.org"] * 2, [])
 
 
 def test_a_members_page_is_theirs_alone(store: Store, embedder: FakeEmbedder, played: Network, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
