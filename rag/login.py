@@ -56,9 +56,7 @@ def login_routes(policy: Policy, accounts: Accounts | None) -> list[Route]:
     def shown(request: Request, status: int, back: str, problem: str = "", name: str = "", headers: dict[str, str] | None = None) -> Response:
         token = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(24)
         response = HTMLResponse(page_html(token, back, problem, name), status, {**SAFE, **(headers or {})})
-        response.set_cookie(
-            FORM_COOKIE, token, max_age=3_600, path="/login", secure=policy.secure(request.scope), httponly=True, samesite="strict"
-        )
+        response.set_cookie(FORM_COOKIE, token, max_age=3_600, path="/login", secure=policy.secure(request.scope), httponly=True, samesite="strict")
         return response
 
     async def show(request: Request) -> Response:

@@ -39,6 +39,10 @@ GRACE_SECONDS = 0.5
 """How long open requests may still take once the server is to stop."""
 
 
+CONNECTIONS = 1_000
+"""So many connections are open at a time; who comes then is told at once that the server is busy, and nobody is left without an answer for want of files."""
+
+
 class Server(uvicorn.Server):
     """Serves an app until it is told to stop, and then breaks off what is still open: each page that is open keeps a connection for as long as it is.
 
@@ -61,6 +65,7 @@ class Server(uvicorn.Server):
             log_level="warning",
             log_config=None,  # what rag.logs takes out of the log is taken out of uvicorn's lines too
             timeout_graceful_shutdown=3,
+            limit_concurrency=CONNECTIONS,
             proxy_headers=False,
             server_header=False,
             ssl_certfile=certificate,

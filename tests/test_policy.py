@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from page_browser import launched, served, watched
 from page_fake import FERRY, FakeAssistant
+from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 from test_evaluate_page import with_folder
 
 from rag.assistant import Assistant
-from rag.headers import HEADERS
+from rag.headers import HEADERS, SafeHeaders
 from rag.server import create_app
 from ui.app import mount
 
@@ -76,6 +78,16 @@ def test_what_is_refused_before_any_route_has_them_too(client: TestClient) -> No
     assert [response.status_code for response in refused] == [400, 400, 403]
     for response in refused:
         assert {name: response.headers.get(name) for name in HEADERS} == HEADERS
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"), [("https://docs.example.org", "max-age=31536000"), ("http://docs.example.org", None), ("https://localhost:7860", None)]
+)
+def test_where_it_serves_https_itself_browsers_are_to_come_by_nothing_else(origin: str, said: str | None) -> None:
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("here")(scope, receive, send)
+
+    assert TestClient(SafeHeaders(page), base_url=origin).get("/").headers.get("strict-transport-security") == said
 
 
 def test_each_page_has_a_nonce_of_its_own_on_its_scripts_and_styles(client: TestClient) -> None:

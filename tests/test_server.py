@@ -325,6 +325,25 @@ def test_what_is_open_does_not_keep_the_server_nor_make_it_complain(path: str, c
     assert caplog.records == []
 
 
+def test_who_finds_no_connection_free_is_told_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.server.CONNECTIONS", 2)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = Server(an_open_page)
+    thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),), daemon=True)
+    thread.start()
+    asked, received = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b""
+    with socket.create_connection(listener.getsockname(), timeout=20) as page:
+        page.sendall(asked)
+        while b"ALIVE" not in received:
+            received += page.recv(1000)
+        with socket.create_connection(listener.getsockname(), timeout=20) as other:
+            other.sendall(asked)
+            assert other.recv(1000).startswith(b"HTTP/1.1 503 ")
+        server.should_exit = True
+        thread.join(20)
+    assert not thread.is_alive()
+
+
 # Syncing
 
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rag.accounts import User
 from ui import kept
 from ui.app import UNEXPECTED, chat_page, mount
-from ui.sessions import Events, own_sessions, session_of
+from ui.sessions import STREAMS_OF_ONE, Events, own_sessions, session_of
 
 pytestmark = pytest.mark.timeout(90)  # a stream that nobody ends would be listened to for ever
 
@@ -179,6 +179,50 @@ def seen_by_gradio(method: str, path: str, query: bytes = b"", body: bytes = b""
     scope = {"type": "http", "method": method, "path": root + path, "root_path": root, "query_string": query, "headers": [], "state": {"user": who}}
     asyncio.run(own_sessions(gradio, FakeService(FakeAssistant()))(scope, receive, send))
     return got[0] if got else None
+
+
+def test_a_user_has_so_many_streams_open_and_nobody_else_fewer() -> None:
+    opened: list[str] = []
+
+    async def walked() -> list[int]:
+        released = asyncio.Event()
+
+        async def gradio(scope: Scope, receive: Receive, send: Send) -> None:
+            opened.append(scope["path"])
+            await released.wait()
+
+        async def asked(path: str, who: User) -> int:
+            told: list[int] = []
+
+            async def send(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    told.append(message["status"])
+                    headers.update(dict(message["headers"]))
+
+            scope = {"type": "http", "method": "GET", "path": path, "query_string": b"session_hash=s", "headers": [], "state": {"user": who}}
+            await sessions(scope, receive, send)
+            return told[0] if told else 200
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b""}
+
+        headers: dict[bytes, bytes] = {}
+        service = FakeService(FakeAssistant())
+        service.open = False
+        sessions = own_sessions(gradio, service)
+        open_now = [asyncio.create_task(asked(path, ANN)) for path in (DATA, "/gradio_api/heartbeat/s") for _ in range(STREAMS_OF_ONE // 2)]
+        while len(opened) < STREAMS_OF_ONE:
+            await asyncio.sleep(0)
+        statuses = [await asyncio.wait_for(asked(path, ANN), 10) for path in (DATA, "/gradio_api/heartbeat/s")]
+        assert headers[b"retry-after"] == b"5"
+        open_now.append(asyncio.create_task(asked(DATA, BEN)))
+        while len(opened) < STREAMS_OF_ONE + 1:
+            await asyncio.sleep(0)
+        released.set()
+        statuses += [status for status in await asyncio.gather(*open_now) if status != 200]
+        return [*statuses, await asked(DATA, ANN)]
+
+    assert asyncio.run(walked()) == [429, 429, 200]
 
 
 def test_every_way_to_name_a_session_is_renamed() -> None:

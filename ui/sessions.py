@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
+from contextlib import nullcontext
 from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -19,12 +20,18 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from index.errors import OverLimit
+from rag.limits import Shares
+from rag.problems import refusal
 from ui.chat import Service
 
 HEARTBEAT = re.compile(r"/gradio_api/heartbeat/([^/]+)/?")
 STREAM = re.compile(r"/gradio_api/queue/data/?")
 ASKING = re.compile(r"/gradio_api/(queue/join|run/predict)/?")
 ENDING = re.compile(r"/gradio_api/(cancel|reset)/?")
+
+STREAMS_OF_ONE, STREAMS = 20, 800
+"""So many streams may be open for a user, two for each tab, and for all: fewer than the server keeps connections. Who has the machine to themselves is not counted."""
 
 EVENTS = 10_000
 """So many of the last events are known as somebody's. An older one can be ended by nobody; it has ended by itself long since."""
@@ -56,30 +63,38 @@ class Events:
 def own_sessions(gradio: ASGIApp, service: Service, events: Events | None = None) -> ASGIApp:
     """Gradio's application, in which a user reaches the sessions and ends the events of that user alone. What names another's is as what names nothing."""
     known = events or Events()
+    streams = Shares(STREAMS_OF_ONE, STREAMS, "Too many pages of Citewell are open. Close some.", 5.0)
 
     async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("Not found", status_code=404)(scope, receive, send)
 
+    async def streamed(scope: Scope, receive: Receive, send: Send, user: str, beating: str) -> None:
+        """Hands on a request for what does not end by itself: whether a session is alive, as which it is told by `beating`, or what becomes of its events."""
+        if beating:
+            renamed = f"{scope.get('root_path', '')}/gradio_api/heartbeat/{session_of(user, beating)}"
+            return await gradio({**scope, "path": renamed, "raw_path": quote(renamed).encode()}, receive, send)
+        asked = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        query = urlencode([(name, session_of(user, value) if name == "session_hash" else value) for name, value in asked])
+        try:
+            return await gradio({**scope, "query_string": query.encode()}, receive, send)
+        except RuntimeError as error:
+            # Of a session that is not there Gradio tells in the stream, and then fails once more.
+            if not isinstance(error.__cause__, HTTPException):
+                raise
+            return await send({"type": "http.response.body", "body": b"", "more_body": False})
+
     async def owned(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await gradio(scope, receive, send)
-        root = scope.get("root_path", "")
-        path = scope["path"].removeprefix(root)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         beat = HEARTBEAT.fullmatch(path)
-        if beat:
-            renamed = f"{root}/gradio_api/heartbeat/{session_of(service.user(scope).id, beat[1])}"
-            return await gradio({**scope, "path": renamed, "raw_path": quote(renamed).encode()}, receive, send)
-        if STREAM.fullmatch(path):
+        if beat or STREAM.fullmatch(path):
             user = service.user(scope).id
-            asked = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-            query = urlencode([(name, session_of(user, value) if name == "session_hash" else value) for name, value in asked])
             try:
-                return await gradio({**scope, "query_string": query.encode()}, receive, send)
-            except RuntimeError as error:
-                # Of a session that is not there Gradio tells in the stream, and then fails once more.
-                if not isinstance(error.__cause__, HTTPException):
-                    raise
-                return await send({"type": "http.response.body", "body": b"", "more_body": False})
+                with nullcontext() if service.open else streams.place(user):
+                    return await streamed(scope, receive, send, user, beat[1] if beat else "")
+            except OverLimit as error:
+                return await refusal(path, error)(scope, receive, send)
         asking, ending = ASKING.fullmatch(path), ENDING.fullmatch(path)
         if not (asking or ending):
             return await gradio(scope, receive, send)
