@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 from index.database import Database
-from index.errors import InvalidAccount, TooManyTries
+from index.errors import InvalidAccount, NotAllowed, TooManyTries
 from index.schema import now
 
 if TYPE_CHECKING:
@@ -181,6 +181,19 @@ class Accounts:
         if not user:
             raise InvalidAccount("The name or the password is wrong. Try again, or ask whoever runs this Citewell for a new password.")
         return self.begin_session(user)
+
+    def change_password(self, user: User, old: str, new: str, address: str, session: str) -> None:
+        """Gives a user the password that they want instead of their own, and ends all their sessions but this one. Their keys stay.
+
+        Raises InvalidAccount where the new one is too easy, NotAllowed where the old one is wrong, and TooManyTries as sign_in() does.
+        """
+        _check_password(new, user.name)
+        if self._looked_at(user.name, old, address) != user.id:
+            raise NotAllowed("The old password is wrong. Try again, or ask whoever runs this Citewell for a new one.")
+        hashed = self._hash(new)
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE users SET password = ? WHERE id = ?", (hashed, user.id))
+            connection.execute("DELETE FROM sessions WHERE user = ? AND token <> ?", (user.id, _hashed(session)))
 
     def _looked_at(self, name: str, password: str, address: str) -> str:
         """The id of the user whose name and password these are; empty where they are nobody's. Raises TooManyTries."""

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +20,9 @@ from rag.service import Service
 
 T = TypeVar("T")
 
+
+CHANGED_AT_ONCE = 2
+"""Passwords, in threads of their own, as in rag.login."""
 
 Limit = Annotated[int, Query(ge=1, le=AT_ONCE)]
 Offset = Annotated[int, Query(ge=0, le=2**53)]
@@ -54,8 +58,16 @@ class Labelled(BaseModel):
     label: str = Field("", max_length=1_000)
 
 
+class Password(BaseModel):
+    """The body of POST /api/password."""
+
+    model_config = ConfigDict(extra="forbid")
+    old: str
+    new: str
+
+
 def routes(service: Service) -> APIRouter:
-    """Conversations under /api/conversations, feedback under /api/exchanges, and /api/me and /api/keys.
+    """Conversations under /api/conversations, feedback under /api/exchanges, and /api/me, /api/keys and /api/password.
 
     What is somebody else's is a 404, like what is not there.
     """
@@ -162,6 +174,21 @@ def routes(service: Service) -> APIRouter:
             with_accounts().revoke_key(prefix, user.name)
         except InvalidAccount as error:
             raise HTTPException(404, str(error)) from None
+
+    changing = CapacityLimiter(CHANGED_AT_ONCE)
+
+    @router.post("/api/password", status_code=204)
+    async def change_password(request: Request, asked: Password) -> None:
+        """Ends all other sessions of the user's."""
+        user, session = user_of(request), session_of(request.scope)
+        if accounts is None:
+            raise HTTPException(404, "This Citewell is open to its own machine, so there are no passwords. Nobody needs one here.")
+        if not session:
+            raise NotAllowed("A password is changed by whoever has signed in with it, and not with a key. `citewell users password` does it, too.")
+        try:
+            await to_thread.run_sync(accounts.change_password, user, asked.old, asked.new, request.state.address, session, limiter=changing)
+        except InvalidAccount as error:
+            raise HTTPException(400, str(error)) from None
 
     return router
 

@@ -7,6 +7,7 @@ import html
 import re
 import subprocess
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from index.database import Database
-from index.errors import InvalidSettings, NotAllowed
+from index.errors import InvalidAccount, InvalidSettings, NotAllowed, TooManyTries
 from index.people import open_people
 from rag.access import COOKIE, Policy, SignedIn, decide, is_loopback, protect, safe_path
 from rag.accounts import LOCAL, MOST_KEYS, Accounts, Costs, User
@@ -386,6 +387,33 @@ def test_who_makes_all_threads_wait_keeps_nobody_else_out(accounts: Accounts) ->
     assert asyncio.run(hurried()) == (200, 606)
 
 
+def test_a_user_changes_their_own_password(guarded: TestClient, accounts: Accounts) -> None:
+    new = "four other words apart"
+    other, key = accounts.begin_session(accounts.named("ann").id), accounts.create_key("ann")
+    signed_in(guarded)
+    asked = {"old": RIGHT, "new": new}
+    for headers in ({"Authorization": f"Bearer {key}"}, {"Authorization": f"Bearer {accounts.create_key('ben')}"}):
+        with pytest.raises(NotAllowed, match="not with a key"):
+            guarded.post("/api/password", json=asked, headers=headers)
+    weak = guarded.post("/api/password", json={**asked, "new": "short"})
+    assert (weak.status_code, "too short" in weak.text) == (400, True)
+    for _ in range(10):
+        with pytest.raises(NotAllowed, match="The old password is wrong"):
+            guarded.post("/api/password", json={**asked, "old": "wrong"})
+    with pytest.raises(TooManyTries):
+        guarded.post("/api/password", json=asked)
+    assert accounts.by_session(other) is not None
+    accounts._clock = lambda: time.time() + 60
+    assert guarded.post("/api/password", json=asked).status_code == 204
+    assert guarded.get("/api/me").json()["name"] == "ann", "this session goes on"
+    assert accounts.by_session(other) is None
+    assert accounts.by_key(key) is not None
+    with pytest.raises(InvalidAccount):
+        accounts.sign_in("ann", RIGHT, "203.0.113.9")
+    assert accounts.sign_in("ann", new, "203.0.113.9")
+    assert accounts.sign_in("ben", RIGHT, "203.0.113.9")
+
+
 # Proxies
 
 
@@ -452,6 +480,7 @@ def test_an_open_citewell_asks_nobody_who_they_are(opened: TestClient) -> None:
     assert opened.get("/login").headers["location"] == "/"
     assert opened.post("/login", data={"name": "x"}).headers["location"] == "/"
     assert opened.get("/api/keys").status_code == 404
+    assert opened.post("/api/password", json={"old": "o", "new": "n"}).status_code == 404
     assert opened.post("/x", headers={"Origin": "http://127.0.0.1:7860"}).status_code == 200
     for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
         assert opened.post("/x", headers=headers).status_code == 403

@@ -48,6 +48,7 @@ FIELDS: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/api/conversations/{conversation}"): {"title": "t", "shared": False},
     ("POST", "/api/exchanges/{exchange}/feedback"): {"verdict": "right", "reason": "r"},
     ("POST", "/api/keys"): {"label": "l"},
+    ("POST", "/api/password"): {"old": "o", "new": "n"},
     ("POST", "/api/sync"): {"folder": "/nowhere", "retry": False},
     ("POST", "/api/forget"): {"folder": "/nowhere"},
     ("POST", "/v1/chat/completions"): {

@@ -42,6 +42,7 @@ BODIES: dict[str, list[Body]] = {
     "PATCH /api/conversations/{conversation}": [lambda one, root: {"title": "mine"}, lambda one, root: {"shared": True}, lambda one, root: {"shared": False}],
     "POST /api/exchanges/{exchange}/feedback": [lambda one, root: {"verdict": "right", "reason": "mine"}, lambda one, root: {"verdict": ""}],
     "POST /api/keys": [lambda one, root: {"label": one}],
+    "POST /api/password": [lambda one, root: {"old": one, "new": "short"}],
     "POST /api/documents": [lambda one, root: form(one)],
     "POST /api/documents/url": [lambda one, root: {"url": one}, lambda one, root: {"url": f"https://127.0.0.1/{one}"}],
     "POST /library/url": [lambda one, root: {"url": one}, lambda one, root: {"url": f"https://127.0.0.1/{one}"}],

@@ -56,6 +56,7 @@ ANSWERED = {
     "POST /api/exchanges/{exchange}/feedback",
     "POST /api/forget",
     "POST /api/keys",
+    "POST /api/password",
     "POST /api/sync",
     "POST /library/cancel",
     "POST /library/discard",
