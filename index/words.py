@@ -10,7 +10,7 @@ from functools import lru_cache
 import snowballstemmer
 
 WORD = re.compile(r"[^\W_]+(?:[.'’\-][^\W_]+)*")
-"""A word keeps its inner marks, so that Z.ai, GLM-5, M2.5 and Schneider's stay whole."""
+"""A word keeps its inner marks, so that K.io, Kestrel-5, M2.5 and Voss's stay whole."""
 
 PIECE = re.compile(r"[^\W_]+")
 

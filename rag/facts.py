@@ -230,7 +230,7 @@ def later_names(text: str) -> frozenset[str]:
 
 
 def plain_opening(sentence: str) -> str | None:
-    """The stem of a sentence's first word where its capital proves nothing: `Improving models …`, not `GLM …`."""
+    """The stem of a sentence's first word where its capital proves nothing: `Improving models …`, not `NASA …`."""
     first = WORD.search(sentence)
     if first is None:
         return None

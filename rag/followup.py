@@ -131,7 +131,7 @@ def subject(history: Sequence[Turn], person: bool = False) -> str | None:
 
 
 def _names(text: str) -> list[str]:
-    """Runs of words that look like one name: `GLM-5`, `Kling 3.0`, `Demis Hassabis`."""
+    """Runs of words that look like one name: `Kestrel-5`, `Merlin 3.0`, `Ada Voss`."""
     tokens = list(WORD.finditer(text))
     runs: list[tuple[int, int]] = []
     for number, token in enumerate(tokens):

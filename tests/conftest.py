@@ -6,11 +6,13 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import outside
 import pytest
 from numpy.typing import NDArray
+from page_browser import launched
 from probe_server import ask, serving
 from store_writer import in_memory
 
@@ -126,6 +128,13 @@ def folder(tmp_path: Path) -> Path:
     for name, text in DOCUMENTS.items():
         (made / name).write_text(text, encoding="utf-8")
     return made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium for all tests of a module."""
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -86,6 +86,12 @@ VIOLATIONS = """window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => violations.push(`${event.effectiveDirective} forbids ${event.blockedURI} ${event.sample}`));"""
 
 
+def ask(page: Any, question: str) -> None:
+    """Types a question into the chat page and sends it."""
+    page.get_by_role("textbox", name="Your question").fill(question)
+    page.keyboard.press("Enter")
+
+
 @contextmanager
 def watched(browser: Any, address: str, ready: str, **options: Any) -> Iterator[Any]:
     """The page, opened; afterwards nothing may have been asked of the outside or against the page's policy, and the console must be clean."""

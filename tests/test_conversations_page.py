@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from page_browser import launched, served, watched
+from page_browser import ask, served, watched
 from page_fake import CITATIONS, FERRY, HARBOUR, HITS, QUAY, REPORT, REPORT_CITATIONS, REPORT_HITS, TEXT, TOWN, FakeAssistant, FakeService, FakeStore
 
 from index.database import Database
@@ -325,17 +324,6 @@ def test_the_list_is_paged() -> None:
 
 
 # In the browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as browser:
-        yield browser
-
-
-def ask(page: Any, question: str) -> None:
-    page.get_by_role("textbox", name="Your question").fill(question)
-    page.keyboard.press("Enter")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from page_browser import launched, served, watched
+from page_browser import served, watched
 from page_fake import (
     CLOCK,
     FERRY,
@@ -410,12 +410,6 @@ def test_a_limit_says_whether_waiting_helps(
 
 
 # In the browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from page_browser import launched, served, watched
+from page_browser import served, watched
 from page_fake import TEXT, FakeAssistant, FakeSettings
 
 from index.database import Database
@@ -83,12 +82,6 @@ def test_each_answer_has_its_own_button_even_where_two_are_alike(conversation: C
 
 
 # In the browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.mark.browser

@@ -9,18 +9,12 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from page_browser import ARGUMENTS, CANDIDATES, launched, served, watched
+from page_browser import ARGUMENTS, CANDIDATES, ask, served, watched
 from page_fake import ARCHIVE, CITATIONS, HARBOUR, STARTERS, FakeAssistant, Status
 
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 expect = sync_api.expect
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +33,6 @@ def page(browser: Any, address: str, assistant: FakeAssistant, request: pytest.F
     assistant.asked.clear()
     with watched(browser, address, ".starter", **getattr(request, "param", {})) as page:
         yield page
-
-
-def ask(page: Any, question: str) -> None:
-    page.get_by_role("textbox", name="Your question").fill(question)
-    page.keyboard.press("Enter")
 
 
 def answered(page: Any, count: int = 1) -> Any:

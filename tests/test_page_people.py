@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from page_browser import launched, serving, watched
+from page_browser import ask, serving, watched
 from page_fake import FakeStore
 
 from index.people import open_people
@@ -95,17 +95,6 @@ def test_a_row_says_whose_it_is_and_offers_what_its_reader_may(root: str, owner:
 # In the browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as browser:
-        yield browser
-
-
-def ask(page: Any, question: str) -> None:
-    page.get_by_role("textbox", name="Your question").fill(question)
-    page.keyboard.press("Enter")
-
-
 @pytest.mark.browser
 def test_two_people_have_their_own_and_share_what_they_will(browser: Any, assistant: Assistant) -> None:
     expect = pytest.importorskip("playwright.sync_api").expect
@@ -155,7 +144,7 @@ def test_two_people_have_their_own_and_share_what_they_will(browser: Any, assist
             shared = next(one["id"] for one in cat.get("/api/documents").json() if one["source"] == "secret.txt")
             refused = cat.post("/library/remove", json={"documents": [shared]}, headers=OURS)
             assert (refused.status_code, "everybody's" in refused.json()["error"]) == (403, True)
-            assert cat.post("/library/share", json={"document": shared, "shared": False}, headers=OURS).status_code == 422
+            assert cat.post("/library/share", json={"document": shared, "shared": False}, headers=OURS).status_code == 403
             row.get_by_role("button", name="Stop sharing").click()
             page.get_by_role("alertdialog").get_by_role("button", name="Stop sharing").click()
             expect(row).to_contain_text("Yours")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from conftest import FakeSentenceTransformer
 from markdown_it import MarkdownIt
-from page_browser import launched, served, watched
+from page_browser import served, watched
 from page_fake import FakeAssistant, FakeOutcome, FakeReport, FakeService, FakeStore, FakeWork, Status, Stored
 from payloads import FAMILIES, OUTSIDE, RUN, payloads
 from test_evaluate_page import with_folder
@@ -196,12 +196,6 @@ def quiet(page: Any, allowed: Callable[[str], bool]) -> Iterator[None]:
     yield
     assert page.evaluate("Object.keys(Object.prototype)") == []
     assert not wrong, wrong[:20]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as browser:
-        yield browser
 
 
 # Each by itself

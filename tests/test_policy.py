@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_browser import launched, served, watched
+from page_browser import served, watched
 from page_fake import FERRY, FakeAssistant
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
@@ -104,12 +104,6 @@ def test_each_page_has_a_nonce_of_its_own_on_its_scripts_and_styles(client: Test
 
 
 # In the browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with launched() as browser:
-        yield browser
 
 
 @pytest.mark.browser
