@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     import httpx
@@ -189,6 +190,8 @@ class Wire:
                 line.hold(lambda: connection.end("hung up", call))
             if connection.ended:
                 raise Fault(connection.ended)
+            if not _has_host(self._url):
+                raise Fault("unreachable")
             request = connection.client.build_request(
                 "GET" if body is None else "POST",
                 self._url + path,
@@ -262,6 +265,14 @@ def retry_after(told: str | None) -> float | None:
         when = parsedate_to_datetime(told)
         return max(0.0, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - datetime.now(UTC).timestamp())
     return None
+
+
+def _has_host(url: str) -> bool:
+    """Whether an address names a host. httpx takes half a bracket for a part of a name, and has that looked up."""
+    try:
+        return bool(urlsplit(url).hostname)
+    except ValueError:
+        return False
 
 
 def _beginning(response: httpx.Response) -> str:

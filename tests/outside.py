@@ -1,4 +1,4 @@
-"""A watch over this process: whatever would ask something of another machine is stopped, and noted, so that the run fails even where the test got over it."""
+"""A watch over this process: whatever would ask something of another machine is stopped, and noted, so that the test fails even where it got over it."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_what_the_assistant_finds_is_reranked(store: Store, embedder: FakeEmbedd
 
 
 def test_a_reranker_that_is_not_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable of that name counts only until the library is imported
     with pytest.raises(ModelUnavailable, match="no reranker"):
         CrossEncoderReranker("nobody/has-this").scores("?", ["text"])
     (tmp_path / "broken").mkdir()
