@@ -125,7 +125,7 @@ class Program(Person):
 
 
 class PageReader(Person):
-    """Asks as the chat page does: opens it, begins a session of Gradio's, and follows its events."""
+    """Asks as the chat page does: opens it, begins a session of Gradio's that says it is there until it is left, and follows its events."""
 
     weight = 1
 
@@ -137,12 +137,20 @@ class PageReader(Person):
         self.load = next(event for event in events if [0, "load"] in event["targets"])
         self.ask = next(event for event in events if any(kind == "submit" for _, kind in event["targets"]))
         self.asked = 0
+        self.there: Any = None
+
+    def on_stop(self) -> None:
+        """Called by locust at the end."""
+        if self.there is not None:
+            self.there.close()
 
     @task
     def ask_on_the_page(self) -> None:
         """A question; after some of them a new conversation."""
         if self.asked % 4 == 0:
+            self.on_stop()
             self.session = f"{random.getrandbits(60):x}"
+            self.there = self.client.get(f"/gradio_api/heartbeat/{self.session}", name="page heartbeat", stream=True)
             self.follow(self.load, [], "page opened")
         self.asked += 1
         mine = self.asked % 3 == 0

@@ -14,7 +14,9 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rag.accounts import User
+from ui import app as app_module
 from ui import kept
+from ui import sessions as sessions_module
 from ui.app import UNEXPECTED, chat_page, mount
 from ui.sessions import STREAMS_OF_ONE, Events, own_sessions, session_of
 
@@ -177,7 +179,7 @@ def seen_by_gradio(method: str, path: str, query: bytes = b"", body: bytes = b""
         pass
 
     scope = {"type": "http", "method": method, "path": root + path, "root_path": root, "query_string": query, "headers": [], "state": {"user": who}}
-    asyncio.run(own_sessions(gradio, FakeService(FakeAssistant()))(scope, receive, send))
+    asyncio.run(own_sessions(gradio, FakeService(FakeAssistant()), print)(scope, receive, send))
     return got[0] if got else None
 
 
@@ -209,7 +211,7 @@ def test_a_user_has_so_many_streams_open_and_nobody_else_fewer() -> None:
         headers: dict[bytes, bytes] = {}
         service = FakeService(FakeAssistant())
         service.open = False
-        sessions = own_sessions(gradio, service)
+        sessions = own_sessions(gradio, service, opened.append)
         open_now = [asyncio.create_task(asked(path, ANN)) for path in (DATA, "/gradio_api/heartbeat/s") for _ in range(STREAMS_OF_ONE // 2)]
         while len(opened) < STREAMS_OF_ONE:
             await asyncio.sleep(0)
@@ -223,6 +225,43 @@ def test_a_user_has_so_many_streams_open_and_nobody_else_fewer() -> None:
         return [*statuses, await asked(DATA, ANN)]
 
     assert asyncio.run(walked()) == [429, 429, 200]
+
+
+def test_a_session_is_forgotten_once_its_page_has_been_gone_for_some_time(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions_module, "LEFT_SECONDS", 0.2)
+    page = chat_page(service)
+    monkeypatch.setattr(app_module, "chat_page", lambda _: page)
+    app = mount(Starlette(), service)
+    held = page.state_holder
+
+    async def beating(name: str, gone: asyncio.Event) -> None:
+        async def receive() -> Any:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            pass
+
+        scope = {"type": "http", "method": "GET", "path": f"/gradio_api/heartbeat/{name}", "query_string": b"", "headers": [], "state": {"user": ANN}}
+        await AsSaid(app)(scope, receive, send)
+
+    async def walked() -> None:
+        left, back, stays = (held[session_of(ANN.id, name)] and asyncio.Event() for name in ("left", "back", "stays"))
+        pages = [asyncio.create_task(beating(name, gone)) for name, gone in (("left", left), ("back", back), ("stays", stays))]
+        await asyncio.sleep(0.1)
+        left.set()
+        back.set()
+        await asyncio.gather(*pages[:2])
+        again = asyncio.create_task(beating("back", stays))
+        while session_of(ANN.id, "left") in held:
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)
+        assert session_of(ANN.id, "back") in held
+        assert session_of(ANN.id, "stays") in held
+        stays.set()
+        await asyncio.gather(again, pages[2])
+
+    asyncio.run(walked())
 
 
 def test_every_way_to_name_a_session_is_renamed() -> None:

@@ -32,6 +32,8 @@ DESCRIPTION = "Answers from your documents, with the exact words that bear them 
 UNEXPECTED = "Something went wrong, and the answer could not be finished. Your question is still here: try it again."
 ANSWERS_AT_ONCE = 4
 STATUS_SECONDS = 4.0
+SESSIONS = 1_000
+"""So many tabs are remembered. Whoever opens a page and never says that it is still there is forgotten only so."""
 LISTENING_SECONDS = 0.5
 """How often a question that waits looks how many are before it. Gradio ends what nobody listens to any more only when that says something, so it also
 says so often that nothing is new."""
@@ -63,7 +65,13 @@ def mount(app: App, service: Service) -> App:
         theme=gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "Consolas", "monospace"]),
     )
     mounted = next(route for route in reversed(app.router.routes) if isinstance(route, Mount))
-    mounted.app = guarded(own_sessions(mounted.app, service), head_html(TITLE, DESCRIPTION, style, script))
+    held = mounted.app.state_holder
+
+    def forget(session: str) -> None:
+        held.session_data.pop(session, None)
+        held.time_last_used.pop(session, None)
+
+    mounted.app = guarded(own_sessions(mounted.app, service, forget), head_html(TITLE, DESCRIPTION, style, script))
     return app
 
 
@@ -252,6 +260,7 @@ def chat_page(service: Service) -> gr.Blocks:
     # Gradio would summarize its last 10,000 events with pandas after each one, for a monitoring page that is off.
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+    page.state_session_capacity = SESSIONS
     page.queue(max_size=100, default_concurrency_limit=ANSWERS_AT_ONCE)
     return page
 

@@ -548,7 +548,7 @@ def unreachable_html() -> str:
 
 def forgotten_html() -> str:
     """In place of an answer where the server knows nothing of a tab's conversation; the script keeps that for reading, and begins another."""
-    return '<p class="hint" data-forgotten role="status">Citewell was started again meanwhile; this page begins anew…</p>'
+    return '<p class="hint" data-forgotten role="status">This page was away for too long, or Citewell was started again; it begins anew…</p>'
 
 
 def refused_html(sentence: str) -> str:

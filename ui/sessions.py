@@ -7,10 +7,12 @@ id that was never used. Nothing has to be remembered for that, and nothing can b
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections import OrderedDict
-from contextlib import nullcontext
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from hashlib import sha256
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -32,6 +34,10 @@ ENDING = re.compile(r"/gradio_api/(cancel|reset)/?")
 
 STREAMS_OF_ONE, STREAMS = 20, 800
 """So many streams may be open for a user, two for each tab, and for all: fewer than the server keeps connections. Who has the machine to themselves is not counted."""
+
+LEFT_SECONDS = 120.0
+"""So long after its page was closed or lost a session is forgotten: Gradio would hold some 200 KB of each for the next 10,000 sessions. A page that comes back
+later begins anew, with the conversation that was kept."""
 
 EVENTS = 10_000
 """So many of the last events are known as somebody's. An older one can be ended by nobody; it has ended by itself long since."""
@@ -60,9 +66,36 @@ class Events:
         return isinstance(event, str) and self._users.get(event) == user
 
 
-def own_sessions(gradio: ASGIApp, service: Service, events: Events | None = None) -> ASGIApp:
-    """Gradio's application, in which a user reaches the sessions and ends the events of that user alone. What names another's is as what names nothing."""
-    known = events or Events()
+class Pages:
+    """The sessions whose pages are open; `forget` is called with what Gradio knows a session as, once its page has been gone for some time."""
+
+    def __init__(self, forget: Callable[[str], object]) -> None:
+        self._forget = forget
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def open(self, session: str) -> Iterator[None]:
+        """As long as a page says that it is there; from within a running event loop."""
+        self._open[session] += 1
+        try:
+            yield
+        finally:
+            self._open[session] -= 1
+            if self._open[session] <= 0:
+                del self._open[session]
+                asyncio.get_running_loop().call_later(LEFT_SECONDS, self._gone, session)
+
+    def _gone(self, session: str) -> None:
+        if session not in self._open:
+            self._forget(session)
+
+
+def own_sessions(gradio: ASGIApp, service: Service, forget: Callable[[str], object], events: Events | None = None) -> ASGIApp:
+    """Gradio's application, in which a user reaches the sessions and ends the events of that user alone. What names another's is as what names nothing.
+
+    `forget` is called with a session's name when its page has been gone for LEFT_SECONDS.
+    """
+    known, pages = events or Events(), Pages(forget)
     streams = Shares(STREAMS_OF_ONE, STREAMS, "Too many pages of Citewell are open. Close some.", 5.0)
 
     async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,8 +104,10 @@ def own_sessions(gradio: ASGIApp, service: Service, events: Events | None = None
     async def streamed(scope: Scope, receive: Receive, send: Send, user: str, beating: str) -> None:
         """Hands on a request for what does not end by itself: whether a session is alive, as which it is told by `beating`, or what becomes of its events."""
         if beating:
-            renamed = f"{scope.get('root_path', '')}/gradio_api/heartbeat/{session_of(user, beating)}"
-            return await gradio({**scope, "path": renamed, "raw_path": quote(renamed).encode()}, receive, send)
+            session = session_of(user, beating)
+            renamed = f"{scope.get('root_path', '')}/gradio_api/heartbeat/{session}"
+            with pages.open(session):
+                return await gradio({**scope, "path": renamed, "raw_path": quote(renamed).encode()}, receive, send)
         asked = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         query = urlencode([(name, session_of(user, value) if name == "session_hash" else value) for name, value in asked])
         try:
