@@ -32,7 +32,7 @@ install: .venv/installed
 	@touch $@
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not model and not browser"
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m "not model and not browser"
 	@$(BIN)/citewell fetch --model embedded || echo "Going on without the embedded model: the tests that need it will be skipped."
 	$(BIN)/python -m pytest -m "model or browser"
 
