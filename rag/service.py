@@ -73,7 +73,8 @@ class Service:
         self.conversations = visitors.conversations
         self.metrics = Metrics(assistant)
         model, settings = assistant.answering_model()[0], assistant.settings
-        embedded = isinstance(model, EmbeddedModel) or model is None
+        # One that is still being fetched is the embedded one; where none is set, nothing has to be waited for.
+        embedded = isinstance(model, EmbeddedModel) or (model is None and settings.model != "none")
         self.queue = Queue(EMBEDDED_AT_ONCE if embedded else HOSTED_AT_ONCE, settings.queue_length)
 
     @property

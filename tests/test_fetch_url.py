@@ -469,7 +469,6 @@ def test_the_clock_goes_on_through_redirects_and_lookups(network: Network, site:
         (lambda handler: None, BROKEN),
         (lambda handler: handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300_000), BROKEN),
     ],
-    ids=str,
 )
 def test_what_is_no_page_is_refused_plainly(answer: Answering, says: str, network: Network, site: Site, tmp_path: Path) -> None:
     site.pages["/"] = answer

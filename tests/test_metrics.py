@@ -15,12 +15,13 @@ from starlette.testclient import TestClient
 
 from index.errors import InvalidQuestion
 from index.store import Store
-from rag.assistant import Assistant
+from rag.assistant import Assistant, configured_model
 from rag.metrics import Door, Metrics
 from rag.model import ModelStatus
 from rag.prompt import Message
 from rag.server import create_app
 from rag.service import Service, Visitors
+from rag.settings import Settings
 from rag.types import Answer, Token, Usage
 
 pytestmark = pytest.mark.usefixtures("fast_probes")
@@ -129,6 +130,19 @@ def test_the_chat_page_counts_too(assistant: Assistant) -> None:
         asyncio.run(asked())
         assert questions(service.metrics) == {("page", "answered"): 1}
         assert service.queue.taken == 0
+
+
+@pytest.mark.parametrize(("model", "ahead"), [("none", 0), ("embedded", 1)])
+def test_only_for_a_model_in_this_process_questions_wait_for_each_other(store: Store, embedder: FakeEmbedder, model: str, ahead: int) -> None:
+    """The embedded one counts while it is still to be fetched, too."""
+    settings = Settings(data_dir=store.folder, model=model, models_dir=store.folder / "empty")
+    with Visitors(settings) as visitors:
+        assistant = Assistant(settings, store, embedder, *configured_model(settings))
+        service = Service(assistant, visitors)
+        asked = [service.stream("http", assistant, QUESTION) for _ in range(2)]
+        assert [answering.ahead for answering in asked] == [0, ahead]
+        for answering in asked:
+            answering.close()
 
 
 def test_ready_once_the_embedding_model_is_loaded_and_while_the_store_is_open(

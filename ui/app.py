@@ -50,9 +50,10 @@ def mount(app: App, service: Service) -> App:
     style = "\n".join((HERE / f"{name}.css").read_text(encoding="utf-8") for name in parts)
     script = "\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in ("compiled", *parts))
     app.router.routes.extend([*document_routes(service, style), *library_routes(service), *conversation_routes(service)])
+    page = chat_page(service)
     gr.mount_gradio_app(
         app,  # it asks for a FastAPI, and uses nothing that Starlette has not
-        chat_page(service),
+        page,
         path="/",
         footer_links=[],
         run_history=False,
@@ -65,11 +66,10 @@ def mount(app: App, service: Service) -> App:
         theme=gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "Consolas", "monospace"]),
     )
     mounted = next(route for route in reversed(app.router.routes) if isinstance(route, Mount))
-    held = mounted.app.state_holder
 
     def forget(session: str) -> None:
-        held.session_data.pop(session, None)
-        held.time_last_used.pop(session, None)
+        page.state_holder.session_data.pop(session, None)
+        page.state_holder.time_last_used.pop(session, None)
 
     mounted.app = guarded(own_sessions(mounted.app, service, forget), head_html(TITLE, DESCRIPTION, style, script))
     return app
