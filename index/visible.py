@@ -20,11 +20,11 @@ class Visible:
     """Reads a store as one user, by their id. It has those methods of Store that only read, each filtered, and no others: what is added to Store
     one day is refused here until somebody has thought about it.
 
-    A document of somebody else raises the KeyError of one that does not exist.
+    A document of somebody else raises the KeyError of one that does not exist. Where the folders stand that are synced is for those who are `told_folders`.
     """
 
-    def __init__(self, store: Store, viewer: str) -> None:
-        self._store, self.viewer = store, viewer
+    def __init__(self, store: Store, viewer: str, told_folders: bool = False) -> None:
+        self._store, self.viewer, self._told_folders = store, viewer, told_folders
 
     def _checked(self, document_id: str) -> str:
         if not self._store.seen(document_id, self.viewer):
@@ -49,7 +49,11 @@ class Visible:
 
     def notices(self) -> tuple[str, ...]:
         """What a user should know about the store now. Folders are named that damage took something from, and no document."""
-        return self._store.notices()
+        notices = self._store.notices()
+        if not self._told_folders:
+            for root in sorted({root for root, _ in self._store.lost()}, key=len, reverse=True):
+                notices = tuple(notice.replace(root, Path(root).name) if root else notice for notice in notices)
+        return notices
 
     # Of one document
 

@@ -30,6 +30,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 REVIEWED = frozenset({"/login", "/healthz", "/readyz", "/favicon.ico"})
 """What strangers may ask for. Every one of these was looked at for what it tells; add to it only after that."""
 
+PROBED = frozenset({"/healthz", "/readyz"})
+"""What a proxy asks of its own accord, to learn whether the server is there: it carries no password and is told no secret, so it may come in the clear."""
+
 FOR_PROGRAMS = ("/api", "/v1", "/mcp")
 """What lies under these is told by a status and JSON that nobody is signed in, not by a redirect."""
 
@@ -237,7 +240,8 @@ class SignedIn:
                 "then accounts are asked for.",
                 403,
             ), None
-        if not self.policy.open and self.policy.in_the_clear(scope):
+        probed = path in PROBED and self.policy.proxied(scope)
+        if not self.policy.open and not probed and self.policy.in_the_clear(scope):
             said = "Passwords would travel in the clear here. Open the address that begins with https."
             if self.policy.proxied(scope):
                 said += " If that is the one that you opened, the proxy does not say so: it must set X-Forwarded-Proto."

@@ -16,6 +16,7 @@ from index.errors import CitewellError, InvalidAccount, NotAllowed
 from rag.access import session_of
 from rag.accounts import LOCAL, Accounts, User
 from rag.conversations import AT_ONCE, FORMATS, Verdict, told
+from rag.login import BY_SESSION
 from rag.service import Service
 
 T = TypeVar("T")
@@ -141,15 +142,19 @@ def routes(service: Service) -> APIRouter:
         user = user_of(request)
         return {"name": user.name, "role": user.role, "local": user.id == LOCAL}
 
-    def with_accounts() -> Accounts:
+    def with_accounts(user: User) -> Accounts:
         if accounts is None:
             raise HTTPException(404, "This Citewell is open to its own machine, so there are no keys. Nobody needs one here.")
+        if user.id == LOCAL:
+            raise HTTPException(
+                404, "The key of the machine itself belongs to no account, which alone has keys. `citewell keys` shows those of everybody."
+            )
         return accounts
 
     @router.get("/api/keys")
     def keys(request: Request) -> list[dict[str, Any]]:
         user = user_of(request)
-        return [asdict(key) for key in with_accounts().keys(user.name)]
+        return [asdict(key) for key in with_accounts(user).keys(user.name)]
 
     def keyed(request: Request) -> User:
         """Whose keys may be changed. A key that was stolen must not make others, which would outlast it."""
@@ -163,7 +168,7 @@ def routes(service: Service) -> APIRouter:
         """The key is told here and never again."""
         user = keyed(request)
         try:
-            return {"key": with_accounts().create_key(user.name, asked.label)}
+            return {"key": with_accounts(user).create_key(user.name, asked.label)}
         except InvalidAccount as error:
             raise HTTPException(409, str(error)) from None
 
@@ -171,7 +176,7 @@ def routes(service: Service) -> APIRouter:
     def revoke_key(request: Request, prefix: str) -> None:
         user = keyed(request)
         try:
-            with_accounts().revoke_key(prefix, user.name)
+            with_accounts(user).revoke_key(prefix, user.name)
         except InvalidAccount as error:
             raise HTTPException(404, str(error)) from None
 
@@ -184,7 +189,7 @@ def routes(service: Service) -> APIRouter:
         if accounts is None:
             raise HTTPException(404, "This Citewell is open to its own machine, so there are no passwords. Nobody needs one here.")
         if not session:
-            raise NotAllowed("A password is changed by whoever has signed in with it, and not with a key. `citewell users password` does it, too.")
+            raise NotAllowed(BY_SESSION)
         try:
             await to_thread.run_sync(accounts.change_password, user, asked.old, asked.new, request.state.address, session, limiter=changing)
         except InvalidAccount as error:

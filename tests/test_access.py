@@ -8,6 +8,7 @@ import re
 import subprocess
 import threading
 import time
+from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,7 +146,7 @@ def service_for(policy: Policy, accounts: Accounts | None, assistant: Assistant,
     return Service(assistant, visitors)
 
 
-def app_for(policy: Policy, accounts: Accounts | None, assistant: Assistant, conversations: Conversations) -> FastAPI:
+def app_for(policy: Policy, accounts: Accounts | None, assistant: Assistant, conversations: Conversations, local_key: str = "") -> FastAPI:
     """An application with our doors, some page and some program's route, all behind SignedIn."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(routes(service_for(policy, accounts, assistant, conversations)))
@@ -155,7 +156,7 @@ def app_for(policy: Policy, accounts: Accounts | None, assistant: Assistant, con
     def anything(request: Request, path: str) -> dict[str, Any]:
         return {"user": getattr(request.state.user, "name", None), "address": request.state.address}
 
-    app.add_middleware(SignedIn, policy=policy, accounts=accounts)
+    app.add_middleware(SignedIn, policy=policy, accounts=accounts, local_key=local_key)
     return app
 
 
@@ -217,6 +218,47 @@ def test_signing_in_and_out(guarded: TestClient) -> None:
     assert (out.status_code, out.headers["location"]) == (303, "/login")
     assert COOKIE not in guarded.cookies
     assert guarded.get("/x", headers={"Cookie": f"{COOKIE}={token}"}).status_code == 401, "ended, and not only forgotten by the browser"
+
+
+def test_a_password_is_changed_on_a_page_of_its_own(guarded: TestClient, accounts: Accounts) -> None:
+    signed_in(guarded)
+    elsewhere, new = accounts.begin_session(accounts.named("ann").id), "another long enough one"
+    assert re.findall(r'name="(old|new|again)" type="password"', guarded.get("/password", headers=PAGE).text) == ["old", "new", "again"]
+    for fields, status, said in (
+        ({"old": "wrong", "new": new, "again": new}, 400, "The old password is wrong."),
+        ({"old": RIGHT, "new": new, "again": f"{new}!"}, 400, "not typed twice the same"),
+        ({"old": RIGHT, "new": "short", "again": "short"}, 400, "Password"),
+        ({"old": RIGHT, "new": "x" * 20_000, "again": ""}, 413, "too large"),
+        ({}, 400, "assword"),
+    ):
+        refused = guarded.post("/password", data=fields)
+        assert (refused.status_code, said.lower() in refused.text.lower()) == (status, True), refused.text
+    assert accounts.by_session(elsewhere)
+    assert "It is changed." in guarded.post("/password", data={"old": RIGHT, "new": new, "again": new}).text
+    assert accounts.by_session(elsewhere) is None
+    assert guarded.get("/x").json()["user"] == "ann", "where it was changed, one stays signed in"
+    assert guarded.post("/password", data={"old": new, "new": RIGHT, "again": RIGHT}, headers={"Origin": "https://evil.example"}).status_code == 403
+    guarded.post("/logout")
+    assert guarded.post("/password", data={"old": new, "new": RIGHT, "again": RIGHT}).status_code == 401
+    key = {"Authorization": f"Bearer {accounts.create_key('ann')}"}
+    assert "not with a key" in guarded.post("/password", data={"old": new, "new": RIGHT, "again": RIGHT}, headers=key).text
+    assert signed_in(guarded, password=RIGHT).status_code == 401
+    assert signed_in(guarded, password=new).status_code == 303
+
+
+def test_the_machines_own_key_has_no_keys_of_its_own(accounts: Accounts, database: Database, assistant: Assistant) -> None:
+    app = app_for(Policy(False, ("*",)), accounts, assistant, Conversations(database), "the machine's")
+    client = TestClient(app, base_url="https://docs.example.org", headers={"Authorization": "Bearer the machine's"})
+    for refused in (client.get("/api/keys"), client.post("/api/keys", json={}), client.delete("/api/keys/x")):
+        assert (refused.status_code, "belongs to no account" in refused.text) == (404, True)
+
+
+def test_a_proxy_may_look_whether_the_server_is_there(accounts: Accounts, database: Database, assistant: Assistant) -> None:
+    policy = Policy(False, ("*",), (ip_network("198.51.100.7"),))
+    client = TestClient(app_for(policy, accounts, assistant, Conversations(database)), base_url="http://10.0.0.2", client=("198.51.100.7", 1))
+    assert [client.get(path).status_code for path in ("/healthz", "/readyz", "/login", "/healthz/", "/")] == [200, 200, 403, 403, 403]
+    stranger = TestClient(client.app, base_url="http://10.0.0.2", client=("203.0.113.9", 1))
+    assert stranger.get("/healthz").status_code == 403
 
 
 def test_a_new_session_takes_the_place_of_the_one_before(guarded: TestClient, accounts: Accounts) -> None:

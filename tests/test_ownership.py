@@ -224,6 +224,9 @@ def test_a_damaged_store_of_version_2_is_saved_as_far_as_it_is_whole(place: Path
     store = opened(place)
     assert [info.id for info in store.documents()] == ["id0", "id1", "id3"]
     assert store.lost() == [(ROOT, "2.txt")]
+    told, hidden = (" ".join(Visible(store, BEN.id, folders).notices()) for folders in (True, False))
+    assert f"again: {ROOT}" in told
+    assert f"again: {Path(ROOT).name}" in hidden, "where folders stand on the server is not for everybody"
     store.close()
 
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from conftest import FakeModel
@@ -43,6 +43,7 @@ BODIES: dict[str, list[Body]] = {
     "POST /api/exchanges/{exchange}/feedback": [lambda one, root: {"verdict": "right", "reason": "mine"}, lambda one, root: {"verdict": ""}],
     "POST /api/keys": [lambda one, root: {"label": one}],
     "POST /api/password": [lambda one, root: {"old": one, "new": "short"}],
+    "POST /password": [lambda one, root: urlencode({"old": one, "new": "short", "again": "short"}).encode()],
     "POST /api/documents": [lambda one, root: form(one)],
     "POST /api/documents/url": [lambda one, root: {"url": one}, lambda one, root: {"url": f"https://127.0.0.1/{one}"}],
     "POST /library/url": [lambda one, root: {"url": one}, lambda one, root: {"url": f"https://127.0.0.1/{one}"}],

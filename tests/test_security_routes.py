@@ -48,6 +48,7 @@ ANSWERED = {
     "GET HEAD /library/list",
     "GET HEAD /library/work",
     "GET HEAD /login",
+    "GET HEAD /password",
     "PATCH /api/conversations/{conversation}",
     "POST /api/ask",
     "POST /api/conversations",
@@ -67,6 +68,7 @@ ANSWERED = {
     "POST /login",
     "POST /logout",
     "POST /mcp",
+    "POST /password",
     "POST /v1/chat/completions",
     "PUT /library/files",
 }

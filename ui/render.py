@@ -525,7 +525,8 @@ def choice_html(choice: Choice, total: int) -> str:
 def masthead_html(name: str = "") -> str:
     """The page's head; `name` is who is signed in, empty where nobody has to."""
     account = (
-        f'<span class="who" data-user="{escape(name)}"><span class="visually-hidden">Signed in as </span>{escape(name)}</span>'
+        f'<a class="who" href="/password" title="Change your password" data-user="{escape(name)}"><span class="visually-hidden">Signed in as </span>{escape(name)}'
+        '<span class="visually-hidden">: change your password</span></a>'
         '<form method="post" action="/logout"><button type="submit" data-sign-out>Sign out</button></form>'
         if name
         else ""
