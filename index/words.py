@@ -28,6 +28,12 @@ FUNCTION_WORDS = frozenset(
 ASKING_WORDS = frozenset("explain describe list name give find show summarise summarize".split())  # noqa: SIM905
 """Words that a question can open with, and that are not what it is about: `Find the sum of …`."""
 
+_HYPHEN = re.compile("[-‐‑–]")
+_POSSESSIVE = re.compile("['’][sS]$")
+
+REMEMBERED_CHARACTERS = 1_500
+"""The stems of texts up to this length are remembered: one answer asks for those of the same sentences and passages many times over."""
+
 _stemmer = snowballstemmer.stemmer("english")
 _stemming = threading.Lock()
 """A stemmer works on a state of its own, so two threads must not use it at once."""
@@ -50,8 +56,9 @@ def content_words(text: str) -> list[str]:
     """The words that carry meaning, in order, repeats kept, no possessive endings. Hyphenated ones count as their parts: `open-source` as two."""
     found = []
     for word in WORD.findall(text):
-        for piece in re.split(r"[-‐‑–]", word):
-            plain = re.sub(r"['’][sS]$", "", piece)
+        # Most words are letters alone, and nothing is to be taken from them.
+        for piece in (word,) if word.isalnum() else _HYPHEN.split(word):
+            plain = piece if piece.isalnum() else _POSSESSIVE.sub("", piece)
             if plain and plain.lower().replace("’", "'") not in FUNCTION_WORDS:
                 found.append(plain)
     return found
@@ -59,7 +66,12 @@ def content_words(text: str) -> list[str]:
 
 def content_stems(text: str) -> list[str]:
     """Stems of the words that carry meaning, in order, repeats kept."""
-    return [stem(word) for word in content_words(text)]
+    return list(_content_stems(text) if len(text) <= REMEMBERED_CHARACTERS else map(stem, content_words(text)))
+
+
+@lru_cache(maxsize=16_384)
+def _content_stems(text: str) -> tuple[str, ...]:
+    return tuple(map(stem, content_words(text)))
 
 
 def numeric(text: str) -> frozenset[str]:

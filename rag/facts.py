@@ -101,6 +101,14 @@ def alike(first: str, second: str) -> bool:
     return len(shorter) >= 5 and len(longer) - len(shorter) <= 3 and longer.startswith(shorter)
 
 
+def is_among(word: str, others: frozenset[str]) -> bool:
+    """Whether one of the stems is alike() a stem: the same, without each of them being looked at twice over."""
+    length = len(word)
+    if word in others or any(word[:cut] in others for cut in range(max(5, length - 3), length)):
+        return True
+    return length >= 5 and any(other.startswith(word) and len(other) <= length + 3 for other in others)
+
+
 def one_name(first: str, second: str) -> bool:
     """Whether two names are one, as country and people are: `China` and `Chinese`, `America` and `American`."""
     shorter, longer = (first, second) if len(first) <= len(second) else (second, first)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from index.split import sentences
 from index.words import content_stems
 from rag.facts import (
-    alike,
     held_numbers,
+    is_among,
     name_runs,
     names,
     negations,
@@ -101,7 +101,7 @@ def _held_names(wanted: frozenset[str], there: frozenset[str]) -> frozenset[str]
 
 
 def _held(wanted: frozenset[str], there: frozenset[str]) -> frozenset[str]:
-    return frozenset(word for word in wanted if word in there or any(alike(word, other) for other in there))
+    return frozenset(word for word in wanted if is_among(word, there))
 
 
 @dataclass(frozen=True, slots=True)

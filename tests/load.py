@@ -160,11 +160,16 @@ def run(asked: argparse.Namespace, place: Path) -> None:
                 str(place / "load"),
             ]
             command += ["-u", str(asked.users), "-r", "10", "-t", f"{round(asked.minutes * 60)}s", "--stop-timeout", "60"]
+            children = os.times().children_user + os.times().children_system
             subprocess.run(
                 command, env={**os.environ, "LOAD_PEOPLE": str(listed), "LOAD_SEEN": str(seen)}, check=False, stdout=subprocess.DEVNULL, stderr=log
             )
             watched.end()
-            spent = processor_seconds(server.pid) - before
+            spent = {
+                "the server": processor_seconds(server.pid) - before,
+                "the users": os.times().children_user + os.times().children_system - children,
+                "the model": processor_seconds(model.pid),
+            }
         finally:
             server.send_signal(signal.SIGINT)
             server.wait(30)
@@ -172,7 +177,7 @@ def run(asked: argparse.Namespace, place: Path) -> None:
     tell(asked, place, watched, spent)
 
 
-def tell(asked: argparse.Namespace, place: Path, watched: Watched, spent: float) -> None:
+def tell(asked: argparse.Namespace, place: Path, watched: Watched, spent: dict[str, float]) -> None:
     """Prints the table."""
     with (place / "load_stats.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["Name"] != "Aggregated"]
@@ -184,7 +189,8 @@ def tell(asked: argparse.Namespace, place: Path, watched: Watched, spent: float)
         values = (row["Request Count"], f"{float(row['Requests/s']):.2f}", row["50%"], row["95%"], row["99%"], row["Failure Count"])
         print(f"| {row['Name']} | {' | '.join(values)} |")
     answers = next((int(row["Request Count"]) for row in rows if row["Name"] == "answer"), 0)
-    print(f"\nthe server's processor time: {spent:.0f} s, {1000 * spent / max(1, answers):.0f} ms an answer")
+    used = ", ".join(f"{who} {seconds:.0f} s" for who, seconds in spent.items())
+    print(f"\nprocessor time: {used}; {1000 * spent['the server'] / max(1, answers):.0f} ms of the server's an answer over HTTP")
     wrong = Counter(str(json.loads(line)[0]) for line in (place / "seen.jsonl").read_text(encoding="utf-8").splitlines())
     statuses = Counter(
         json.loads(line)[1] for line in (place / "seen.jsonl").read_text(encoding="utf-8").splitlines() if json.loads(line)[0] == "status"

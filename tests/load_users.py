@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import random
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 from locust import HttpUser, between, task
 
 PEOPLE: list[dict[str, str]] = json.loads(Path(os.environ["LOAD_PEOPLE"]).read_text(encoding="utf-8"))
+OWNERS = {person["code"]: person["name"] for person in PEOPLE}
+CODE = re.compile(r"\d{6}-[0-9A-F]{6}")
 SEEN = Path(os.environ["LOAD_SEEN"])
 EVERYBODYS = (
     "Who made RynnBrain?",
@@ -46,9 +49,9 @@ class Person(HttpUser):
         )
 
     def nothing_of_others(self, text: str) -> None:
-        for person in PEOPLE:
-            if person["code"] in text and person is not self.me:
-                note("cross-talk", f"{self.me['name']} read of {person['name']}", text[:2_000])
+        for code in set(CODE.findall(text)) - {self.me["code"]}:
+            if code in OWNERS:
+                note("cross-talk", f"{self.me['name']} read of {OWNERS[code]}", text[:2_000])
 
 
 class Program(Person):

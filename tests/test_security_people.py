@@ -118,6 +118,7 @@ def plain(text: str, *sent: str) -> str:
             one.replace("/", "_"),
             one.rpartition("/")[2],
             one[:11],
+            one[:100],
         )
     }
     for form in sorted(forms, key=len, reverse=True):

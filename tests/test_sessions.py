@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import gradio as gr
 import pytest
+from gradio.state_holder import SessionState
 from page_fake import STARTERS, FakeAssistant, FakeService
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
@@ -262,6 +264,31 @@ def test_a_session_is_forgotten_once_its_page_has_been_gone_for_some_time(servic
         await asyncio.gather(again, pages[2])
 
     asyncio.run(walked())
+
+
+def test_what_an_event_leaves_as_it_is_is_not_made_anew(service: FakeService) -> None:
+    """And what it changes comes out as Gradio alone would have it."""
+    page = chat_page(service)
+    function = next(function for function in page.fns.values() if function.name == "ask")
+    parts = {part.elem_id or index: part for index, part in enumerate(function.outputs)}
+    running, send, state, nothing = parts["running"], parts["send"], function.outputs[0], gr.skip()
+    for changes in (
+        {running: "<p>few words</p>"},
+        {running: "<p>more</p>", send: gr.update(visible=False), state: None},
+        {state: 1},
+        {send: gr.skip()},
+    ):
+        ours, theirs = SessionState(page), SessionState(page)
+        before = {part._id: ours.blocks_config.blocks[part._id] for part in function.outputs}
+        got = asyncio.run(page.postprocess_data(function, dict(changes), ours))
+        # Of its own HTML it says that nothing changes in a property that there is not, too.
+        assert got == [
+            nothing if made == {**nothing, "props": nothing} else made
+            for made in asyncio.run(gr.Blocks.postprocess_data(page, function, dict(changes), theirs))
+        ]
+        anew = {part._id for part in function.outputs if ours.blocks_config.blocks[part._id] is not before[part._id]}
+        assert anew == ({send._id} if send in changes else set())
+        assert ours.state_data == theirs.state_data
 
 
 def test_every_way_to_name_a_session_is_renamed() -> None:

@@ -7,10 +7,12 @@ import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
+from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
+from gradio.blocks import Block
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -37,6 +39,9 @@ SESSIONS = 1_000
 LISTENING_SECONDS = 0.5
 """How often a question that waits looks how many are before it. Gradio ends what nobody listens to any more only when that says something, so it also
 says so often that nothing is new."""
+REDRAWN_SECONDS = 0.15
+"""How long a draft stands before more of it is shown. The page and the server draw it anew each time, which for each single token costs more than all else."""
+
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 
@@ -78,9 +83,27 @@ def mount(app: App, service: Service) -> App:
 # The chat page
 
 
+class Page(gr.Blocks):  # type: ignore[misc]  # Gradio has no types that are read
+    """Gradio's page, but what an event leaves as it is costs nothing: Gradio would make each such component anew, for every few words of a draft."""
+
+    async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
+        """What is sent to the browser for each of an event's outputs."""
+        if not isinstance(predictions, dict) or not all(isinstance(part, Block) for part in predictions) or len(block_fn.outputs) < 2:
+            whole: list[Any] = await super().postprocess_data(block_fn, predictions, state)
+            return whole
+        named = {part._id: value for part, value in predictions.items()}
+        sent = [part for part in block_fn.outputs if part._id in named]
+        narrowed = copy(block_fn)
+        narrowed.outputs = sent
+        values = [named[part._id] for part in sent]
+        made = await super().postprocess_data(narrowed, values[0] if len(sent) == 1 else values, state) if sent else []
+        by_part = {part._id: value for part, value in zip(sent, made, strict=True)}
+        return [by_part[part._id] if part._id in by_part else None if part.stateful else gr.skip() for part in block_fn.outputs]
+
+
 def chat_page(service: Service) -> gr.Blocks:
     """The page and its wiring: what is shown follows from one Conversation, which each tab has its own of."""
-    page: gr.Blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True)
+    page: gr.Blocks = Page(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True)
     with page, gr.Column(elem_id="citewell"):
         masthead = gr.HTML(render.masthead_html(), elem_id="masthead", js_on_load=None, apply_default_css=False)
         status = panel("status")
@@ -177,7 +200,15 @@ def chat_page(service: Service) -> gr.Blocks:
                 yield {running: render.refused_html(kept_conversations.READ_ONLY)}
                 return
             asked_now = now.running.question
-            yield {**shown(now, request), **typed, **news}
+            last: Updates = {}
+
+            def changed(updates: Updates) -> Updates:
+                """What the page does not show already; each part that is sent costs it and the server something."""
+                fresh = {part: update for part, update in updates.items() if part not in last or last[part] != update}
+                last.update(updates)
+                return fresh
+
+            yield {**changed(shown(now, request)), **typed, **news}
             problem = UNEXPECTED
             try:
                 answering = service.stream("page", assistant, asked_now, now.history(), of.documents)
@@ -189,10 +220,12 @@ def chat_page(service: Service) -> gr.Blocks:
                         now = now.after(came)
                         if now.running is None:
                             # Shown before it is kept: whatever goes wrong there, the answer is there and nothing is left to stop.
-                            yield shown(now, request)
+                            yield changed(shown(now, request))
                             now = await asyncio.to_thread(kept, now, request)
                         passing = isinstance(came, Token | Waiting)
-                        yield {conversation: now, running: render.running_html(now.running)} if passing else shown(now, request)
+                        fresh = changed({conversation: now, running: render.running_html(now.running)} if passing else shown(now, request))
+                        if fresh:  # Gradio takes an empty one for a missing value
+                            yield fresh
             except OverLimit as error:
                 # Nothing was asked: all is as before, and the question is where it can be sent again.
                 again = {} if trigger == "retry" else {question: asked_now}
@@ -291,6 +324,8 @@ async def events_of(answering: Answering) -> AsyncGenerator[Event | Waiting | No
                 spoken = spoken or any(isinstance(event, Token) for event in came)
                 for event in joined(came):
                     yield event
+                if isinstance(came[-1], Token):
+                    await asyncio.sleep(REDRAWN_SECONDS)
         finally:
             if coming is not None:
                 coming.cancel()
