@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from index.split import sentences
 from index.words import content_stems
@@ -100,6 +101,7 @@ def _held_names(wanted: frozenset[str], there: frozenset[str]) -> frozenset[str]
     return frozenset(name for name in wanted if name in there or any(one_name(name, other) for other in there))
 
 
+@lru_cache(maxsize=4096)  # windows overlap, so the same line is asked for several times over
 def _held(wanted: frozenset[str], there: frozenset[str]) -> frozenset[str]:
     return frozenset(word for word in wanted if is_among(word, there))
 
