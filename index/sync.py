@@ -7,11 +7,14 @@ import hashlib
 import os
 import re
 import stat
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +38,14 @@ AT_ONCE = 64
 GROUP_PASSAGES, GROUP_DOCUMENTS, GROUP_CHARACTERS = 128, 64, 4_000_000
 """Documents are embedded and stored in groups, closed when one of these is passed: one sorted batch, one transaction, bounded memory."""
 
+GROUPS_AT_ONCE = 2
+"""So many groups are embedded at a time, while the one before them is stored: what one leaves idle at its end, the next uses."""
+
 AHEAD_FILES, AHEAD_BYTES = 64, 8_000_000
 """Files are read ahead while others are embedded, until one of these is passed: they wait in memory."""
+
+TOLD_SECONDS = 0.5
+"""How often it is told how far a group is."""
 
 SETTLED_SECONDS = 2.0
 """A file that changed within this time may change again under the same time stamp (FAT counts in two seconds), so its stamp is not trusted."""
@@ -200,13 +209,17 @@ def _in_parallel(
     files: Iterable[tuple[str, Path]], examine: Callable[[str, Path], _Seen | Future[_Seen]], at_least: int, stopped: Callable[[], bool]
 ) -> Iterator[_Seen]:
     """What `examine` finds, as it is found. `at_least` so many files are at hand at a time, and more while they are small."""
-    running: dict[Future[_Seen], int] = {}
+    done: SimpleQueue[tuple[Future[_Seen], int]] = SimpleQueue()
+    running = ahead = 0
 
     def found() -> Iterator[_Seen]:
-        done, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-        for future in done:
-            del running[future]
-            yield future.result()
+        nonlocal running, ahead
+        try:
+            future, size = done.get(timeout=0.2)
+        except Empty:
+            return
+        running, ahead = running - 1, ahead - size
+        yield future.result()
 
     for source, path in files:
         if stopped():
@@ -215,8 +228,10 @@ def _in_parallel(
         if isinstance(seen, _Seen):
             yield seen
             continue
-        running[seen] = _size(path)
-        while len(running) >= at_least and (len(running) >= AHEAD_FILES or sum(running.values()) >= AHEAD_BYTES) and not stopped():
+        size = _size(path)
+        running, ahead = running + 1, ahead + size
+        seen.add_done_callback(lambda future, size=size: done.put((future, size)))  # type: ignore[misc]
+        while running >= at_least and (running >= AHEAD_FILES or ahead >= AHEAD_BYTES) and not stopped():
             yield from found()
     while running and not stopped():
         yield from found()
@@ -236,6 +251,8 @@ class _Group:
     entries: list[Entry] = field(default_factory=list)
     texts: dict[bytes, str] = field(default_factory=dict)
     characters: int = 0
+    at_hand: str = ""
+    """What is told of it while it is embedded."""
 
     def add(self, seen: _Seen, root: str, before: Known | None) -> None:
         assert seen.parsed is not None
@@ -320,32 +337,47 @@ def sync(
     fates: dict[str, str] = {}
     stamps: dict[str, str] = {}
     group = _Group()
+    embedding: deque[tuple[_Group, Future[dict[bytes, NDArray[np.float32]] | None]]] = deque()
+    embedders = ThreadPoolExecutor(GROUPS_AT_ONCE, thread_name_prefix="citewell-groups")
+    given_up = threading.Event()
 
     def tell(at_hand: str) -> None:
         if progress:
             progress(len(fates), len(files), at_hand)
 
-    def flush() -> bool:
-        """Stores the group; False when it was stopped before that."""
+    def begin() -> None:
+        """Has the group embedded, all but what comes with the groups before it."""
         nonlocal group
-        last = group.entries[-1].document.source
-        vectors = embed_missing(
-            store,
-            embedder,
-            group.texts,
-            lambda done, all_: tell(f"{last} ({100 * done // all_} % of {all_} passages)" if all_ > AT_ONCE else last),
-            stopped,
-        )
+        begun, group = group, _Group()
+        begun.at_hand = last = begun.entries[-1].document.source
+        coming = set().union(*(before.texts for before, _ in embedding))
+        missing = {key: text for key, text in begun.texts.items() if key not in coming}
+
+        def told(done: int, all_: int) -> None:
+            if all_ > AT_ONCE:
+                begun.at_hand = f"{last} ({100 * done // all_} % of {all_} passages)"
+
+        embedding.append((begun, embedders.submit(embed_missing, store, embedder, missing, told, lambda: given_up.is_set() or stopped())))
+
+    def store_next() -> bool:
+        """Stores the group that was begun first; False when it was stopped before that."""
+        begun, coming = embedding.popleft()
+        while wait([coming], timeout=TOLD_SECONDS).not_done:
+            tell(begun.at_hand)
+        vectors = coming.result()
         if vectors is None:
+            # What was computed of the groups after it waits in the store for the next time; their documents may need vectors of this one.
+            for _, other in embedding:
+                store.put_many([], other.result() or {})
+            embedding.clear()
             return False
-        late = {entry.document.source for entry in store.put_many(group.entries, vectors)}
-        for entry in group.entries:
+        late = {entry.document.source for entry in store.put_many(begun.entries, vectors)}
+        for entry in begun.entries:
             source = entry.document.source
             if source in late:
                 rejected[source] = fates[source] = "it was removed while it was being read"
             else:
                 fates[source] = "changed" if entry.replaces else "added"
-        group = _Group()
         return True
 
     with store.many_changes():
@@ -363,7 +395,9 @@ def sync(
                     tell(source)
                     if seen.parsed:
                         group.add(seen, root, before)
-                        if group.full and not flush():
+                        if group.full:
+                            begin()
+                        if len(embedding) > GROUPS_AT_ONCE and not store_next():
                             break
                         continue
                     if seen.reason:
@@ -378,10 +412,14 @@ def sync(
                     if before is not None and seen.stamp != before.stamp:
                         stamps[source] = seen.stamp
                 if group.entries and not stopped():
-                    flush()
+                    begin()
+                while embedding and store_next():
+                    pass
             finally:
+                given_up.set()
                 parser.close()  # nothing waits for files that nobody wants any more
                 pool.shutdown(cancel_futures=True)
+                embedders.shutdown(cancel_futures=True)
         store.touch(root, stamps)
         cancelled = stopped() and len(fates) < len(files)
         if not cancelled:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import DOCUMENTS, FakeEmbedder
+from numpy.typing import NDArray
 
 import index.sync as module
-from index.errors import CitewellError, UnreadableDocument
-from index.store import Store
+from index.errors import CitewellError, StoreError, UnreadableDocument
+from index.store import Entry, Store
 from index.sync import SyncReport, sync
 
 PARAGRAPH = "The {} was described at length by those who saw it, and each of them remembered it in another way than all of the others did. "
@@ -495,6 +499,81 @@ def test_stopping_in_the_middle_of_a_long_document_loses_no_embedding(
     assert len(embedder.embedded) == len(set(embedder.embedded))
 
 
+def test_documents_are_stored_while_the_next_are_embedded(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROUP_DOCUMENTS", 1)
+    for number in range(6):
+        (folder / f"{number}.txt").write_text(f"Text of number {number}.")
+    calls = threading.Semaphore(0)
+    embed, put_many = embedder.embed, store.put_many
+    overlapped: list[bool] = []
+
+    def embedding(texts: Sequence[str]) -> NDArray[np.float32]:
+        calls.release()
+        return embed(texts)
+
+    def storing(entries: Sequence[Entry], vectors: Mapping[bytes, NDArray[np.float32]]) -> list[Entry]:
+        # The first is stored only once the two after it have been begun.
+        overlapped.append(bool(overlapped) or all(calls.acquire(timeout=10) for _ in range(1 + module.GROUPS_AT_ONCE)))
+        return put_many(entries, vectors)
+
+    monkeypatch.setattr(embedder, "embed", embedding)
+    monkeypatch.setattr(store, "put_many", storing)
+    report = sync(store, embedder, folder)
+    assert len(report.added) == 8
+    assert overlapped[0]
+
+
+def test_passages_that_repeat_from_group_to_group_are_embedded_once(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROUP_DOCUMENTS", 1)
+    for number in range(8):
+        (folder / f"copy-{number}.txt").write_text("The same words in every file.")
+    report = sync(store, embedder, folder)
+    assert len(report.added) == 10
+    assert len(embedder.embedded) == len(set(embedder.embedded))
+
+
+def test_a_sync_that_fails_gives_up_what_else_is_embedded(
+    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROUP_DOCUMENTS", 1)
+    monkeypatch.setattr(module, "GROUPS_AT_ONCE", 1)
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    for name in ("earth", "mars"):
+        (folder / f"{name}.txt").write_text("\n\n".join(PARAGRAPH.format(f"{name} comet{number}") * 7 for number in range(200)))
+    for name in DOCUMENTS:
+        (folder / name).unlink()
+    begun, failed, late = threading.Event(), threading.Event(), 0
+    embed, first = embedder.embed, ""
+
+    def embedding(texts: Sequence[str]) -> NDArray[np.float32]:
+        nonlocal first, late
+        name = "earth" if "earth" in texts[0] else "mars"
+        first = first or name
+        if name != first:
+            begun.set()
+            assert failed.wait(10)
+            late += 1
+            time.sleep(0.01)  # as embedding takes its time
+        return embed(texts)
+
+    def storing(entries: Sequence[Entry], vectors: Mapping[bytes, NDArray[np.float32]]) -> list[Entry]:
+        if entries:
+            assert begun.wait(10)
+            failed.set()
+            raise StoreError("The disk is full.")
+        return []
+
+    monkeypatch.setattr(embedder, "embed", embedding)
+    monkeypatch.setattr(store, "put_many", storing)
+    with pytest.raises(StoreError):
+        sync(store, embedder, folder)
+    assert late < 100
+
+
 @pytest.mark.parametrize(("limit", "value"), [("AHEAD_FILES", 12), ("AHEAD_BYTES", 200)])
 def test_memory_holds_a_bounded_number_of_files(
     store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
@@ -516,7 +595,7 @@ def test_memory_holds_a_bounded_number_of_files(
     monkeypatch.setattr(module, limit, value)
     sync(store, embedder, folder)
     assert loaded == 102
-    assert most <= 8 + 4 * 4 + 4
+    assert most <= (2 + module.GROUPS_AT_ONCE) * 8 + 4 * 4 + 4
 
 
 # What is not the file's fault, and what is no file of the folder
