@@ -107,7 +107,8 @@ def token_vectors(weights: Mapping[str, NDArray[np.float32]], tokens: NDArray[np
     Looked up here because the word table is half of the weights: it stays mapped instead of being copied into the session.
     """
     fixed = weights["embeddings.position_embeddings.weight"][: tokens.shape[1]] + weights["embeddings.token_type_embeddings.weight"][0]
-    looked_up: NDArray[np.float32] = weights["embeddings.word_embeddings.weight"][tokens] + fixed
+    looked_up: NDArray[np.float32] = weights["embeddings.word_embeddings.weight"][tokens]
+    looked_up += fixed
     return looked_up
 
 
