@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import LifoQueue
 from typing import Any
@@ -21,6 +23,9 @@ from index.types import Document, Passage, Span
 SECONDS = 60
 MEMORY = 1 << 30
 """What one file may take: seconds, and bytes of address space."""
+
+WATCHED_SECONDS = 0.2
+"""How often it is looked for files that take too long."""
 
 REQUESTS = 1_000
 """After so many files a child is replaced: what its libraries leaked goes with it."""
@@ -52,20 +57,13 @@ class _Child:
             start_new_session=True,  # Ctrl-C is for the process that asks
         )
         self.requests = 0
+        self._late = threading.Event()
 
-    def ask(self, request: dict[str, Any], content: bytes, seconds: int) -> tuple[dict[str, Any], bytes]:
-        """Sends a request and waits for the reply. Raises TimeoutError, and EOFError where the process ended."""
+    def ask(self, request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
+        """Sends a request and waits for the reply. Raises TimeoutError after give_up(), and EOFError where the process ended."""
         pipe_in, pipe_out = self.process.stdin, self.process.stdout
         assert pipe_in is not None
         assert pipe_out is not None
-        late = threading.Event()
-
-        def give_up() -> None:
-            late.set()
-            self.process.kill()
-
-        watch = threading.Timer(seconds, give_up)
-        watch.start()
         try:
             pipe_in.write(json.dumps({**request, "length": len(content)}).encode("ascii") + b"\n")
             pipe_in.write(content)
@@ -78,13 +76,16 @@ class _Child:
             if len(picture) < reply["length"]:
                 raise EOFError
         except (OSError, EOFError):
-            if late.is_set():
+            if self._late.is_set():
                 raise TimeoutError from None
             raise EOFError from None
-        finally:
-            watch.cancel()
         self.requests += 1
         return reply, picture
+
+    def give_up(self) -> None:
+        """Ends the process because it takes too long; whoever waits for its reply learns that."""
+        self._late.set()
+        self.process.kill()
 
     def close(self) -> None:
         self.process.kill()
@@ -104,6 +105,8 @@ class Parser:
         self._closed = False
         self._closing = threading.Lock()
         self._children: set[_Child] = set()
+        self._due: dict[_Child, float] = {}
+        self._watching = False
         # Last in, first out: a single file after the other needs a single child.
         self._places: LifoQueue[_Child | None] = LifoQueue()
         for _ in range(self.workers):
@@ -164,7 +167,8 @@ class Parser:
         try:
             if child is None:
                 child = self._started()
-            reply, picture = child.ask(request, content, self._seconds)
+            with self._in_time(child):
+                reply, picture = child.ask(request, content)
         except TimeoutError:
             child = self._drop(child)
             raise UnreadableDocument(f"reading it takes longer than {self._seconds} seconds") from None
@@ -192,6 +196,33 @@ class Parser:
         if "rejected" in reply:
             raise UnreadableDocument(reply["rejected"], reply.get("lasting", True))
         return reply, picture
+
+    @contextmanager
+    def _in_time(self, child: _Child) -> Iterator[None]:
+        """Gives a child up that takes longer than a file may. One thread watches all of them while there is work: starting one for each file costs more
+        than a small file does."""
+        with self._closing:
+            self._due[child] = time.monotonic() + self._seconds
+            if not self._watching:
+                self._watching = True
+                threading.Thread(target=self._watch, name="citewell-watch", daemon=True).start()
+        try:
+            yield
+        finally:
+            with self._closing:
+                del self._due[child]
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(WATCHED_SECONDS)
+            with self._closing:
+                if not self._due:
+                    self._watching = False
+                    return
+                now = time.monotonic()
+                for child, due in self._due.items():
+                    if due <= now:
+                        child.give_up()
 
     def _started(self) -> _Child:
         with self._closing:
