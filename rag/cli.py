@@ -96,7 +96,6 @@ def _open(settings: Settings) -> Assistant:
 
     with _bar("bytes") as progress:
         assistant = open_assistant(settings, progress=progress)
-    _tell_notices(assistant)
     seed(assistant)
     return assistant
 
@@ -164,7 +163,10 @@ def _answering(settings: Settings) -> Iterator[Any]:
         yield remotely
         return
 
+    told = False
+
     def here(question: str, history: Sequence[Turn], documents: list[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
+        nonlocal told
         for event in assistant.stream(question, history, documents):
             match event:
                 case Evidence():
@@ -173,6 +175,9 @@ def _answering(settings: Settings) -> Iterator[Any]:
                     yield "token", {"text": event.text}
                 case Answer():
                     yield "answer", event.to_dict()
+        if not told:  # not before: the index of a small store is still being opened when its evidence is found without it
+            told = True
+            _tell_notices(assistant)
 
     with assistant:
         yield here
@@ -239,7 +244,6 @@ def serve(
     settings = _settings(data_dir, model, host=host, port=port)
     logs.begin([settings.api_key.get_secret_value()])
     with Visitors(settings) as visitors, closing(_listener(settings)) as listener, open_assistant(settings, fetch=False) as assistant:
-        _tell_notices(assistant)
         if not assistant.store.documents():
             print("Indexing the seed documents …", flush=True)
         with _bar("files") as progress:
@@ -249,6 +253,7 @@ def serve(
         # By name: the page stands above this package and may import it, not the other way round.
         door = create_app(assistant, visitors)
         page = resolve_name("ui.app:mount")(door, door.state.service)
+        _tell_notices(assistant)  # the index was opened while the page was imported
         assistant.prepare_in_background()
         assistant.library.resume()
         assistant.store.announce(_address(settings, listener, own=True), visitors.local_key)
@@ -667,10 +672,11 @@ def _show_presets(presets: Sequence[dict[str, Any]]) -> None:
 def fetch(model: Model = None) -> None:
     """Fetch the embedded model's file now, so that nothing needs the network later."""
     from rag import weights
-    from rag.assistant import configured_model
 
     settings = _settings(None, model)
     if settings.model not in weights.CATALOG:
+        from rag.assistant import configured_model
+
         configured_model(settings)  # says so where there is no such model
         print(f"The model is set to '{settings.model_shown}', for which nothing is to be fetched.")
         return

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import model_server
 import pytest
 import uvicorn
 from conftest import FakeModel, FakeSentenceTransformer
@@ -105,6 +106,54 @@ def test_the_help_lists_the_commands_and_nothing_heavy_is_imported(tmp_path: Pat
     assert "HEAVY []" in done.stdout
     for command in COMMANDS:
         assert f"  {command} " in done.stdout
+
+
+HEAVY = (
+    "torch",
+    "sentence_transformers",
+    "transformers",
+    "llama_index",
+    "gradio",
+    "fastapi",
+    "uvicorn",
+    "openai",
+    "pandas",
+    "sklearn",
+    "scipy",
+    "mcp",
+)
+
+
+def test_a_question_on_the_command_line_imports_nothing_heavy(folder: Path, tmp_path: Path) -> None:
+    # With the real default embedder: it is what must do without torch.
+    program = (
+        "import sys\n"
+        "from rag.cli import main\n"
+        f"for arguments in (['sync', {str(folder)!r}], ['ask', {QUESTION!r}]):\n"
+        "    sys.argv = ['citewell', *arguments]\n"
+        "    try:\n"
+        "        main()\n"
+        "    except SystemExit as ended:\n"
+        "        assert not ended.code\n"
+        f"print('HEAVY', sorted(set({HEAVY!r}) & set(sys.modules)))\n"
+    )
+    with model_server.running() as server:
+        environment = {**os.environ, "CITEWELL_MODEL": server.url, "CITEWELL_MODEL_NAME": "fake", "CITEWELL_DATA_DIR": str(tmp_path / "data")}
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=Path(cli.__file__).parent.parent, env=environment, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 added" in done.stdout
+    assert "Grumman" in done.stdout
+    assert "HEAVY []" in done.stdout
+
+
+def test_the_package_alone_imports_nothing_of_others() -> None:
+    program = "import sys; before = set(sys.modules); import rag; print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=Path(cli.__file__).parent.parent, check=True
+    )
+    assert done.stdout == "['rag']\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
