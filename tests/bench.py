@@ -2,7 +2,7 @@
 
 usage: python tests/bench.py [--quick]
 
-Asks the seed question set over our briefs and, where ../shared/seeds is there, over the originals; then five questions beside LlamaIndex's
+Measures starts (bench_start.py) and the first sync (bench_first.py). Asks the seed question set over our briefs and, where ../shared/seeds is there, over the originals; then five questions beside LlamaIndex's
 CitationQueryEngine (Chroma, the same embedding model, its own defaults, the same GGUF behind the same server), each question to both in turn.
 """
 
@@ -12,8 +12,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,6 +20,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import bench_first
+import bench_start
+
 from rag.assistant import open_assistant
 from rag.evaluation import report
 from rag.evaluation.run import Options, evaluate
@@ -29,7 +30,6 @@ from rag.evaluation.sets import load
 from rag.settings import SEEDS, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-REPEATS = 5
 
 
 def evidence_ms(documents: Path) -> float:
@@ -50,16 +50,6 @@ def evidence_ms(documents: Path) -> float:
             assert isinstance(next(assistant.stream(question)), Evidence)
             taken.append((time.perf_counter() - began) * 1000)
         return median(taken[len(taken) // 2 :])
-
-
-def help_seconds() -> float:
-    """Median seconds of `citewell --help`."""
-    taken = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "rag.cli", "--help"], cwd=ROOT, capture_output=True, check=True)
-        taken.append(time.perf_counter() - began)
-    return median(taken)
 
 
 class Peer:
@@ -153,8 +143,10 @@ def main() -> None:
     quick = parser.parse_args().quick
     bench = Path(os.environ.pop("CITEWELL_BENCH", ROOT.parent / "shared" / "bench"))
     print(f"{date.today()}  {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(f"citewell --help: {help_seconds():.2f} s")
-    print(f"warm question to evidence: {evidence_ms(SEEDS):.0f} ms")
+    print(f"warm question to evidence: {evidence_ms(SEEDS):.0f} ms\n")
+    bench_start.report(3 if quick else 5)
+    print("\nThe first sync, of a part of each set (python tests/bench_first.py --all takes all of it):\n")
+    bench_first.report(bench_first.SETS, bench_first.CHARACTERS, 1 if quick else 5, bench_first.BATCH)
     print("\nBeside LlamaIndex's CitationQueryEngine, five questions, by turns:")
     chosen = [question.question for question in load(ROOT / "tests" / "questions.jsonl") if question.answerable and not question.history][
         :: 7 if not quick else 20
