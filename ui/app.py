@@ -11,8 +11,6 @@ from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
-import gradio as gr
-from gradio.blocks import Block
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -24,7 +22,12 @@ from ui import kept as kept_conversations
 from ui import render
 from ui.chat import Answering, Assistant, Choice, Conversation, Service, Waiting
 from ui.sessions import own_sessions
+from ui.stubs import without_stubs
 from ui.web import conversation_routes, document_routes, guarded, head_html, library_routes
+
+with without_stubs():
+    import gradio as gr
+    from gradio.blocks import Block
 
 log = logging.getLogger(__name__)
 
