@@ -2,8 +2,9 @@
 
 usage: python tests/bench.py [--quick]
 
-Measures starts (bench_start.py) and the first sync (bench_first.py). Asks the seed question set over our briefs and, where ../shared/seeds is there, over the originals; then five questions beside LlamaIndex's
-CitationQueryEngine (Chroma, the same embedding model, its own defaults, the same GGUF behind the same server), each question to both in turn.
+Measures starts (bench_start.py) and the first sync (bench_first.py). Asks the seed question set over our briefs and, where ../shared/seeds is there,
+over the originals; then five questions beside LlamaIndex's CitationQueryEngine (Chroma, the same embedding model, its own defaults, the same GGUF behind
+the same server), each question to both in turn.
 """
 
 from __future__ import annotations

@@ -168,7 +168,8 @@ def run_limit(folder: Path, data: Path, batch: int) -> Figures:
     fed = [{"token_vectors": bert.token_vectors(embedder._weights, one), "attention_mask": (one != 0).astype(np.int32)} for one in ids]
     with ThreadPoolExecutor(embedder._workers._max_workers) as workers, clocked(figures):
         list(workers.map(lambda one: embedder._session.run(None, one), fed))
-    return figures | {"passages": sum(len(one) for one in ids)}
+    # As many passages as ours, of which those that repeat are embedded once.
+    return figures | {"passages": len(json.loads((data.parent / PASSAGES).read_text(encoding="utf-8")))}
 
 
 def run_llamaindex(folder: Path, data: Path, batch: int) -> Figures:
