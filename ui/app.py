@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
 from copy import copy
 from pathlib import Path
@@ -86,27 +86,29 @@ def mount(app: App, service: Service) -> App:
 # The chat page
 
 
-class Page(gr.Blocks):  # type: ignore[misc]  # Gradio has no types that are read
-    """Gradio's page, but what an event leaves as it is costs nothing: Gradio would make each such component anew, for every few words of a draft."""
+def sparing(whole: Callable[..., Awaitable[list[Any]]]) -> Callable[..., Awaitable[list[Any]]]:
+    """Gradio's way from what a handler gives to what a browser is sent, `whole`, but what an event leaves as it is costs nothing: Gradio would make each
+    such component anew, for every few words of a draft."""
 
-    async def postprocess_data(self, block_fn: Any, predictions: Any, state: Any) -> list[Any]:
-        """What is sent to the browser for each of an event's outputs."""
+    async def changed(block_fn: Any, predictions: Any, state: Any) -> list[Any]:
         if not isinstance(predictions, dict) or not all(isinstance(part, Block) for part in predictions) or len(block_fn.outputs) < 2:
-            whole: list[Any] = await super().postprocess_data(block_fn, predictions, state)
-            return whole
+            return await whole(block_fn, predictions, state)
         named = {part._id: value for part, value in predictions.items()}
         sent = [part for part in block_fn.outputs if part._id in named]
         narrowed = copy(block_fn)
         narrowed.outputs = sent
         values = [named[part._id] for part in sent]
-        made = await super().postprocess_data(narrowed, values[0] if len(sent) == 1 else values, state) if sent else []
+        made = await whole(narrowed, values[0] if len(sent) == 1 else values, state) if sent else []
         by_part = {part._id: value for part, value in zip(sent, made, strict=True)}
         return [by_part[part._id] if part._id in by_part else None if part.stateful else gr.skip() for part in block_fn.outputs]
+
+    return changed
 
 
 def chat_page(service: Service) -> gr.Blocks:
     """The page and its wiring: what is shown follows from one Conversation, which each tab has its own of."""
-    page: gr.Blocks = Page(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True)
+    page: gr.Blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600), fill_width=True)
+    page.postprocess_data = sparing(page.postprocess_data)
     with page, gr.Column(elem_id="citewell"):
         masthead = gr.HTML(render.masthead_html(), elem_id="masthead", js_on_load=None, apply_default_css=False)
         status = panel("status")
