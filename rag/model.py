@@ -490,6 +490,7 @@ class EmbeddedModel:
                     params.n_parallel = 1
                     # It looks up from a prompt between batches alone: with the default, whoever left keeps it for a quarter of a minute. docs/benchmarks.md
                     params.n_batch = params.n_ubatch = BATCH
+                    params.fit_params = False  # it would load the model once more, only to see how much of it fits into the memory of a graphics card
                     params.cache_ram_mib = 256  # the default lets old prompts take 8 GiB
                     params.hostnames, params.port = ["127.0.0.1"], 0
                     key = secrets.token_urlsafe(32)
