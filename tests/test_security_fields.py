@@ -110,6 +110,7 @@ def test_every_route_that_takes_json_is_here(world: World) -> None:
     others = {
         ("POST", "/login"),
         ("POST", "/logout"),
+        ("POST", "/password"),
         ("POST", "/mcp"),
         ("POST", "/api/documents"),
         ("PUT", "/library/files"),
