@@ -57,7 +57,7 @@ class _Child:
             start_new_session=True,  # Ctrl-C is for the process that asks
         )
         self.requests = 0
-        self._late = threading.Event()
+        self.late = threading.Event()
 
     def ask(self, request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
         """Sends a request and waits for the reply. Raises TimeoutError after give_up(), and EOFError where the process ended."""
@@ -76,7 +76,7 @@ class _Child:
             if len(picture) < reply["length"]:
                 raise EOFError
         except (OSError, EOFError):
-            if self._late.is_set():
+            if self.late.is_set():
                 raise TimeoutError from None
             raise EOFError from None
         self.requests += 1
@@ -84,7 +84,7 @@ class _Child:
 
     def give_up(self) -> None:
         """Ends the process because it takes too long; whoever waits for its reply learns that."""
-        self._late.set()
+        self.late.set()
         self.process.kill()
 
     def close(self) -> None:
@@ -181,7 +181,8 @@ class Parser:
             child = self._drop(child)
             raise
         finally:
-            if child is not None and child.requests >= REQUESTS:
+            # One that was given up just as it replied is none for the next file.
+            if child is not None and (child.requests >= REQUESTS or child.late.is_set()):
                 child = self._drop(child)
             self._places.put(child)
         if reply.get("connected") and not _warned.is_set():
@@ -204,8 +205,8 @@ class Parser:
         with self._closing:
             self._due[child] = time.monotonic() + self._seconds
             if not self._watching:
-                self._watching = True
                 threading.Thread(target=self._watch, name="citewell-watch", daemon=True).start()
+                self._watching = True
         try:
             yield
         finally:

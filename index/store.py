@@ -196,8 +196,8 @@ class Store:
         """Root and source of what damage took and no sync has brought back; an empty source or root where that is not known."""
         return [(root, source) for root, source in self._database.rows("SELECT root, source FROM lost ORDER BY root, source")]
 
-    def notices(self) -> tuple[str, ...]:
-        """What a user should know about the store now, in whole sentences."""
+    def notices(self, shown: Callable[[str], str] = str) -> tuple[str, ...]:
+        """What a user should know about the store now, in whole sentences; `shown` makes of a folder's path what is said of it."""
         said = []
         index = self._vectors
         if index.withheld:
@@ -218,11 +218,11 @@ class Store:
         for root, sources in lost.items():
             count = sum(map(bool, sources))
             if count == 1:
-                said.append(f"1 document was damaged on disk and dropped; sync its folder again: {root}")
+                said.append(f"1 document was damaged on disk and dropped; sync its folder again: {shown(root)}")
             elif count:
-                said.append(f"{count} documents were damaged on disk and dropped; sync their folder again: {root}")
+                said.append(f"{count} documents were damaged on disk and dropped; sync their folder again: {shown(root)}")
             if "" in sources and root:
-                said.append(f"The store was damaged on disk, and the last changes may be lost; sync this folder again: {root}")
+                said.append(f"The store was damaged on disk, and the last changes may be lost; sync this folder again: {shown(root)}")
             elif "" in sources and len(lost) == 1:
                 said.append("The store was damaged on disk, and what it held may be lost; sync your folders again.")
         for kept in self._moved_now:

@@ -49,11 +49,7 @@ class Visible:
 
     def notices(self) -> tuple[str, ...]:
         """What a user should know about the store now. Folders are named that damage took something from, and no document."""
-        notices = self._store.notices()
-        if not self._told_folders:
-            for root in sorted({root for root, _ in self._store.lost()}, key=len, reverse=True):
-                notices = tuple(notice.replace(root, Path(root).name) if root else notice for notice in notices)
-        return notices
+        return self._store.notices() if self._told_folders else self._store.notices(lambda root: Path(root).name or root)
 
     # Of one document
 

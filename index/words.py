@@ -69,7 +69,7 @@ def content_stems(text: str) -> list[str]:
     return list(_content_stems(text) if len(text) <= REMEMBERED_CHARACTERS else map(stem, content_words(text)))
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=4_096)
 def _content_stems(text: str) -> tuple[str, ...]:
     return tuple(map(stem, content_words(text)))
 

@@ -123,7 +123,7 @@ def chat(data_dir: DataDir = None, model: Model = None) -> None:
     from index.errors import InvalidQuestion
     from rag.types import Turn
 
-    with _answering(_settings(data_dir, model)) as answering:
+    with _answering(_settings(data_dir, model), notices_first=True) as answering:
         history: list[Turn] = []
         while True:
             try:
@@ -141,8 +141,11 @@ def chat(data_dir: DataDir = None, model: Model = None) -> None:
 
 
 @contextmanager
-def _answering(settings: Settings) -> Iterator[Any]:
-    """A function from question, history and documents to (event name, data) pairs: from this process, or from the one that owns the store."""
+def _answering(settings: Settings, notices_first: bool = False) -> Iterator[Any]:
+    """A function from question, history and documents to (event name, data) pairs: from this process, or from the one that owns the store.
+
+    What is to be known of the store is told at the end, as the index of a small store is still being opened when its evidence is found without it.
+    """
     from dataclasses import asdict
 
     from index.errors import StoreInUse
@@ -163,10 +166,7 @@ def _answering(settings: Settings) -> Iterator[Any]:
         yield remotely
         return
 
-    told = False
-
     def here(question: str, history: Sequence[Turn], documents: list[str] | None) -> Iterator[tuple[str, dict[str, Any]]]:
-        nonlocal told
         for event in assistant.stream(question, history, documents):
             match event:
                 case Evidence():
@@ -175,12 +175,15 @@ def _answering(settings: Settings) -> Iterator[Any]:
                     yield "token", {"text": event.text}
                 case Answer():
                     yield "answer", event.to_dict()
-        if not told:  # not before: the index of a small store is still being opened when its evidence is found without it
-            told = True
-            _tell_notices(assistant)
 
     with assistant:
-        yield here
+        if notices_first:
+            _tell_notices(assistant)
+        try:
+            yield here
+        finally:
+            if not notices_first:
+                _tell_notices(assistant)
 
 
 def _show(events: Iterator[tuple[str, dict[str, Any]]], as_json: bool) -> dict[str, Any]:

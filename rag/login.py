@@ -22,8 +22,8 @@ BY_SESSION = "A password is changed by whoever has signed in with it, and not wi
 
 TOO_LARGE = "The form is too large."
 
-SIGNED_IN_AT_ONCE, SIGNED_OUT_AT_ONCE = 8, 2
-"""Both in threads of their own: neither waits for what is slow elsewhere, and whoever tries passwords holds up nobody who is signed in."""
+SIGNED_IN_AT_ONCE, SIGNED_OUT_AT_ONCE, CHANGED_AT_ONCE = 8, 2, 2
+"""All in threads of their own: none waits for what is slow elsewhere, and whoever tries passwords holds up nobody who is signed in."""
 
 STYLE = (
     ":root{color-scheme:light dark}body{font:16px/1.5 ui-sans-serif,system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center}"
@@ -79,18 +79,26 @@ async def _fields(request: Request) -> dict[str, str] | None:
         body += chunk
         if len(body) > FORM_BYTES:
             return None
-    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20).items()}
+    try:
+        return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20).items()}
+    except ValueError:  # more fields than any form of ours has
+        return None
 
 
 def login_routes(policy: Policy, accounts: Accounts | None) -> list[Route]:
     """GET and POST /login and /password, POST /logout. Under an open policy there is nothing to sign in to, and all lead to the chat page."""
-    entering, leaving = CapacityLimiter(SIGNED_IN_AT_ONCE), CapacityLimiter(SIGNED_OUT_AT_ONCE)
+    entering, leaving, changing = CapacityLimiter(SIGNED_IN_AT_ONCE), CapacityLimiter(SIGNED_OUT_AT_ONCE), CapacityLimiter(CHANGED_AT_ONCE)
 
     def shown(request: Request, status: int, back: str, problem: str = "", name: str = "", headers: dict[str, str] | None = None) -> Response:
         token = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(24)
         response = HTMLResponse(page_html(token, back, problem, name), status, {**SAFE, **(headers or {})})
         response.set_cookie(FORM_COOKIE, token, max_age=3_600, path="/login", secure=policy.secure(request.scope), httponly=True, samesite="strict")
         return response
+
+    def keep(response: Response, token: str, request: Request) -> None:
+        """Gives the browser its session."""
+        secure = policy.secure(request.scope)
+        response.set_cookie(COOKIE, token, max_age=int(SESSION_SECONDS), path="/", secure=secure, httponly=True, samesite="lax")
 
     async def show(request: Request) -> Response:
         back = safe_path(request.query_params.get("next", "/"))
@@ -119,9 +127,8 @@ def login_routes(policy: Policy, accounts: Accounts | None) -> list[Route]:
         if before:
             await to_thread.run_sync(accounts.end_session, before, limiter=leaving)
         response = RedirectResponse(back, 303, {"Cache-Control": "no-store"})
-        secure = policy.secure(request.scope)
-        response.set_cookie(COOKIE, token, max_age=int(SESSION_SECONDS), path="/", secure=secure, httponly=True, samesite="lax")
-        response.delete_cookie(FORM_COOKIE, path="/login", secure=secure, httponly=True, samesite="strict")
+        keep(response, token, request)
+        response.delete_cookie(FORM_COOKIE, path="/login", secure=policy.secure(request.scope), httponly=True, samesite="strict")
         return response
 
     async def sign_out(request: Request) -> Response:
@@ -149,12 +156,18 @@ def login_routes(policy: Policy, accounts: Accounts | None) -> list[Route]:
             return HTMLResponse(password_html(user.name, problem="The new password was not typed twice the same. Nothing was changed."), 400, SAFE)
         address = policy.address(request.scope)
         try:
-            await to_thread.run_sync(accounts.change_password, user, old, new, address, session, limiter=entering)
+            await to_thread.run_sync(accounts.change_password, user, old, new, address, session, limiter=changing)
+            token = await to_thread.run_sync(accounts.begin_session, user.id, limiter=changing)
         except OverLimit as error:
             return HTMLResponse(password_html(user.name, problem=str(error)), 429, {**SAFE, "Retry-After": str(int(error.retry_after or 1) + 1)})
         except CitewellError as error:
             return HTMLResponse(password_html(user.name, problem=str(error)), 400, SAFE)
-        return HTMLResponse(password_html(user.name, "It is changed. Wherever else you had signed in, you are signed out."), headers=SAFE)
+        # Whoever has a copy of the session of before is out, too.
+        await to_thread.run_sync(accounts.end_session, session, limiter=leaving)
+        said = "It is changed. Wherever else you had signed in, you are signed out. Your keys stay as they are."
+        response = HTMLResponse(password_html(user.name, said), headers=SAFE)
+        keep(response, token, request)
+        return response
 
     return [
         Route("/password", change, methods=["GET"]),

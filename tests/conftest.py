@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,28 @@ DOCUMENTS = {
 outside.watch()
 
 
+_told = 0
+
+
+def _asked_of_others() -> list[str]:
+    """What has been asked of other machines, and not told yet."""
+    global _told
+    new, _told = outside.attempts[_told:], len(outside.attempts)
+    return new
+
+
 @pytest.fixture(autouse=True)
 def asks_nobody() -> Iterator[None]:
-    """A test in whose time anything would have asked another machine has failed, whatever it says itself."""
-    before = len(outside.attempts)
+    """A test in whose time anything would have asked another machine, or in the time since the test before, has failed, whatever it says itself."""
     yield
-    assert not outside.attempts[before:], "asked of other machines, and stopped"
+    assert not (asked := _asked_of_others()), f"asked of other machines, and stopped: {asked}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What is asked after the last test has failed the run, too."""
+    if asked := _asked_of_others():
+        sys.stderr.write(f"Asked of other machines, and stopped: {asked}\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 class FakeEmbedder:

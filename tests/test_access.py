@@ -230,12 +230,14 @@ def test_a_password_is_changed_on_a_page_of_its_own(guarded: TestClient, account
         ({"old": RIGHT, "new": "short", "again": "short"}, 400, "Password"),
         ({"old": RIGHT, "new": "x" * 20_000, "again": ""}, 413, "too large"),
         ({}, 400, "assword"),
+        ({f"field{number}": "x" for number in range(30)}, 413, "too large"),
     ):
         refused = guarded.post("/password", data=fields)
         assert (refused.status_code, said.lower() in refused.text.lower()) == (status, True), refused.text
     assert accounts.by_session(elsewhere)
+    before = guarded.cookies[COOKIE]
     assert "It is changed." in guarded.post("/password", data={"old": RIGHT, "new": new, "again": new}).text
-    assert accounts.by_session(elsewhere) is None
+    assert accounts.by_session(elsewhere) is accounts.by_session(before) is None
     assert guarded.get("/x").json()["user"] == "ann", "where it was changed, one stays signed in"
     assert guarded.post("/password", data={"old": new, "new": RIGHT, "again": RIGHT}, headers={"Origin": "https://evil.example"}).status_code == 403
     guarded.post("/logout")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.facts import alike, directions, held_numbers, is_among, names, negations, numbers
@@ -89,6 +89,7 @@ def test_opposites_share_a_row_and_not_a_column() -> None:
     assert rose[1] != fell[1]
 
 
+@settings(deadline=None)
 @given(st.text("ab", max_size=9), st.frozensets(st.text("ab", max_size=9), max_size=6))
 def test_a_word_is_among_others_exactly_where_it_is_like_one_of_them(word: str, others: frozenset[str]) -> None:
     assert is_among(word, others) == any(alike(word, other) for other in others)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import gradio as gr
@@ -20,7 +21,7 @@ from ui import app as app_module
 from ui import kept
 from ui import sessions as sessions_module
 from ui.app import UNEXPECTED, chat_page, mount
-from ui.sessions import STREAMS_OF_ONE, Events, own_sessions, session_of
+from ui.sessions import STREAMS_OF_ONE, Events, Pages, own_sessions, session_of
 
 pytestmark = pytest.mark.timeout(90)  # a stream that nobody ends would be listened to for ever
 
@@ -229,12 +230,14 @@ def test_a_user_has_so_many_streams_open_and_nobody_else_fewer() -> None:
     assert asyncio.run(walked()) == [429, 429, 200]
 
 
-def test_a_session_is_forgotten_once_its_page_has_been_gone_for_some_time(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions_module, "LEFT_SECONDS", 0.2)
+def test_a_session_is_forgotten_once_its_page_has_been_gone_for_some_time_and_not_used(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (sessions_module, app_module):
+        monkeypatch.setattr(module, "LEFT_SECONDS", 0.3)
     page = chat_page(service)
     monkeypatch.setattr(app_module, "chat_page", lambda _: page)
     app = mount(Starlette(), service)
     held = page.state_holder
+    left, used, stays = (session_of(ANN.id, name) for name in ("left", "used", "stays"))
 
     async def beating(name: str, gone: asyncio.Event) -> None:
         async def receive() -> Any:
@@ -248,22 +251,44 @@ def test_a_session_is_forgotten_once_its_page_has_been_gone_for_some_time(servic
         await AsSaid(app)(scope, receive, send)
 
     async def walked() -> None:
-        left, back, stays = (held[session_of(ANN.id, name)] and asyncio.Event() for name in ("left", "back", "stays"))
-        pages = [asyncio.create_task(beating(name, gone)) for name, gone in (("left", left), ("back", back), ("stays", stays))]
+        assert all(held[name] for name in (left, used, stays))
+        gone, never = asyncio.Event(), asyncio.Event()
+        pages = [asyncio.create_task(beating(name, event)) for name, event in (("left", gone), ("used", gone), ("stays", never))]
         await asyncio.sleep(0.1)
-        left.set()
-        back.set()
+        gone.set()
         await asyncio.gather(*pages[:2])
-        again = asyncio.create_task(beating("back", stays))
-        while session_of(ANN.id, "left") in held:
+        while left in held:
+            held.time_last_used[used] = datetime.now() + timedelta(seconds=60)  # as by a page whose network broke, and which goes on asking
             await asyncio.sleep(0.02)
-        await asyncio.sleep(0.1)
-        assert session_of(ANN.id, "back") in held
-        assert session_of(ANN.id, "stays") in held
-        stays.set()
-        await asyncio.gather(again, pages[2])
+        await asyncio.sleep(0.5)
+        assert used in held
+        assert stays in held
+        held.time_last_used[used] = datetime.now() - timedelta(seconds=60)
+        while used in held:
+            await asyncio.sleep(0.02)
+        never.set()
+        await pages[2]
 
     asyncio.run(walked())
+
+
+def test_a_page_that_is_open_again_is_waited_for_anew() -> None:
+    forgotten: list[str] = []
+    pages = Pages(lambda session: bool(forgotten.append(session)) or True)
+
+    async def walked() -> int:
+        loop, due = asyncio.get_running_loop(), []
+        loop.call_later = lambda *arguments: due.append(real(*arguments)) or due[-1]  # type: ignore[method-assign,assignment,func-returns-value]
+        for _ in range(3):
+            with pages.open("a"), pages.open("a"):
+                pass
+        return sum(not timer.cancelled() for timer in due)
+
+    loop = asyncio.new_event_loop()
+    real = loop.call_later
+    assert loop.run_until_complete(walked()) == 1
+    loop.close()
+    assert forgotten == []
 
 
 def test_what_an_event_leaves_as_it_is_is_not_made_anew(service: FakeService) -> None:

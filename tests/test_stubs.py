@@ -22,14 +22,14 @@ def test_importing_the_page_touches_no_stub_file() -> None:
         "import ui.app, gradio, inspect\n"
         "print(touched, inspect.getfile(gradio.HTML).endswith('html.py'), gradio.HTML.EVENTS != [])\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "[] True True"
 
 
 def test_other_classes_are_told_and_all_is_as_before_afterwards() -> None:
     before = inspect.getfile
     with without_stubs():
-        assert inspect.getfile(Path).endswith("pathlib.py")
+        assert inspect.getfile(Path) == before(Path)
         with pytest.raises(OSError, match="stubs"):
             inspect.getfile(type("Textbox", (), {"__module__": "gradio.components"}))
     assert inspect.getfile is before

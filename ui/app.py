@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
 from copy import copy
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from rag.types import Event, Token
 from ui import kept as kept_conversations
 from ui import render
 from ui.chat import Answering, Assistant, Choice, Conversation, Service, Waiting
-from ui.sessions import own_sessions
+from ui.sessions import LEFT_SECONDS, own_sessions
 from ui.stubs import without_stubs
 from ui.web import conversation_routes, document_routes, guarded, head_html, library_routes
 
@@ -38,7 +39,8 @@ UNEXPECTED = "Something went wrong, and the answer could not be finished. Your q
 ANSWERS_AT_ONCE = 4
 STATUS_SECONDS = 4.0
 SESSIONS = 1_000
-"""So many tabs are remembered. Whoever opens a page and never says that it is still there is forgotten only so."""
+"""So many tabs are remembered, of all users together; the one that was unused longest is forgotten, and begins anew with its kept conversation. Whoever opens a
+page and never says that it is there is forgotten only so."""
 LISTENING_SECONDS = 0.5
 """How often a question that waits looks how many are before it. Gradio ends what nobody listens to any more only when that says something, so it also
 says so often that nothing is new."""
@@ -75,9 +77,14 @@ def mount(app: App, service: Service) -> App:
     )
     mounted = next(route for route in reversed(app.router.routes) if isinstance(route, Mount))
 
-    def forget(session: str) -> None:
-        page.state_holder.session_data.pop(session, None)
-        page.state_holder.time_last_used.pop(session, None)
+    def forget(session: str) -> bool:
+        held = page.state_holder
+        used = held.time_last_used.get(session)
+        if used is not None and (datetime.now() - used).total_seconds() < LEFT_SECONDS:
+            return False
+        held.session_data.pop(session, None)
+        held.time_last_used.pop(session, None)
+        return True
 
     mounted.app = guarded(own_sessions(mounted.app, service, forget), head_html(TITLE, DESCRIPTION, style, script))
     return app
@@ -98,6 +105,8 @@ def sparing(whole: Callable[..., Awaitable[list[Any]]]) -> Callable[..., Awaitab
         narrowed = copy(block_fn)
         narrowed.outputs = sent
         values = [named[part._id] for part in sent]
+        if len(sent) < len(named):  # Gradio says what is wrong with a part that the event has not
+            return await whole(block_fn, predictions, state)
         made = await whole(narrowed, values[0] if len(sent) == 1 else values, state) if sent else []
         by_part = {part._id: value for part, value in zip(sent, made, strict=True)}
         return [by_part[part._id] if part._id in by_part else None if part.stateful else gr.skip() for part in block_fn.outputs]
@@ -229,7 +238,7 @@ def chat_page(service: Service) -> gr.Blocks:
                             now = await asyncio.to_thread(kept, now, request)
                         passing = isinstance(came, Token | Waiting)
                         fresh = changed({conversation: now, running: render.running_html(now.running)} if passing else shown(now, request))
-                        if fresh:  # Gradio takes an empty one for a missing value
+                        if fresh:
                             yield fresh
             except OverLimit as error:
                 # Nothing was asked: all is as before, and the question is where it can be sent again.

@@ -67,33 +67,42 @@ class Events:
 
 
 class Pages:
-    """The sessions whose pages are open; `forget` is called with what Gradio knows a session as, once its page has been gone for some time."""
+    """The sessions whose pages are open. `forget` is called with what Gradio knows a session as, once its page has been gone for LEFT_SECONDS; it answers
+    whether it forgot it, and is asked again where the session was in use meanwhile."""
 
-    def __init__(self, forget: Callable[[str], object]) -> None:
+    def __init__(self, forget: Callable[[str], bool]) -> None:
         self._forget = forget
         self._open: Counter[str] = Counter()
+        self._left: dict[str, asyncio.TimerHandle] = {}
 
     @contextmanager
     def open(self, session: str) -> Iterator[None]:
         """As long as a page says that it is there; from within a running event loop."""
         self._open[session] += 1
+        if session in self._left:
+            self._left.pop(session).cancel()
         try:
             yield
         finally:
             self._open[session] -= 1
             if self._open[session] <= 0:
                 del self._open[session]
-                asyncio.get_running_loop().call_later(LEFT_SECONDS, self._gone, session)
+                self._wait(session)
+
+    def _wait(self, session: str) -> None:
+        self._left[session] = asyncio.get_running_loop().call_later(LEFT_SECONDS, self._gone, session)
 
     def _gone(self, session: str) -> None:
-        if session not in self._open:
-            self._forget(session)
+        del self._left[session]
+        # A browser says but once that it is there: where the network broke meanwhile, its page goes on without saying so.
+        if not self._forget(session):
+            self._wait(session)
 
 
-def own_sessions(gradio: ASGIApp, service: Service, forget: Callable[[str], object], events: Events | None = None) -> ASGIApp:
+def own_sessions(gradio: ASGIApp, service: Service, forget: Callable[[str], bool], events: Events | None = None) -> ASGIApp:
     """Gradio's application, in which a user reaches the sessions and ends the events of that user alone. What names another's is as what names nothing.
 
-    `forget` is called with a session's name when its page has been gone for LEFT_SECONDS.
+    `forget` is as in Pages.
     """
     known, pages = events or Events(), Pages(forget)
     streams = Shares(STREAMS_OF_ONE, STREAMS, "Too many pages of Citewell are open. Close some.", 5.0)
