@@ -214,15 +214,7 @@ def chat_page(service: Service) -> gr.Blocks:
                 yield {running: render.refused_html(kept_conversations.READ_ONLY)}
                 return
             asked_now = now.running.question
-            last: Updates = {}
-
-            def changed(updates: Updates) -> Updates:
-                """What the page does not show already; each part that is sent costs it and the server something."""
-                fresh = {part: update for part, update in updates.items() if part not in last or last[part] != update}
-                last.update(updates)
-                return fresh
-
-            yield {**changed(shown(now, request)), **typed, **news}
+            yield {**shown(now, request), **typed, **news}
             problem = UNEXPECTED
             try:
                 answering = service.stream("page", assistant, asked_now, now.history(), of.documents)
@@ -234,12 +226,11 @@ def chat_page(service: Service) -> gr.Blocks:
                         now = now.after(came)
                         if now.running is None:
                             # Shown before it is kept: whatever goes wrong there, the answer is there and nothing is left to stop.
-                            yield changed(shown(now, request))
+                            yield shown(now, request)
                             now = await asyncio.to_thread(kept, now, request)
                         passing = isinstance(came, Token | Waiting)
-                        fresh = changed({conversation: now, running: render.running_html(now.running)} if passing else shown(now, request))
-                        if fresh:
-                            yield fresh
+                        # All of it, although little may have changed: of updates that come close together the browser can pass over all but the last.
+                        yield {conversation: now, running: render.running_html(now.running)} if passing else shown(now, request)
             except OverLimit as error:
                 # Nothing was asked: all is as before, and the question is where it can be sent again.
                 again = {} if trigger == "retry" else {question: asked_now}
