@@ -697,6 +697,10 @@ def test_the_same_address_is_the_same_document_even_as_another_kind_of_file(clie
     site.pages["/heron"] = page(PDF, "application/pdf")
     (third,) = posted(client, "http://docs.example.org/").json()["files"]
     assert (third["status"], third["source"].startswith("other.example.org_heron-"), third["source"][-4:]) == ("indexed", True, ".pdf")
+    # A reading that was under way may have put the earlier one back: the next one, which is queued then, takes it out again.
+    ends = time.monotonic() + 20
+    while len(client.get("/api/documents").json()) > 1 and time.monotonic() < ends:
+        time.sleep(0.05)
     (entry,) = client.get("/api/documents").json()
     assert entry["source"] == third["source"] != second["source"]
     assert "The tug Heron" in client.get(f"/api/documents/{entry['id']}/text").text
