@@ -16,14 +16,10 @@ from index.errors import CitewellError, InvalidAccount, NotAllowed
 from rag.access import session_of
 from rag.accounts import LOCAL, Accounts, User
 from rag.conversations import AT_ONCE, FORMATS, Verdict, told
-from rag.login import BY_SESSION
+from rag.login import BY_SESSION, CHANGED_AT_ONCE
 from rag.service import Service
 
 T = TypeVar("T")
-
-
-CHANGED_AT_ONCE = 2
-"""Passwords, in threads of their own, as in rag.login."""
 
 Limit = Annotated[int, Query(ge=1, le=AT_ONCE)]
 Offset = Annotated[int, Query(ge=0, le=2**53)]

@@ -41,6 +41,7 @@ outside.watch()
 
 
 _told = 0
+_asked_elsewhere: list[str] = []
 
 
 def _asked_of_others() -> list[str]:
@@ -58,10 +59,20 @@ def asks_nobody() -> Iterator[None]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """What is asked after the last test has failed the run, too."""
-    if asked := _asked_of_others():
+    """What is asked after a process's last test fails the run, too; one of several processes tells the first of them."""
+    asked = [*_asked_elsewhere, *_asked_of_others()]
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["asked of others"] = asked
+    elif asked:
         sys.stderr.write(f"Asked of other machines, and stopped: {asked}\n")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A process has run its last test."""
+    _asked_elsewhere.extend(getattr(node, "workeroutput", {}).get("asked of others", ()))
 
 
 class FakeEmbedder:

@@ -45,7 +45,7 @@ LISTENING_SECONDS = 0.5
 """How often a question that waits looks how many are before it. Gradio ends what nobody listens to any more only when that says something, so it also
 says so often that nothing is new."""
 REDRAWN_SECONDS = 0.15
-"""How long a draft stands before more of it is shown. The page and the server draw it anew each time, which for each single token costs more than all else."""
+"""How long a draft stands before more of it is shown. The page and the server draw it anew each time, which is too much work for each single token."""
 
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
@@ -102,11 +102,11 @@ def sparing(whole: Callable[..., Awaitable[list[Any]]]) -> Callable[..., Awaitab
             return await whole(block_fn, predictions, state)
         named = {part._id: value for part, value in predictions.items()}
         sent = [part for part in block_fn.outputs if part._id in named]
+        if len(sent) < len(named):  # Gradio says what is wrong with a part that the event has not
+            return await whole(block_fn, predictions, state)
         narrowed = copy(block_fn)
         narrowed.outputs = sent
         values = [named[part._id] for part in sent]
-        if len(sent) < len(named):  # Gradio says what is wrong with a part that the event has not
-            return await whole(block_fn, predictions, state)
         made = await whole(narrowed, values[0] if len(sent) == 1 else values, state) if sent else []
         by_part = {part._id: value for part, value in zip(sent, made, strict=True)}
         return [by_part[part._id] if part._id in by_part else None if part.stateful else gr.skip() for part in block_fn.outputs]
