@@ -193,6 +193,7 @@ class QuantizedEmbedder:
             import onnxruntime
             from tokenizers import Tokenizer
 
+            onnxruntime.disable_telemetry_events()  # where somebody else had loaded it before us
             options = onnxruntime.SessionOptions()
             # As many batches at a time as there are cores, each on one: no thread waits for another within a batch.
             options.intra_op_num_threads = 1
@@ -272,9 +273,8 @@ class SentenceTransformerEmbedder:
 
     @cached_property
     def _model(self) -> Any:
-        # Progress bars and telemetry of the libraries are no business of a user who asked a question.
+        # Progress bars of the libraries are no business of a user who asked a question.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         import transformers
         from sentence_transformers import SentenceTransformer
 

@@ -35,7 +35,6 @@ class CrossEncoderReranker:
     @cached_property
     def _model(self) -> Any:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         folder = fetched(self.name, "reranker", "cross-encoder", "or set no reranker")
         refuse_pickles("reranker", self.name, folder)
         import transformers

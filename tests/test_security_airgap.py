@@ -24,6 +24,21 @@ def namespaces(*more: str) -> bool:
     return subprocess.run(["unshare", "--map-root-user", "--net", *more, "true"], capture_output=True, check=False).returncode == 0
 
 
+def test_no_library_keeps_an_identifier_of_the_machine_or_tells_its_makers_of_the_process(tmp_path: Path) -> None:
+    """ONNX Runtime does both from the moment it is loaded, unless it was told not to before; the door that readers and the embedder come through tells it."""
+    told = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI", "GITHUB_ACTIONS")}
+    script = "import rag.assistant, onnxruntime, os; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['HF_HUB_DISABLE_TELEMETRY'])"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**told, "HOME": str(tmp_path), "PYTHONPATH": str(AIRGAP.parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["1", "1"], done.stderr
+    assert not list(tmp_path.rglob("*Microsoft*"))
+
+
 @pytest.fixture
 def noticed() -> Iterator[list[str]]:
     """What the watch has noted, which is taken back at the end: it was meant."""
