@@ -24,6 +24,9 @@ PASSAGES = 6
 PASSAGES_FOR_ALL = 9
 """How many passages are looked at, and how many excerpts of them the model reads: prompt tokens are the cost that users feel. Questions for a list get more."""
 
+READ_FIRST = 3
+"""How many excerpts the model reads before it is asked whether they are enough; most answers stand in the best ones, and whoever waits pays for each that is read."""
+
 LOOKED_THROUGH_FOR_ALL = 40
 """How many passages are looked through for documents that a list would miss."""
 
@@ -214,16 +217,16 @@ def _still_there(hits: Sequence[Hit], texts: Mapping[str, str]) -> tuple[Hit, ..
 
 def _by_model(inquiry: Inquiry, model: LanguageModel) -> Generator[Event, None, Outcome]:
     """Gate, draft, verify. The gate's call reads the passages; the draft's finds them in the model server's cache."""
-    question, hits, course = inquiry.question, inquiry.hits, inquiry.course
-    sure, missing = _confidence(question, hits, model, course)
+    question, course = inquiry.question, inquiry.course
     threshold = decide.THRESHOLDS[inquiry.assistant.settings.refusal]
+    sure, missing, hits = _read(inquiry, model, threshold)
     if sure < threshold:
         return replace(_set_right(inquiry, model) or _refusal(inquiry, missing), confidence=sure)
 
     pieces: list[str] = []
     complete, broken_off = True, ""
     task, room = (prompt.DRAFT_ALL, DRAFT_TOKENS_FOR_ALL) if inquiry.wants_all else (prompt.DRAFT, DRAFT_TOKENS)
-    for item in model.stream(prompt.messages(question, hits, task), room):
+    for item in model.stream(prompt.messages(question, hits, task, READ_FIRST), room):
         if isinstance(item, Finished):
             course.add(item.usage)
             complete, broken_off = item.complete, item.broken_off
@@ -236,7 +239,7 @@ def _by_model(inquiry: Inquiry, model: LanguageModel) -> Generator[Event, None, 
     if broken_off:
         draft = _whole_sentences(draft)
 
-    against = grounds(question, hits, inquiry.texts)
+    against = grounds(question, inquiry.hits, inquiry.texts)
     verified = cite(draft, against)
     in_their_words = None
     if not verified.leads and sure >= threshold + decide.SURE_OF_EVIDENCE:
@@ -274,9 +277,23 @@ def _in_their_words(draft: str, verified: Verified, against: Grounds, assistant:
     return replace(merged([quoted, *others]), foreign=verified.foreign)
 
 
+def _read(inquiry: Inquiry, model: LanguageModel, threshold: float) -> tuple[float, tuple[str, ...], tuple[Hit, ...]]:
+    """How sure the model is with what it read, the question's words that this leaves uncovered, and what it read: the best excerpts, or all where those settle nothing.
+
+    The rest follows the best in the prompt, so that the model server has read those already.
+    """
+    question, hits, course = inquiry.question, inquiry.hits, inquiry.course
+    if not inquiry.wants_all and len(hits) > READ_FIRST and not prompt.asks_about_document(question):
+        sure, missing = _confidence(question, hits[:READ_FIRST], model, course)
+        if decide.settled(sure, threshold):
+            return sure, missing, hits[:READ_FIRST]
+    sure, missing = _confidence(question, hits, model, course)
+    return sure, missing, hits
+
+
 def _confidence(question: str, hits: Sequence[Hit], model: LanguageModel, course: Course) -> tuple[float, tuple[str, ...]]:
     """How likely it is that the evidence answers the question, and the question's words that it leaves uncovered."""
-    stated, usage = model.probability(prompt.messages(question, hits, prompt.GATE))
+    stated, usage = model.probability(prompt.messages(question, hits, prompt.GATE, READ_FIRST))
     course.add(usage)
     missing, part = decide.uncovered(question, [f"{hit.passage.title}\n{hit.passage.heading}\n{hit.passage.text}" for hit in hits])
     if prompt.asks_about_document(question):

@@ -25,6 +25,11 @@ BIAS, STATED, SIMILARITY, UNCOVERED = -0.99, 1.63, 1.38, -0.86
 """Weights of a logistic regression: of the log-odds of the model's own probability, of the best passage's cosine, of the part of the question's words that
 the evidence leaves uncovered. The cosine is the default embedding model's. docs/benchmarks.md says on what they were fitted, and what they are worth on others."""
 
+ENOUGH = 0.2
+HOPELESS = 0.5
+"""How far of the way from the threshold to certainty the confidence must be, and below which part of the threshold it must stay, for no more to be read than
+the best excerpts. docs/benchmarks.md says how they were chosen."""
+
 SURE = 4.0
 """Log-odds beyond which a model's probability counts as this: hosted models tell 0 or 1."""
 
@@ -65,6 +70,11 @@ def confidence(stated: float, similarity: float | None, uncovered: float) -> flo
     odds = max(-SURE, min(SURE, math.log(max(stated, 1e-9) / max(1 - stated, 1e-9))))
     near = TYPICAL_SIMILARITY if similarity is None else similarity
     return 1 / (1 + math.exp(-(BIAS + STATED * odds + SIMILARITY * near + UNCOVERED * uncovered)))
+
+
+def settled(confidence: float, threshold: float) -> bool:
+    """Whether the best excerpts have settled that there is an answer, or that there is none, so that reading more would not change it."""
+    return confidence >= threshold + ENOUGH * (1 - threshold) or confidence < HOPELESS * threshold
 
 
 def uncovered(question: str, texts: Iterable[str]) -> tuple[tuple[str, ...], float]:

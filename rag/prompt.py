@@ -104,12 +104,14 @@ def passages(hits: Sequence[Hit]) -> str:
     return "\n".join(lines)
 
 
-def messages(question: str, hits: Sequence[Hit], task: str) -> list[Message]:
-    """The one prompt of gate and draft; `task` comes last, so that all before it is read once."""
+def messages(question: str, hits: Sequence[Hit], task: str, first: int | None = None) -> list[Message]:
+    """The one prompt of gate and draft; `task` comes last, so that all before it is read once. The `first` hits stand before the others, so that they are read once, too."""
+    parts = [part for part in (hits[:first], hits[first:] if first is not None else ()) if part]
+    read = "\n".join(passages(part) for part in parts)
     hint = BYLINE if asks_about_document(question) else ""
     return [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": f"Passages:\n{passages(hits)}\n\nQuestion: {question}\n\n{hint}{task}"},
+        {"role": "user", "content": f"Passages:\n{read}\n\nQuestion: {question}\n\n{hint}{task}"},
     ]
 
 

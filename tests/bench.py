@@ -2,9 +2,9 @@
 
 usage: python tests/bench.py [--quick]
 
-Measures starts (bench_start.py) and the first sync (bench_first.py). Asks the seed question set over our briefs and, where ../shared/seeds is there,
-over the originals; then five questions beside LlamaIndex's CitationQueryEngine (Chroma, the same embedding model, its own defaults, the same GGUF behind
-the same server), each question to both in turn.
+Measures starts (bench_start.py) and the first sync (bench_first.py). Asks some of the seed questions beside LlamaIndex's CitationQueryEngine (Chroma, the
+same embedding model, its own defaults, the same GGUF behind the same server), each to both in turn; then all of them over our briefs and, where ../shared/seeds
+is there, over the originals.
 """
 
 from __future__ import annotations
@@ -96,6 +96,19 @@ class Peer:
         }
 
 
+def own_prompt_ms(url: str, key: str, messages: Any) -> float:
+    """How many milliseconds llama.cpp itself says that it takes to read a prompt of which it has nothing in its cache."""
+    import httpx
+
+    told = httpx.post(
+        f"{url.rstrip('/')}/chat/completions",
+        json={"messages": messages, "max_tokens": 1, "cache_prompt": False},
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=600,
+    )
+    return float(told.json()["timings"]["prompt_ms"])
+
+
 def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
     """Citewell and CitationQueryEngine on the same questions, by turns, on one model server; prompt tokens as that server counts them."""
     import httpx
@@ -109,8 +122,12 @@ def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
         client = model.load()
         url, key = str(client._client.base_url), client._client.api_key
         peer = Peer(documents, str(Path(scratch, "peer")), url, key)
-        ours, theirs = [], []
+        drafted: list[Any] = []
+        stream = model.stream
+        model.stream = lambda messages, room: (drafted.append(messages), stream(messages, room))[1]  # type: ignore[method-assign]
+        ours, theirs, alone = [], [], []
         for question in questions:
+            drafted.clear()
             answer = assistant.ask(question)
             ours.append(
                 {
@@ -120,6 +137,8 @@ def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
                     "text": answer.text,
                 }
             )
+            if drafted and answer.timings.first_token_ms:
+                alone.append(answer.timings.first_token_ms / own_prompt_ms(url, key, drafted[0]))
             row = peer.ask(question)
             told = httpx.post(
                 url.removesuffix("/v1/").removesuffix("/v1") + "/tokenize",
@@ -128,7 +147,7 @@ def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
             )
             theirs.append({**row, "prompt_tokens": len(told.json()["tokens"])})
             print(json.dumps({"question": question, "citewell": ours[-1], "CitationQueryEngine": theirs[-1]}, ensure_ascii=False), flush=True)
-        return {
+        return {"first token to llama.cpp's own time for the draft's prompt, median ratio": round(median(alone), 3) if alone else None} | {
             measure: {
                 "citewell": round(median(row[measure] for row in ours), 1),
                 "CitationQueryEngine": round(median(row[measure] for row in theirs), 1),
@@ -148,16 +167,14 @@ def main() -> None:
     bench_start.report(3 if quick else 5)
     print("\nThe first sync, of a part of each set (python tests/bench_first.py --all takes all of it):\n")
     bench_first.report(bench_first.SETS, bench_first.CHARACTERS, 1 if quick else 5, bench_first.BATCH)
-    print("\nBeside LlamaIndex's CitationQueryEngine, five questions, by turns:")
-    chosen = [question.question for question in load(ROOT / "tests" / "questions.jsonl") if question.answerable and not question.history][
-        :: 7 if not quick else 20
-    ][:5]
-    print(json.dumps(beside_peer(SEEDS, chosen), indent=2))
     questions = bench / "seeds"
     if not questions.exists():
         print(f"\nThe seed question set is not at {questions}: set CITEWELL_BENCH to the folder of public question sets. Asking our own set instead.")
         questions = ROOT / "tests" / "questions.jsonl"
     originals = bench.parent / "seeds"
+    print("\nBeside LlamaIndex's CitationQueryEngine, by turns:")
+    chosen = [question.question for question in load(questions) if question.answerable and not question.history][:: 20 if quick else 3][:7]
+    print(json.dumps(beside_peer(originals if originals.exists() else SEEDS, chosen), indent=2))
     for documents in [SEEDS, *([originals] if originals.exists() else [])]:
         print(f"\n{questions} over {documents.name if documents == SEEDS else 'the originals'}:")
         with tempfile.TemporaryDirectory() as out:

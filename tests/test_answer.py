@@ -11,7 +11,7 @@ from conftest import DOCUMENTS, FakeEmbedder, FakeModel, make_assistant
 
 from index.errors import InvalidQuestion, ModelUnavailable
 from index.store import Store
-from rag.answer import IN_THEIR_WORDS
+from rag.answer import IN_THEIR_WORDS, READ_FIRST
 from rag.assistant import Assistant
 from rag.evaluation.measures import bare_sentences
 from rag.model import Finished, LanguageModel
@@ -332,6 +332,54 @@ def test_the_confidence_is_told_and_its_setting_decides(store: Store, embedder: 
     assert not answers["eager"].abstained
     assert answers["cautious"].confidence == answers["eager"].confidence
     assert "“plywood” or “hope”" in answers["cautious"].text
+
+
+class Reader(FakeModel):
+    """As sure as it was told to be, the first time and from then on."""
+
+    def __init__(self, draft: str, first: float, then: float) -> None:
+        super().__init__(draft, then)
+        self.first = first
+
+    def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
+        _, usage = super().probability(messages)
+        return (self.first if len(self.calls) == 1 else self.stated), usage
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "read", "abstained"),
+    [
+        (0.99, 0.0, ["few", "few"], False),
+        (0.5, 0.99, ["few", "all", "all"], False),
+        (0.5, 0.01, ["few", "all"], True),
+        (0.001, 0.99, ["few"], True),
+    ],
+)
+def test_the_best_excerpts_are_read_first_and_the_others_where_those_are_not_enough(
+    store: Store, embedder: FakeEmbedder, tmp_path: Path, first: float, then: float, read: list[str], abstained: bool
+) -> None:
+    makers = ["Grumman", "Boeing", "Northrop", "Convair", "Bell", "Martin"]
+    for number, maker in enumerate(makers):
+        (tmp_path / f"{number}.md").write_text(f"# The lander {maker}\n\nThe lander Apollo {number} was built by {maker} of plywood.\n")
+    model = Reader("The lander Apollo 0 was built by Grumman.", first, then)
+    assistant = make_assistant(store, embedder, model)
+    assistant.sync(tmp_path)
+    answer = check(assistant.ask("Who built the lander Apollo 0?"), assistant)
+    told = [sum(f"built by {maker}" in call for maker in makers) for call in model.calls[: len(read)]]
+    assert ["few" if count == READ_FIRST else "all" for count in told] == read
+    assert told[-1] == (READ_FIRST if read[-1] == "few" else len(makers))
+    assert answer.abstained is abstained
+    assert len(model.calls) == len(read) or not abstained
+
+
+def test_a_list_is_drawn_from_all_that_is_read(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / f"{number}.md").write_text(f"# Lander {number}\n\nThe lander Apollo {number} was built by Grumman.\n")
+    model = FakeModel("The lander Apollo 0 was built by Grumman.", stated=0.99)
+    assistant = make_assistant(store, embedder, model)
+    assistant.sync(tmp_path)
+    assistant.ask("List all landers that Grumman built.")
+    assert all(call.count("was built by Grumman") == 6 for call in model.calls[:2])
 
 
 def test_a_draft_that_is_not_borne_out_lowers_the_confidence(assistant: Assistant) -> None:

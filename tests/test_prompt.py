@@ -105,6 +105,14 @@ def test_gate_and_draft_share_all_but_their_task(task: str) -> None:
     assert gate[-1]["role"] == draft[-1]["role"] == "user"
 
 
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_what_was_read_first_stands_before_the_rest(first: int) -> None:
+    hits = [*HITS, make_hit("It was cheap.", heading="Price")]
+    few, all_ = prompt.messages("Who built it?", hits[:first], "", first), prompt.messages("Who built it?", hits, "", first)
+    assert all_[-1]["content"].startswith(few[-1]["content"].partition("\n\nQuestion:")[0])
+    assert all(hit.passage.text.split(".")[0] in all_[-1]["content"] for hit in hits)
+
+
 @pytest.mark.parametrize(
     "attack",
     [
