@@ -43,6 +43,9 @@ NO_MODEL = "No language model is set, so the documents' own sentences answer."
 
 UNTIL_THEN = "Until then the documents' own sentences answer."
 
+PAGE_SECONDS = 6.0
+"""How long a server that has just begun leaves its model alone, so that whoever waits for the page has it first."""
+
 STARTERS = (
     "How long can Kling 3.0 videos be?",
     "Why does Z.ai open-source its models?",
@@ -73,6 +76,7 @@ class Assistant:
         self._model = model
         self._fallback = fallback
         self._pauses, self._turns = Pauses(), Turns()
+        self._closing = threading.Event()
         self._status = status
         self._renderer = Parser(workers=1)
         self._reranker: Reranker | None = CrossEncoderReranker(settings.reranker) if settings.reranker else None
@@ -85,6 +89,7 @@ class Assistant:
 
     def close(self) -> None:
         """Stops what is going on, gives the store back to other processes and frees the model's memory."""
+        self._closing.set()
         self.library.close()
         self._renderer.close()
         self.store.close()
@@ -217,8 +222,11 @@ class Assistant:
             return STARTERS
         return tuple(f"What does “{document.title}” say?" for document in documents[:4])
 
-    def prepare(self, progress: weights.Progress | None = None) -> None:
-        """Fetches what is missing of the model and loads it and the embedder, so that no question need wait."""
+    def prepare(self, progress: weights.Progress | None = None, after: float = 0.0) -> None:
+        """Fetches what is missing of the model and loads it and the embedder, so that no question need wait.
+
+        A model that is there is loaded after so many seconds, or when a question needs it: while it loads, nothing else of this process goes on.
+        """
         if isinstance(self._model, EmbeddedModel) and not self._model.loaded:
             self._status = ModelStatus("loading", "The language model is loading.", self._model.name)
         try:
@@ -250,6 +258,8 @@ class Assistant:
             self._model, self._status = _embedded(path, wanted.name, self.settings)
         if isinstance(self._model, EmbeddedModel) and not self._model.loaded:
             self._status = ModelStatus("loading", "The language model is loading.", self._model.name)
+            if self._closing.wait(after):
+                return
             try:
                 self._model.load()
             except ModelUnavailable as error:
@@ -265,7 +275,7 @@ class Assistant:
 
         def prepared() -> None:
             try:
-                self.prepare()
+                self.prepare(after=PAGE_SECONDS)
             except Exception:
                 log.exception("The model could not be prepared")
                 self._model, self._status = None, ModelStatus("missing", f"The model could not be prepared; the log says why. {UNTIL_THEN}", "none")

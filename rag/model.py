@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import queue
 import re
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -458,6 +461,19 @@ BATCH = 64
 """Tokens that the model in this process reads before it looks whether anybody still waits."""
 
 
+SENDING_SECONDS = 0.2
+"""How long loading holds back: while xllamacpp loads a model, no other thread of this process runs, and evidence that was found just before is on its way to whoever asked."""
+
+NICE = 5
+"""By how much the model's threads stand back behind others: it keeps all cores busy for seconds, and the page, the browser and other users' searches need them for moments."""
+
+
+def _behind_others() -> None:
+    """Lowers the priority of the calling thread, and of those that it will begin. On Linux, as elsewhere it would be the whole process's."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICE)
+
+
 class EmbeddedModel:
     """A GGUF file run in this process by llama.cpp, on loopback behind a random key. Loads when first used, or by load()."""
 
@@ -481,32 +497,39 @@ class EmbeddedModel:
         """Starts the model's server once; later calls return at once."""
         with self._lock:
             if self._client is None:
-                try:
-                    import xllamacpp
-
-                    params = xllamacpp.CommonParams()
-                    params.model.path = str(self._path)
-                    params.n_ctx = CONTEXT_TOKENS
-                    params.n_parallel = 1
-                    # It looks up from a prompt between batches alone: with the default, whoever left keeps it for a quarter of a minute. docs/benchmarks.md
-                    params.n_batch = params.n_ubatch = BATCH
-                    params.fit_params = False  # it would load the model once more, only to see how much of it fits into the memory of a graphics card
-                    params.cache_ram_mib = 256  # the default lets old prompts take 8 GiB
-                    params.hostnames, params.port = ["127.0.0.1"], 0
-                    key = secrets.token_urlsafe(32)
-                    params.api_keys = [key]
-                    params.ui, params.endpoint_slots, params.endpoint_props = False, False, False
-                    params.cors_origins = ""
-                    params.verbosity = -1
-                    self._server = xllamacpp.Server(params)
-                except Exception as error:
-                    # The answer shows this to whoever asked: the file's name tells enough.
-                    said = str(error).strip().replace(str(self._path), self._path.name) or type(error).__name__
-                    raise ModelUnavailable(
-                        f"The model file {self._path.name} cannot be loaded ({said}). Check that it is a whole .gguf file and that memory is free."
-                    ) from error
+                time.sleep(SENDING_SECONDS)
+                # A thread of its own: the server's threads have its priority, and nobody can raise their own again.
+                with ThreadPoolExecutor(1, thread_name_prefix="citewell-load", initializer=_behind_others) as loading:
+                    self._server, key = loading.submit(self._served).result()
                 self._client = OpenAIModel(f"{self._server.listening_address}/v1", self._name, key, self._seconds, self._seconds)
             return self._client
+
+    def _served(self) -> tuple[Any, str]:
+        """The model's server on loopback, and the key that it asks for."""
+        try:
+            import xllamacpp
+
+            params = xllamacpp.CommonParams()
+            params.model.path = str(self._path)
+            params.n_ctx = CONTEXT_TOKENS
+            params.n_parallel = 1
+            # It looks up from a prompt between batches alone: with the default, whoever left keeps it for a quarter of a minute. docs/benchmarks.md
+            params.n_batch = params.n_ubatch = BATCH
+            params.fit_params = False  # it would load the model once more, only to see how much of it fits into the memory of a graphics card
+            params.cache_ram_mib = 256  # the default lets old prompts take 8 GiB
+            params.hostnames, params.port = ["127.0.0.1"], 0
+            key = secrets.token_urlsafe(32)
+            params.api_keys = [key]
+            params.ui, params.endpoint_slots, params.endpoint_props = False, False, False
+            params.cors_origins = ""
+            params.verbosity = -1
+            return xllamacpp.Server(params), key
+        except Exception as error:
+            # The answer shows this to whoever asked: the file's name tells enough.
+            said = str(error).strip().replace(str(self._path), self._path.name) or type(error).__name__
+            raise ModelUnavailable(
+                f"The model file {self._path.name} cannot be loaded ({said}). Check that it is a whole .gguf file and that memory is free."
+            ) from error
 
     def stream(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Finished]:
         return self.load().stream(messages, max_tokens)

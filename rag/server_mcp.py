@@ -2,21 +2,71 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from rag.assistant import Assistant
-from rag.mcp_server import Context, OverHttp, server_of
 from rag.service import Service
+
+if TYPE_CHECKING:
+    from rag.mcp_server import Context, OverHttp
+
+
+class Door:
+    """The MCP server, made when its first request comes: its package takes seconds to import, and most servers are never asked by it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._wanted = asyncio.Event()
+        self._made: asyncio.Future[OverHttp]
+
+    @asynccontextmanager
+    async def running(self, app: Any = None) -> AsyncIterator[None]:
+        """For the lifespan of an app. A task of its own begins and ends the server, as what it opens must be closed where it was opened."""
+        self._made = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._serve())
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    async def _serve(self) -> None:
+        await self._wanted.wait()
+        try:
+            door = await asyncio.to_thread(self._new)
+        except Exception as error:
+            self._made.set_exception(error)
+            return
+        async with door.running():
+            self._made.set_result(door)
+            await asyncio.Event().wait()
+
+    def _new(self) -> OverHttp:
+        from rag.mcp_server import OverHttp, server_of
+
+        return OverHttp(server_of(self._own, partial(self._service.stream, "mcp")))
+
+    def _own(self, context: Context) -> Assistant:
+        assert context.request is not None, "over HTTP there is one"
+        return self._service.own(context.request.scope)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._wanted.set()
+        made = await asyncio.shield(self._made)  # others wait for it, too
+        await made(scope, receive, send)
 
 
 class Handed(Response):
     """A response that the MCP server writes."""
 
-    def __init__(self, door: OverHttp) -> None:
+    def __init__(self, door: Door) -> None:
         super().__init__()
         self._door = door
 
@@ -26,12 +76,7 @@ class Handed(Response):
 
 def routes(service: Service) -> APIRouter:
     """The one address. A route like the others, so that what is put before them is put before it."""
-
-    def own(context: Context) -> Assistant:
-        assert context.request is not None, "over HTTP there is one"
-        return service.own(context.request.scope)
-
-    door = OverHttp(server_of(own, partial(service.stream, "mcp")))
+    door = Door(service)
     router = APIRouter(lifespan=door.running)
 
     @router.post("/mcp", include_in_schema=False)
