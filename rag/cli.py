@@ -237,6 +237,7 @@ def serve(
     port: Annotated[int | None, typer.Option("--port", help="Port to serve on.")] = None,
 ) -> None:
     """Open the chat page in the browser's reach, and the HTTP door with it."""
+    import gc
     import os
     from pkgutil import resolve_name
 
@@ -244,6 +245,7 @@ def serve(
     from rag.assistant import open_assistant, seed
     from rag.service import Visitors
 
+    gc.disable()  # nearly all that imports make stays: to look through it for what can go, again and again, takes a fifth of the start
     settings = _settings(data_dir, model, host=host, port=port)
     logs.begin([settings.api_key.get_secret_value()])
     with Visitors(settings) as visitors, closing(_listener(settings)) as listener, open_assistant(settings, fetch=False) as assistant:
@@ -256,6 +258,8 @@ def serve(
         # By name: the page stands above this package and may import it, not the other way round.
         door = create_app(assistant, visitors)
         page = resolve_name("ui.app:mount")(door, door.state.service)
+        gc.freeze()
+        gc.enable()
         _tell_notices(assistant)  # the index was opened while the page was imported
         assistant.prepare_in_background()
         assistant.library.resume()
