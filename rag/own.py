@@ -60,9 +60,9 @@ class OwnAssistant(Assistant):
         """Whether the model can answer."""
         return self._whole.model_status()
 
-    def prepare(self, progress: weights.Progress | None = None) -> None:
+    def prepare(self, progress: weights.Progress | None = None, after: float = 0.0) -> None:
         """Prepares the engine."""
-        self._whole.prepare(progress)
+        self._whole.prepare(progress, after)
 
     def prepare_in_background(self) -> None:
         """Prepares the engine."""
