@@ -5,24 +5,39 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from hashlib import blake2b
+from functools import partial
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Literal
 
 Condition = Literal["intact", "differs", "none"]
 
+PART, BLOCK = 1 << 26, 1 << 20
+SUMS = "SHA-256 of the SHA-256 of each 64 MB"
+"""How files are summed up: in parts, so that all cores share a large one. A seal of another kind speaks for nothing."""
+
 
 def _sum(path: Path) -> str:
-    whole = blake2b(digest_size=16)
+    parts = range(0, max(path.stat().st_size, 1), PART)
+    if len(parts) == 1:
+        return sha256(_sum_part(path, 0)).hexdigest()
+    with ThreadPoolExecutor() as pool:
+        return sha256(b"".join(pool.map(partial(_sum_part, path), parts))).hexdigest()
+
+
+def _sum_part(path: Path, start: int) -> bytes:
+    part = sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            whole.update(block)
-    return whole.hexdigest()
+        file.seek(start)
+        for _ in range(PART // BLOCK):
+            part.update(file.read(BLOCK))
+    return part.digest()
 
 
 def _note(folder: Path, files: Iterable[Path], made_by: str) -> dict[str, object]:
-    return {"by": made_by, "files": {path.relative_to(folder).as_posix(): [path.stat().st_size, _sum(path)] for path in sorted(files)}}
+    return {"by": made_by, "sums": SUMS, "files": {path.relative_to(folder).as_posix(): [path.stat().st_size, _sum(path)] for path in sorted(files)}}
 
 
 def _line(note: dict[str, object]) -> bytes:
@@ -51,7 +66,7 @@ def check_seal(seal: Path, files: Iterable[Path], made_by: str) -> Condition:
         return "none"
     try:
         note = json.loads(line.partition(b"\n")[0])
-        if line != _line(note) or note["by"] != made_by:
+        if line != _line(note) or note["by"] != made_by or note["sums"] != SUMS:
             return "none"
     except (ValueError, TypeError, KeyError):
         return "none"

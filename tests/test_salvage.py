@@ -15,6 +15,7 @@ import pytest
 from store_writer import PARTS, ROOT, identifier, in_memory, indexed, opened, parts, put, vector, visible
 
 from index import salvage
+from index import seal as seals
 from index.errors import StoreDamaged, StoreError, StoreTooNew
 from index.seal import break_seal, check_seal, write_seal
 from index.store import Store
@@ -178,6 +179,25 @@ def test_200_damaged_files_are_mended_or_said(templates: list[tuple[Path, dict[i
 
 
 # Seals
+
+
+def test_a_seal_covers_every_part_of_a_large_file_and_those_of_an_older_kind_say_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seals, "PART", 8)
+    monkeypatch.setattr(seals, "BLOCK", 4)
+    content = b"0123456789abcdefghijklmn" + b"last"
+    file, seal = tmp_path / "file", tmp_path / "seal.json"
+    file.write_bytes(content)
+    write_seal(seal, [file], "me")
+    for place in range(len(content)):
+        file.write_bytes(content[:place] + b"X" + content[place + 1 :])
+        assert check_seal(seal, [file], "me") == "differs", place
+    # Parts that change places are not what was sealed either.
+    file.write_bytes(content[8:16] + content[:8] + content[16:])
+    assert check_seal(seal, [file], "me") == "differs"
+    file.write_bytes(content)
+    assert check_seal(seal, [file], "me") == "intact"
+    monkeypatch.setattr(seals, "SUMS", "another way")
+    assert check_seal(seal, [file], "me") == "none"
 
 
 def test_a_seal_tells_intact_from_changed_and_from_nothing(tmp_path: Path) -> None:
