@@ -34,6 +34,9 @@ HUB_SECONDS = 10.0
 BATCH_TOKENS = 512
 """A batch of the int8 graph, padding included: fewer make calls dear, more leave the caches."""
 
+SHARED_TOKENS = 48
+"""So many tokens are not worth sharing with another core."""
+
 IDENTIFYING = (".safetensors", ".json", ".txt", ".model")
 """Suffixes of a model folder's files that decide what its vectors are: weights, tokenizer, pooling and configuration."""
 
@@ -209,7 +212,8 @@ class QuantizedEmbedder:
                 raise unusable("embedding model", self.name, error) from error
             self._tokenizer.enable_truncation(shape.tokens)
             self._tokenizer.no_padding()
-            self._workers = ThreadPoolExecutor(_cores(), thread_name_prefix="citewell-embed")
+            self._cores = _cores()
+            self._workers = ThreadPoolExecutor(self._cores, thread_name_prefix="citewell-embed")
             self._ready = True
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -227,7 +231,9 @@ class QuantizedEmbedder:
             sums = self._session.run(None, fed)[0]
             vectors[chosen] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
-        grouped = list(batches([len(ids) for ids in tokens]))
+        # A question's few texts are spread over the cores too: somebody waits for them.
+        most = max(SHARED_TOKENS, -(-max(map(len, tokens), default=0) * len(tokens) // self._cores))
+        grouped = list(batches([len(ids) for ids in tokens], min(BATCH_TOKENS, most)))
         if len(grouped) == 1:
             fill(grouped[0])
         else:
@@ -235,12 +241,12 @@ class QuantizedEmbedder:
         return vectors
 
 
-def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Groups texts of similar length, the longest first, within BATCH_TOKENS once they are padded: the texts' numbers, each in one batch."""
+def batches(lengths: Sequence[int], most: int = BATCH_TOKENS) -> Iterator[list[int]]:
+    """Groups texts of similar length, the longest first, within `most` tokens once they are padded: the texts' numbers, each in one batch."""
     order = sorted(range(len(lengths)), key=lambda text: -lengths[text])
     start = 0
     while start < len(order):
-        end = start + max(1, BATCH_TOKENS // lengths[order[start]])
+        end = start + max(1, most // lengths[order[start]])
         yield order[start:end]
         start = end
 

@@ -112,6 +112,7 @@ def test_batches_hold_each_text_once_the_longest_first_and_few_enough_tokens() -
     assert all(len(batch) == 1 or len(batch) * lengths[batch[0]] <= BATCH_TOKENS for batch in found)
     assert len(found) < sum(lengths) / BATCH_TOKENS * 1.5
     assert list(batches([])) == []
+    assert sorted(map(len, batches([16] * 10, 80))) == [5, 5]
 
 
 def test_the_cores_are_no_more_than_the_process_may_use() -> None:
