@@ -46,7 +46,8 @@ CREATE TABLE lost (root TEXT NOT NULL, source TEXT NOT NULL, PRIMARY KEY (root, 
 CREATE TABLE owners (root TEXT NOT NULL, source TEXT NOT NULL, owner TEXT NOT NULL, checksum BLOB NOT NULL, PRIMARY KEY (root, source));
 """
 """A document's text stands last, so that SQLite reads the other columns without it. `vectors` are shared by all passages of equal content;
-`next_vectors` are those of another embedding model, gathered until all are there. `pending` is what the vector index has still to learn.
+`next_vectors` are those of another embedding model, gathered until all are there. `pending` is what the vector index has still to learn: whatever
+changes comes to stand last, so that rows up to a number stay what they were.
 `lost` is what damage took: with an empty source whatever was in that folder, with an empty root in any. An owner is a user's id, empty for
 documents that are shared; `owners` says whose a folder's documents are (with an empty source) or a single one, also before it is read."""
 
@@ -186,12 +187,12 @@ def insert_document(connection: sqlite3.Connection, entry: Entry, indexed_at: st
             (*fields, checksum(document.source, document.title, passage.text, *fields)),
         ).lastrowid
         connection.execute("INSERT INTO words (rowid, context, text) VALUES (?, ?, ?)", (number, f"{document.title} {passage.heading}", passage.text))
-        connection.execute("INSERT OR IGNORE INTO pending VALUES (?)", (passage.id,))
+        connection.execute("INSERT OR REPLACE INTO pending VALUES (?)", (passage.id,))
 
 
 def remove_document(connection: sqlite3.Connection, document_id: str) -> None:
     """Drops a document with its passages and words; its vectors stay until nothing is left that refers to them and a sync has ended."""
-    connection.execute("INSERT OR IGNORE INTO pending SELECT id FROM passages WHERE document_id = ?", (document_id,))
+    connection.execute("INSERT OR REPLACE INTO pending SELECT id FROM passages WHERE document_id = ?", (document_id,))
     connection.execute("DELETE FROM words WHERE rowid IN (SELECT number FROM passages WHERE document_id = ?)", (document_id,))
     connection.execute("DELETE FROM documents WHERE id = ?", (document_id,))
 

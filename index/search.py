@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from index.embed import Embedder
 from index.hops import onward
+from index.remember import Remembered
 from index.store import Store
 from index.types import Hit, Passage
 
@@ -25,6 +28,9 @@ SECOND_LOOK_FROM, SECOND_LOOK_POOL = 2, 40
 SECOND_LOOK, NEAR_ENOUGH = 2.0, 0.6
 """What the nearness of its findings counts, and the cosine from which it does: below it, a question that one passage answers loses more than
 others gain. A cosine of the default model; docs/benchmarks.md says how it was chosen."""
+
+_beside = ThreadPoolExecutor(4, thread_name_prefix="citewell-words")
+"""Threads that last, as each has its own connection to a store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,72 +53,104 @@ def fuse(meaning: Mapping[str, float], words: Mapping[str, float], share: float 
     return found
 
 
-def search(store: Store, embedder: Embedder, question: str | Sequence[Query], limit: int = 5, documents: Sequence[str] | None = None) -> list[Hit]:
+def search(
+    store: Store, embedder: Embedder | Remembered, question: str | Sequence[Query], limit: int = 5, documents: Sequence[str] | None = None
+) -> list[Hit]:
     """The best passages for a question, or for several queries that say it, best first. `documents` narrows to ids or sources.
 
     Raises KeyError with the first name that is no document.
     """
     chosen = None if documents is None else _resolve(store, documents)
     queries = [Query(question)] if isinstance(question, str) else list(question)
-    vectors = embedder.embed([query.text for query in queries])
+    # Words are looked up while the model reads: both leave the interpreter to others.
+    matching = [_beside.submit(store.matching, query.text, max(POOL, limit), chosen) for query in queries]
+    near_each = store.nearest_each(embedder.embed([query.text for query in queries]), max(POOL, limit), chosen)
     scores: dict[str, float] = {}
     similarity: dict[str, float] = {}
-    for query, vector in zip(queries, vectors, strict=True):
+    for query, near, said in zip(queries, near_each, matching, strict=True):
         # Rounded: the last digits depend on how many passages were compared in one go.
-        meaning = {identifier: round(cosine, 6) for identifier, cosine in store.nearest(vector, max(POOL, limit), chosen)}
-        words = dict(store.matching(query.text, max(POOL, limit), chosen))
+        meaning = {identifier: round(cosine, 6) for identifier, cosine in near}
+        words = dict(said.result())
         for identifier, score in fuse(meaning, words).items():
             scores[identifier] = scores.get(identifier, 0.0) + query.weight * score
         similarity = similarity or meaning
-    ranked = sorted(scores, key=lambda identifier: -scores[identifier])
-    passages = store.passages(ranked[: max(limit, POOL)])
-    ranked = [identifier for identifier in ranked if identifier in passages]
-    if limit > FIRST_LOOK and ranked:
-        ranked, scores, passages = _looked_again(store, embedder, queries[0].text, ranked, scores, passages, chosen)
-    return [Hit(passages[identifier], scores[identifier], similarity.get(identifier)) for identifier in ranked[:limit]]
+    ranked = sorted(scores, key=lambda identifier: -scores[identifier])[: max(limit, POOL)]
+    passages = _read(store, ranked, max(limit, FIRST_LOOK), SECOND_LOOK_FROM if limit > FIRST_LOOK else 1)
+    if limit > FIRST_LOOK and passages:
+        passages, scores = _looked_again(store, embedder, queries[0].text, ranked, scores, passages, limit, chosen)
+    return [Hit(passage, scores[passage.id], similarity.get(passage.id)) for passage in passages[:limit]]
+
+
+def _read(store: Store, ranked: Sequence[str], wanted: int, documents: int) -> list[Passage]:
+    """The first passages that are still there, so many of so many documents, or all: the text of what nobody sees stays unread."""
+    found: list[Passage] = []
+    for start in range(0, len(ranked), wanted):
+        known = store.passages(ranked[start : start + wanted])
+        found += [known[identifier] for identifier in ranked[start : start + wanted] if identifier in known]
+        if len(found) >= wanted and len({passage.document_id for passage in found}) >= documents:
+            break
+    return found
 
 
 def _looked_again(
     store: Store,
-    embedder: Embedder,
+    embedder: Embedder | Remembered,
     question: str,
     ranked: Sequence[str],
     scores: Mapping[str, float],
-    passages: Mapping[str, Passage],
+    passages: Sequence[Passage],
+    limit: int,
     chosen: Sequence[str] | None,
-) -> tuple[list[str], dict[str, float], dict[str, Passage]]:
-    """The ranking with what the best passages lead to: `Who wrote the song that Hello Love is on?` finds the song first, then its writer."""
-    best: dict[str, str] = {}
-    for identifier in ranked:
-        best.setdefault(passages[identifier].document_id, identifier)
-        if len(best) == SECOND_LOOK_FROM:
-            break
-    steps = [(origin, text) for origin in best.values() for text in onward(question, passages[origin])]
+) -> tuple[list[Passage], dict[str, float]]:
+    """The first `limit` passages, and scores, with what the best lead to: `Who wrote the song that Hello Love is on?` finds the song first, then its writer.
+
+    `passages` are the first of `ranked` that are there.
+    """
+    best: dict[str, Passage] = {}
+    for passage in passages:
+        best.setdefault(passage.document_id, passage)
+    steps = [(origin, text) for origin in list(best.values())[:SECOND_LOOK_FROM] for text in onward(question, origin)]
     if not steps:
-        return list(ranked), dict(scores), dict(passages)
-    found = [store.nearest(vector, SECOND_LOOK_POOL, chosen) for vector in embedder.embed([text for _, text in steps])]
-    near = [
-        (origin, identifier, cosine) for (origin, _), hits in zip(steps, found, strict=True) for identifier, cosine in hits if cosine >= NEAR_ENOUGH
-    ]
-    everything = {**passages, **store.passages([identifier for _, identifier, _ in near if identifier not in passages])}
-    gains: dict[str, float] = {}
-    for origin, identifier, cosine in near:
-        if identifier in everything and everything[identifier].document_id != passages[origin].document_id:
-            gains[identifier] = max(gains.get(identifier, 0.0), SECOND_LOOK * round(cosine, 6) * scores[origin])
-    first = list(ranked[:FIRST_LOOK])
-    rest = {one: scores.get(one, 0.0) + gains.get(one, 0.0) for one in [*ranked[FIRST_LOOK:], *gains] if one not in first}
+        return list(passages), dict(scores)
+    found = store.nearest_each(embedder.embed([text for _, text in steps]), SECOND_LOOK_POOL, chosen)
+    leads: dict[str, list[tuple[Passage, float]]] = {}
+    for (origin, _), hits in zip(steps, found, strict=True):
+        for identifier, cosine in hits:
+            if cosine >= NEAR_ENOUGH:
+                leads.setdefault(identifier, []).append((origin, SECOND_LOOK * round(cosine, 6) * scores[origin.id]))
+    known = {passage.id: passage for passage in passages}
+    first = [passage.id for passage in passages[:FIRST_LOOK]]
+    gone = set(ranked[: max((place for place, one in enumerate(ranked) if one in known), default=-1) + 1]) - known.keys()
+    # What a passage can come to at most, before it is known whether it is of a document that led to it.
+    most = {one: scores.get(one, 0.0) + max((gain for _, gain in leads.get(one, ())), default=0.0) for one in [*ranked, *leads]}
+    order = sorted((one for one in most if one not in first and one not in gone), key=lambda one: -most[one])
+    rest: dict[str, float] = {}
+    for start in range(0, len(order), limit):
+        batch = order[start : start + limit]
+        known.update(store.passages([one for one in batch if one not in known]))
+        for one in batch:
+            gain = max((gain for origin, gain in leads.get(one, ()) if one in known and known[one].document_id != origin.document_id), default=0.0)
+            if one in known and (gain or one in scores):
+                rest[one] = scores.get(one, 0.0) + gain
+        following = most[order[start + limit]] if start + limit < len(order) else 0.0
+        if sum(score >= following for score in rest.values()) >= limit - len(first):
+            break
     # Scores order the hits: what the second look lifted stays below what the first put in front.
     shrink = min(1.0, scores[first[-1]] / max(rest.values(), default=1.0)) if rest else 1.0
     final = {**{one: shrink * score for one, score in rest.items()}, **{one: scores[one] for one in first}}
-    return first + sorted(rest, key=lambda one: -rest[one]), final, everything
+    return [known[one] for one in [*first, *sorted(rest, key=lambda one: -rest[one])][:limit]], final
 
 
 def _resolve(store: Store, names: Sequence[str]) -> list[str]:
-    listing = store.documents()
-    found = []
+    found: list[str] = []
+    by_source: dict[str, list[str]] | None = None
     for name in names:
-        matches = [document.id for document in listing if name in (document.id, document.source)]
-        if not matches:
-            raise KeyError(name)
-        found.extend(matches)
+        with suppress(KeyError):
+            found.append(store.info(name).id)
+            continue
+        if by_source is None:
+            by_source = {}
+            for document in store.documents():
+                by_source.setdefault(document.source, []).append(document.id)
+        found += by_source[name]
     return found

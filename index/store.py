@@ -55,6 +55,10 @@ if TYPE_CHECKING:
 QUERY_WORDS = 300
 """Of a longer question, so many different words are searched for."""
 
+RANKED, RANKED_OF_CHOSEN = 2_000, 20_000
+"""A question's words are ranked that stand in so many passages in sum, the rarest first; more where documents were chosen, of which few may be among them.
+docs/benchmarks.md says what it costs."""
+
 EMBEDDED_AT_ONCE = 64
 
 log = logging.getLogger(__name__)
@@ -461,7 +465,7 @@ class Store:
         if document_id is not None:
             conditions, values = ["id = ?"], [document_id]
         if viewer is not None:
-            conditions, values = [*conditions, f"id {SEEN}"], [*values, viewer]
+            conditions, values = [*conditions, f"id {SEEN}" if document_id is None else "owner IN ('', ?)"], [*values, viewer]
         where = " AND ".join(conditions)
         rows = self._database.rows(
             "SELECT id, source, title, length, passages, indexed_at, root, size, json_array_length(pages) FROM documents "
@@ -569,10 +573,16 @@ class Store:
 
         Nothing is found while the vectors of a large store are being indexed, or are of another embedding model: notices() says so.
         """
+        return self.nearest_each(vector[np.newaxis], limit, document_ids, viewer)[0]
+
+    def nearest_each(
+        self, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """nearest() for each row of `vectors`, which takes little longer than for one."""
         if limit < 1 or (document_ids is not None and not document_ids):
             self._database.rows("SELECT 1")
-            return []
-        return self._vectors.nearest(vector, limit, document_ids, viewer)
+            return [[] for _ in vectors]
+        return self._vectors.nearest(vectors, limit, document_ids, viewer)
 
     def matching(self, query: str, limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None) -> list[tuple[str, float]]:
         """Passage ids by words (BM25 over passage, title and headings), best first, with a score that grows with the match; with `viewer` of what that
@@ -580,16 +590,43 @@ class Store:
         terms = list(dict.fromkeys(word.lower() for word in content_words(query)))[:QUERY_WORDS]
         if not terms or (document_ids is not None and not document_ids):
             return []
-        # FTS5 stems the words as it stemmed the text; quoting keeps its operators out of a user's question.
-        expression = " OR ".join(f'"{term}"' for term in terms)
+        terms = self._rarest(terms, RANKED if document_ids is None else RANKED_OF_CHOSEN)
+        expression = " OR ".join(_quoted(term) for term in terms)
         chosen = "" if document_ids is None else "AND p.document_id IN (SELECT value FROM json_each(?))"
         whose = "" if viewer is None else f"AND {SEEN_EACH}"
         rows = self._database.rows(
-            "SELECT p.id, -bm25(words) FROM words JOIN passages p ON p.number = words.rowid "
-            f"WHERE words MATCH ? {chosen} {whose} ORDER BY bm25(words) LIMIT ?",
+            "SELECT p.id, -bm25(words) AS score FROM words CROSS JOIN passages p ON p.number = words.rowid "
+            f"WHERE words MATCH ? {chosen} {whose} ORDER BY score DESC LIMIT ?",
             [expression, *([] if document_ids is None else [json.dumps(list(document_ids))]), *([] if viewer is None else [viewer]), limit],
         )
         return [(row[0], float(row[1])) for row in rows]
+
+    def _rarest(self, terms: Sequence[str], most: int) -> list[str]:
+        """Those of the terms that stand in the fewest passages, as many as stand in `most` in sum, and one at least.
+
+        Ranking takes a few microseconds a passage, so words that stand everywhere, and tell next to nothing, would cost more than all else.
+        """
+        if len(terms) == 1:
+            return list(terms)
+        counts = {term: self._occurrences(term, most) for term in terms}
+        ordered = sorted(terms, key=lambda term: counts[term])
+        chosen, total = ordered[:1], counts[ordered[0]]
+        for term in ordered[1:]:
+            total += counts[term]
+            if total > most:
+                break
+            chosen.append(term)
+        return chosen
+
+    def _occurrences(self, term: str, most: int) -> int:
+        """In how many passages a term stands, counted up to somewhat more than `most`."""
+        ((count,),) = self._database.rows("SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)", (_quoted(term), 4 * most))
+        return int(count)
+
+
+def _quoted(term: str) -> str:
+    """A term for FTS5, which stems it as it stemmed the text; quoting keeps its operators out of a user's question."""
+    return f'"{term}"'
 
 
 def owner(folder: Path) -> tuple[str, str | None, str]:

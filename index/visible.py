@@ -120,6 +120,10 @@ class Visible:
         """Passage ids by meaning, as Store.nearest()."""
         return self._store.nearest(vector, limit, document_ids, self.viewer)
 
+    def nearest_each(self, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None) -> list[list[tuple[str, float]]]:
+        """Passage ids by meaning, as Store.nearest_each()."""
+        return self._store.nearest_each(vectors, limit, document_ids, self.viewer)
+
     def matching(self, query: str, limit: int, document_ids: Sequence[str] | None = None) -> list[tuple[str, float]]:
         """Passage ids by words, as Store.matching()."""
         return self._store.matching(query, limit, document_ids, self.viewer)

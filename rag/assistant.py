@@ -158,8 +158,8 @@ class Assistant:
         """The best passages for several texts that say one question, each with its weight."""
         asked = [Query(text, weight) for text, weight in queries]
         if self._reranker is None:
-            return search(self.store, self.embedder, asked, limit, documents)
-        found = search(self.store, self.embedder, asked, max(limit, LOOKED_AT), documents)
+            return search(self.store, self.remembered, asked, limit, documents)
+        found = search(self.store, self.remembered, asked, max(limit, LOOKED_AT), documents)
         return [*reranked(queries[0][0], found[:LOOKED_AT], self._reranker), *found[LOOKED_AT:]][:limit]
 
     def stream(self, question: str, history: Sequence[Turn] = (), documents: Sequence[str] | None = None) -> Iterator[Event]:

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,10 +67,12 @@ def indexed(store: Store) -> bool:
     index = store._index
     assert index is not None
     assert index._current is not None
-    ids, held = index._current.everything()
     stored = dict(store._database.rows("SELECT p.id, v.vector FROM passages p JOIN vectors v USING (content_key)"))
-    return set(ids) == stored.keys() and all(
-        np.allclose(row, np.frombuffer(stored[one], np.float32), atol=1e-5) for one, row in zip(ids, held, strict=True)
+    held = index._current.vectors(list(stored))
+    return (
+        held.keys() == stored.keys()
+        and index._current.count() == len(stored)
+        and all(np.allclose(held[one], np.frombuffer(stored[one], np.float32), atol=1e-5) for one in stored)
     )
 
 
@@ -179,6 +181,11 @@ def _work(folder: Path, log_file: Path, seed: int, opening_alone: bool) -> None:
             store = Store(folder, "writer@1")
 
 
+def _merged_here(what: str, values: Sequence[str], *_: object) -> tuple[str, str]:
+    source, target, truth, last, unwritten = values
+    return "", vectors.merge(Path(source), Path(target), Path(truth), int(last), int(unwritten))
+
+
 def main(folder: Path, log_file: Path, kills: int) -> None:
     """Kills a writer so often, each time at another moment; every kill is followed by one that opens the store and checks it."""
     import chromadb  # noqa: F401 - once, not once a fork
@@ -186,6 +193,9 @@ def main(folder: Path, log_file: Path, kills: int) -> None:
     logging.disable(logging.CRITICAL)
     # So small that building an index takes several steps and writes its files, as that of a large store does.
     vectors.UNWRITTEN, vectors.WRITTEN_EVERY, vectors.STEP = 15, 15, 10
+    # And so that one in two is large enough to be merged into and not built anew, in this very process, which is killed in the middle of it.
+    vectors.MERGED_FROM = 18
+    vectors._in_child = _merged_here
     log_file.touch()
     chance = random.Random(5)
     with probe_server.serving() as address:

@@ -85,6 +85,20 @@ def test_a_second_look_finds_what_the_first_passage_names(store: Store, embedder
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
+def test_of_what_was_found_only_what_is_shown_is_read(store: Store, embedder: FakeEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(120):
+        (folder / f"{number}.txt").write_text(f"Harbour number {number} has a light and a pier.")
+    sync(store, embedder, folder)
+    read: list[str] = []
+    real = store.passages
+    monkeypatch.setattr(store, "passages", lambda ids, *rest: (read.extend(ids), real(ids, *rest))[1])
+    assert len(search(store, embedder, "harbour light pier", limit=6)) == 6
+    assert len(read) <= 12
+    assert len(read) == len(set(read))
+
+
 def test_no_second_look_where_the_first_left_nothing_open(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     embedder.embedded.clear()
@@ -124,7 +138,7 @@ def test_hits_quote_their_document_exactly_and_come_best_first(store: Store, emb
 
 def test_a_hit_by_words_alone_has_no_similarity(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync(store, embedder, folder)
-    monkeypatch.setattr(store, "nearest", lambda *_: [])
+    monkeypatch.setattr(store, "nearest_each", lambda vectors, *_: [[] for _ in vectors])
     assert [hit.similarity for hit in search(store, embedder, "boiling")] == [None]
 
 

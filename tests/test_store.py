@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from probe_server import ask, serving
 from store_writer import DIMENSION, PARTS, ROOT, identifier, in_memory, opened, parts, put, report, vector, visible
 
+from index import store as stores
 from index import vectors
 from index.database import Database
 from index.errors import EmbedderChanged, StoreError, StoreInUse, StoreTooNew
@@ -306,6 +307,23 @@ def test_a_very_long_question_is_answered_in_time(store: Store) -> None:
     assert len(store.matching("doc1 " * 200_000, 5)) == PARTS
     assert time.monotonic() - started < 10
     assert QUERY_WORDS < 10_000  # FTS5 would refuse, or take minutes
+
+
+def test_of_a_question_the_rarest_words_are_ranked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "RANKED", 7)
+    monkeypatch.setattr(stores, "RANKED_OF_CHOSEN", 7)
+    for number in range(6):
+        put(store, number)
+    rare = {passage.id for passage in parts(3, 1)[1]}
+    # Each part stands in six passages, each document's number in three: one part fits in, with a number before it, and no more.
+    for asked in ("part0 part1 part2 doc3", "doc3 part2 part1 part0"):
+        assert {one for one, _ in store.matching(asked, 50)} == rare
+        assert {one for one, _ in store.matching(asked, 50, [identifier(3), identifier(4)])} == rare
+        assert {one for one, _ in store.matching(asked, 50, viewer="ann")} == rare
+    assert len(store.matching("part1 nowhere", 50)) == 6
+    assert len(store.matching("part1 part2", 50)) == 6  # never none at all
+    monkeypatch.setattr(stores, "RANKED", 9)
+    assert len(store.matching("part0 doc3 nowhere", 50)) == 6 + PARTS - 1
 
 
 @pytest.mark.parametrize(

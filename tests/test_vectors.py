@@ -378,10 +378,10 @@ def gone(store: Store, number: int, version: int) -> bool:
     return not store.matching(f"doc{number}v{version}", 5) and not near & {passage.id for passage in parts(number, version)[1]}
 
 
-def bulk(store: Store, count: int) -> None:
+def bulk(store: Store, count: int, first: int = 0) -> None:
     from index.store import Entry
 
-    made = [parts(number, 1) for number in range(count)]
+    made = [parts(number, 1) for number in range(first, first + count)]
     store.put_many(
         [Entry(document, "/root", passages, keys) for document, passages, keys, _ in made],
         {key: one for _, _, keys, rows in made for key, one in zip(keys, rows, strict=True)},
@@ -655,3 +655,196 @@ def test_where_nearly_all_is_new_a_new_index_is_built_instead(tmp_path: Path, mo
         assert all(visible(store, number, 1) for number in range(10, 14))
         assert not any(visible(store, number, 1) for number in range(4))
         assert store._database.rows("SELECT * FROM pending") == []
+
+
+# Grown indexes: what is new is merged into a copy
+
+
+@pytest.fixture
+def grown(place: Path, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store whose index was built with 90 passages and is held to be large; child processes are spared."""
+    monkeypatch.setattr(vectors, "MERGED_FROM", 50)
+    monkeypatch.setattr(vectors, "MERGED", 60)
+    monkeypatch.setattr(vectors, "UNWRITTEN", 10)
+    merged_here(monkeypatch)
+    store = opened(place)
+    bulk(store, 30)
+    store.finish_sync("/root")
+    yield store
+    store.close()
+
+
+def merged_here(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None] = lambda: None) -> None:
+    def here(what: str, values: Sequence[str], *_: object) -> tuple[str, str]:
+        assert what == "merge"
+        before()
+        source, target, truth, last, unwritten = values
+        return "", vectors.merge(Path(source), Path(target), Path(truth), int(last), int(unwritten))
+
+    monkeypatch.setattr(vectors, "_in_child", here)
+
+
+def test_a_large_index_learns_in_a_copy_and_everything_is_found_all_the_while(grown: Store) -> None:
+    before = vector_folder(grown.folder)
+    with grown.many_changes():
+        grown.remove_many([identifier(number) for number in range(5)])
+        bulk(grown, 10, first=40)
+        put(grown, 20, 2)
+        assert all(visible(grown, number, 1) for number in range(40, 50))
+        assert gone(grown, 3, 1)
+        assert gone(grown, 20, 1)
+        assert vector_folder(grown.folder) == before
+        grown.finish_sync("/root")
+    after = vector_folder(grown.folder)
+    assert after != before
+    assert list(after.rglob("index_metadata.pickle"))
+    assert grown._database.rows("SELECT * FROM pending") == []
+    assert grown._database.meta("buried") == str(6 * PARTS)
+    assert indexed(grown)
+    assert reached(grown, range(40, 50)) > 0.95
+    assert visible(grown, 20, 2)
+    assert gone(grown, 3, 1)
+    grown.close()
+    again = opened(grown.folder)
+    assert vector_folder(grown.folder) == after
+    assert indexed(again)
+    assert reached(again, range(40, 50)) > 0.95
+    again.close()
+
+
+def test_a_few_changes_are_never_told_to_a_large_index_and_found_after_a_kill_too(grown: Store, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors._Collection, "add", lambda *_: pytest.fail("told"))
+    monkeypatch.setattr(vectors._Collection, "delete", lambda *_: pytest.fail("told"))
+    before = vector_folder(grown.folder)
+    put(grown, 70)
+    put(grown, 71)
+    grown.remove(identifier(70))
+    grown.remove(identifier(7))
+    grown.finish_sync("/root")
+    grown.close()
+    for unclean in (False, True):
+        if unclean:
+            unsealed(place)
+        again = opened(place)
+        assert vector_folder(place) == before
+        assert visible(again, 71, 1)
+        assert gone(again, 7, 1)
+        assert gone(again, 70, 1)
+        again.close()
+
+
+def test_what_changes_while_a_large_index_is_copied_is_learned_the_next_time(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meanwhile() -> None:
+        grown.remove(identifier(41))
+        put(grown, 42, 2)
+        put(grown, 3)
+        put(grown, 80)
+
+    with grown.many_changes():
+        bulk(grown, 8, first=40)
+        grown.remove(identifier(3))
+        merged_here(monkeypatch, meanwhile)
+        grown.finish_sync("/root")
+        merged_here(monkeypatch)
+        waiting = {row[0] for row in grown._database.rows("SELECT passage_id FROM pending")}
+        changed = [passage.id for number, version in ((41, 1), (42, 1), (42, 2), (3, 1), (80, 1)) for passage in parts(number, version)[1]]
+        assert waiting == set(changed)
+        for number, version in ((42, 2), (3, 1), (80, 1), (40, 1)):
+            assert visible(grown, number, version)
+        assert gone(grown, 41, 1)
+        assert gone(grown, 42, 1)
+        grown.finish_sync("/root")
+    assert grown._database.rows("SELECT * FROM pending") == []
+    assert indexed(grown)
+
+
+def test_so_much_is_not_left_to_the_end_of_a_sync(grown: Store) -> None:
+    before = vector_folder(grown.folder)
+    with grown.many_changes():
+        bulk(grown, 25, first=100)
+        deadline = time.monotonic() + 30
+        while vector_folder(grown.folder) == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert vector_folder(grown.folder) != before
+        assert visible(grown, 110, 1)
+
+
+def test_a_merge_that_fails_leaves_the_index_as_it_was(grown: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    before = vector_folder(grown.folder)
+    for said in (("opening it ended a process with status -11", ""), ("", "the copy does not hold what the store holds")):
+        monkeypatch.setattr(vectors, "_in_child", lambda *_, said=said: said)
+        with grown.many_changes():
+            bulk(grown, 5, first=60)
+            grown.finish_sync("/root")
+        assert "".join(said) in caplog.text
+        assert vector_folder(grown.folder) == before
+        assert grown.index_state == "ready"
+        assert visible(grown, 61, 1)
+    assert [path for path in grown.folder.glob("chroma-*") if path.is_dir()] == [before]
+
+
+def test_an_index_that_is_mostly_buried_is_built_anew(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with grown.many_changes():
+        for number in range(20):
+            put(grown, number, 2)
+        grown.finish_sync("/root")
+    assert grown._database.meta("buried") == str(20 * PARTS)
+    monkeypatch.setattr(vectors, "_in_child", lambda *_: pytest.fail("merged"))
+    grown.finish_sync("/root")
+    assert grown._database.meta("buried") == "0"
+    assert indexed(grown)
+    assert reached(grown, range(20), 2) > 0.95
+
+
+def test_a_real_child_merges(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(vectors, "MERGED_FROM", 50)
+    monkeypatch.setattr(vectors, "UNWRITTEN", 10)
+    monkeypatch.setattr(vectors, "COMPARED", 20)
+    bulk(grown, 5, first=60)
+    grown._vectors.wait(0)
+    grown.finish_sync("/root")
+    with grown._vectors._building:
+        pass
+    assert grown._database.rows("SELECT * FROM pending") == []
+    assert indexed(grown)
+    assert reached(grown, range(60, 65)) > 0.95
+
+
+def test_what_a_user_may_not_see_of_what_is_pending_does_not_stand_in_the_way(grown: Store) -> None:
+    with grown.many_changes():
+        bulk(grown, 8, first=40)
+        for number in range(41, 48):
+            grown.set_owner(identifier(number), "ben")
+        nearest = grown.nearest(vector(44, 1, 1), 1)
+        assert nearest[0][0] == parts(44, 1)[1][1].id
+        assert grown.nearest(vector(44, 1, 1), 1, viewer="ben") == nearest
+        seen = dict(grown.nearest(vector(44, 1, 1), 93, viewer="ann"))
+        everything = [passage.id for number in [*range(30), 40] for passage in parts(number, 1)[1]]
+        assert set(seen) == set(everything)
+        assert set(dict(grown.nearest(vector(44, 1, 1), 5, [identifier(40)]))) == {passage.id for passage in parts(40, 1)[1]}
+
+
+def test_of_a_small_store_that_changes_only_what_is_new_is_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        put(store, number)
+    store.nearest(vector(1, 1, 1), 1)
+    read: list[int] = []
+    real = store._database.rows
+
+    def rows(statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        found = real(statement, values)
+        if "v.vector" in statement and "document_id" in statement:
+            read.append(len(found))
+        return found
+
+    monkeypatch.setattr(store._database, "rows", rows)
+    put(store, 7)
+    store.remove(identifier(2))
+    put(store, 3, 2)
+    assert dict(store.nearest(vector(7, 1, 1), 1)).keys() == {parts(7, 1)[1][1].id}
+    assert sum(read) == 2 * PARTS
+    assert dict(store.nearest(vector(3, 2, 0), 1)).keys() == {parts(3, 2)[1][0].id}
+    assert gone(store, 2, 1)
+    assert gone(store, 3, 1)
+    assert all(visible(store, number, 1) for number in (0, 1, 4, 5, 7))
