@@ -513,6 +513,25 @@ time.sleep(60)
 """
 
 
+ENDS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from index import seal
+from store_writer import opened, put
+seal.PART, seal.BLOCK = 4096, 1024
+store = opened(Path(sys.argv[1]))
+put(store, 1)
+"""
+
+
+def test_a_process_that_ends_without_closing_leaves_seals_of_large_files_too(place: Path) -> None:
+    with script(ENDS, place) as ending:
+        assert ending.wait(60) == 0
+    assert [path.parent.name for path in sorted(place.rglob("seal.json"))] == ["chroma-1", place.name]
+    assert not (place / "owner.json").exists()
+
+
 def test_another_process_is_told_the_address(store: Store) -> None:
     store.announce("http://here")
     assert script(TRY, store.folder).communicate(timeout=60)[0] == "http://here\n"
