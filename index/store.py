@@ -211,6 +211,11 @@ class Store:
         elif index.state == "rebuilding":
             meanwhile = "answers take a little longer" if index.answers_meanwhile() else "answers come from word search alone"
             said.append(f"The vector index is being rebuilt ({100 * index.progress:.0f} %); until then {meanwhile}.")
+        elif index.state == "ready" and index.behind:
+            said.append(
+                f"What is new could not be put into the vector index ({index.behind}); it is found nevertheless, but answers take longer. "
+                "Check the free disk space, and sync again."
+            )
         elif index.state == "failed":
             meanwhile = "answers take a little longer" if index.answers_meanwhile() else "answers come from word search alone"
             said.append(
@@ -392,7 +397,7 @@ class Store:
             connection.execute("DROP TABLE vectors")
             connection.execute("ALTER TABLE next_vectors RENAME TO vectors")
             connection.execute("CREATE TABLE next_vectors (content_key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum BLOB NOT NULL)")
-            connection.execute("DELETE FROM meta WHERE key IN ('next_embedder', 'chroma', 'written')")
+            connection.execute("DELETE FROM meta WHERE key IN ('next_embedder', 'chroma', 'written', 'buried')")
             connection.execute("DELETE FROM pending")
             set_meta(connection, "embedder", embedder_identity)
         self._embedder = embedder_identity

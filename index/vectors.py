@@ -48,10 +48,10 @@ WRITTEN_EVERY = 5_000
 """While an index is built, where nobody minds a kill, its files are written every so many vectors: opening those takes milliseconds, not seconds."""
 
 WRITTEN_TIMES = 4
-"""But no more often than this in all, as the whole of it is written each time."""
+"""But no more often than this in all, and once at the end, as the whole of it is written each time."""
 
 UNWRITTEN = 2_000
-"""So many vectors may be added to an index before tidy() builds it anew; reading them on opening takes a second or so."""
+"""So many vectors may be added to an index before tidy() writes it anew; reading them on opening takes a second or so."""
 
 MERGED = 20_000
 """A sync that changes so many passages does not end before the index learns of them; until then they are compared one by one."""
@@ -64,8 +64,8 @@ MERGED_FROM = 20_000
 
 MERGE_SECONDS = 3_600.0
 
-PIECES = 32
-"""What is pending is put together again after so many additions."""
+MERGED_AGAIN, MERGED_AGAIN_AT_MOST = 30.0, 3_600.0
+"""Seconds until what could not be merged is tried again, twice as long each time."""
 
 STEP = 1_000
 """Vectors told to Chroma at once while building: between two steps it can be stopped."""
@@ -75,7 +75,7 @@ COMPARED = 20_000
 and then holds a vector that no search reaches (5 of 150 collections of 60), and is no quicker."""
 
 COMPARED_OF_CHOSEN = 5_000
-"""Of a larger store, up to so many passages of chosen documents are read and compared one by one."""
+"""Of a larger store, up to so many passages of chosen documents, or of all that a user sees, are read and compared one by one."""
 
 MOST_ASKED = 2_000
 """So many of the nearest are asked for at most to find those of chosen documents among them."""
@@ -89,6 +89,8 @@ nothing is tried after a failure."""
 
 SEAL = "seal.json"
 
+NO_ROOM = "the disk has no room for a copy of it"
+
 log = logging.getLogger(__name__)
 
 
@@ -98,24 +100,27 @@ class IndexBroken(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The vectors of a small store as rows of a matrix, with the passages' and documents' ids, as they were after so many changes."""
+    """Vectors as rows of a matrix, with their passages' and documents' ids, as they were after so many changes. A row that is not `there` is out of date."""
 
     changes: int
     ids: list[str]
     documents: list[str]
     matrix: NDArray[np.float32]
+    there: NDArray[np.bool_]
+    keys: list[bytes] = field(default_factory=list)
+    """Of all passages of a small store their content keys, which tell what has changed."""
     seen: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     """By user, which rows they may see."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Recent:
-    """The passages that the index has still to learn, as they were after so many changes, up to row `last` of them: ids, and vectors in pieces."""
+    """What the index has still to learn, up to row `last` of it: each passage's row in `known`, whose matrix is the used part of `room`."""
 
-    changes: int
+    known: _Known
     last: int
-    ids: list[str]
-    pieces: list[NDArray[np.float32]]
+    place: dict[str, int]
+    room: NDArray[np.float32]
 
 
 class _Stopped(Exception):
@@ -222,7 +227,8 @@ class _Collection:
 
 
 class VectorIndex:
-    """Which passages are nearest to a vector. `state` and `progress` (0 to 1) tell what it does; `reason` is why it failed.
+    """Which passages are nearest to a vector. `state` and `progress` (0 to 1) tell what it does; `reason` is why it failed, `behind` why what is new
+    could not be merged into it, empty where it could.
 
     `withheld` is for the time in which SQLite's vectors are of another embedding model than the questions: then nothing is found.
     """
@@ -232,6 +238,7 @@ class VectorIndex:
         self.state: State = "opening"
         self.progress = 0.0
         self.reason = ""
+        self.behind = ""
         self.withheld = withheld
         self._database = database
         self._current: _Collection | None = None
@@ -243,10 +250,12 @@ class VectorIndex:
         self._failed_at = 0.0
         self._known: _Known | None = None
         self._size = (-1, False)
+        self._many: tuple[int, set[str]] = (-1, set())
         self._recent: _Recent | None = None
         self._recalling = threading.Lock()
-        self._merging = False
         self._deferring = False
+        self._refusals = 0
+        self._refused_at = 0.0
         if withheld:
             self.state = "rebuilding"
         else:
@@ -360,40 +369,54 @@ class VectorIndex:
     def _rebuild(self) -> None:
         self.progress = 0.0
         self._now("rebuilding")
-        self._build()
+        with self._building:
+            self._build()
 
     def _build(self) -> None:
-        """A new index, filled completely, in place of the current one."""
-        with self._building:
-            folder = self._next_folder()
-            made = None
-            try:
-                made, left = self._filled(folder)
-                with self._database.writing:
-                    self._go_on()
-                    waiting = {row[0] for row in self._database.rows("SELECT passage_id FROM pending")}
-                    self._learn(made, waiting | (self._told or set()))
-                    if made.count() != self._passages():
-                        raise IndexBroken("a new one does not hold what the store holds")
-                    with self._database.transaction() as connection:
-                        connection.execute("DELETE FROM pending")
-                        set_meta(connection, "chroma", folder.name)
-                        set_meta(connection, "written", str(self._passages()))
-                        set_meta(connection, "unwritten", str(left))
-                        set_meta(connection, "buried", "0")
-                    self._forget_recent()
-                    old, self._current = self._current, made
-                    self._told, self.progress, self.reason = None, 1.0, ""
-                    self._now("ready")
-            except BaseException as error:
-                self._told = None
-                if made is not None:
-                    made.close()
-                _delete(folder)
-                if isinstance(error, OSError):
-                    raise IndexBroken(str(error)) from error
-                raise
-            self._replaced(old, folder)
+        """A new index, filled completely, in place of the current one. For whoever holds `_building`."""
+        folder = self._next_folder()
+        made = None
+        try:
+            made = self._filled(folder)
+            with self._database.writing:
+                self._go_on()
+                waiting = {row[0] for row in self._database.rows("SELECT passage_id FROM pending")}
+                self._learn(made, waiting | (self._told or set()))
+                if made.count() != self._passages():
+                    raise IndexBroken("a new one does not hold what the store holds")
+                old = self._put_in_place(made, None, 0)
+                self._told, self.progress, self.reason = None, 1.0, ""
+                self._now("ready")
+        except BaseException as error:
+            self._told = None
+            if made is not None:
+                made.close()
+            _delete(folder)
+            if isinstance(error, OSError):
+                raise IndexBroken(str(error)) from error
+            raise
+        self._replaced(old, folder)
+
+    def _put_in_place(self, made: _Collection, last: int | None, buried: int) -> _Collection | None:
+        """Makes an index the current one that has learned what is pending up to row `last`, or all of it; returns the one before it.
+
+        For whoever holds the writers' lock. Questions find what was pending twice for a moment, and never not at all.
+        """
+        old, self._current = self._current, made
+        try:
+            with self._database.transaction() as connection:
+                connection.execute("DELETE FROM pending WHERE ?1 IS NULL OR rowid <= ?1", (last,))
+                set_meta(connection, "chroma", made.folder.name)
+                set_meta(connection, "written", str(self._passages()))
+                set_meta(connection, "buried", str(buried))
+        except BaseException:
+            with self._changed:
+                if self._current is made:
+                    self._current = old
+            raise
+        self._forget_recent()
+        self.behind, self._refusals = "", 0
+        return old
 
     def _next_folder(self) -> Path:
         numbers = [path.name.rpartition("-")[2] for path in self.folder.glob("chroma-*")]
@@ -407,16 +430,15 @@ class VectorIndex:
             if leftover != folder:
                 _delete(leftover)
 
-    def _filled(self, folder: Path) -> tuple[_Collection, int]:
-        """A new index of all passages as they are when it begins, and how many of them its files lack; what changes meanwhile gathers in `_told` and
-        `pending`."""
+    def _filled(self, folder: Path) -> _Collection:
+        """A new index of all passages as they are when it begins, in its files if they are many; what changes meanwhile gathers in `_told` and `pending`."""
         with self._database.writing:
             self._told = set()
             total = self._passages()
         _delete(folder)
-        # All of it is written each time.
-        every = max(STEP, total // min(WRITTEN_TIMES, max(1, round(total / WRITTEN_EVERY)))) if total > UNWRITTEN else EVERYTHING_IN_MEMORY
-        made = _Collection(folder, every)
+        # In whole steps, after which alone Chroma looks whether it is time to write.
+        parts = min(WRITTEN_TIMES, max(1, round(total / WRITTEN_EVERY)))
+        made = _Collection(folder, max(STEP, total // parts // STEP * STEP) if total > UNWRITTEN else EVERYTHING_IN_MEMORY)
         try:
             done = last = 0
             while True:
@@ -432,10 +454,9 @@ class VectorIndex:
                 done += len(rows)
                 self.progress = min(0.99, done / max(total, 1))
             if total > UNWRITTEN:
-                made.keep_in_memory()
-                made.close()
+                _write_out(made)
                 made = _Collection(folder)
-            return made, done % every
+            return made
         except BaseException:
             made.close()
             raise
@@ -443,21 +464,26 @@ class VectorIndex:
     def tidy(self) -> None:
         """Writes an index anew to which much was added since it was written, or is about to be; the present one answers meanwhile.
 
-        A small one is built anew. Into a copy of a large one what is new is merged, until a third of it is buried under what was deleted.
+        A small one is built anew, and one of which a third is buried under what was deleted. Into a copy of a large one what is new is merged.
         """
         if self.state != "ready" or self.withheld:
             return
-        written, passages = self._noted("written"), self._passages()
-        ((pending,),) = self._database.rows("SELECT count(*) FROM pending")
-        # An older version told a large one up to a quarter more, and noted nothing of it.
-        unwritten = self._noted("unwritten") or max(0, passages - pending - written)
-        much = max(passages - written, pending) > max(UNWRITTEN, written // 4) if not self._grown() else self._noted("buried") > passages // 2
         try:
-            if much:
-                self._build()
-            elif self._grown() and pending + unwritten > UNWRITTEN:
-                self._merge()
-        except (IndexBroken, StoreError) as error:
+            # Counted when nothing else is being made: what is merged now need not be merged again.
+            with self._building:
+                if self.state != "ready":
+                    return
+                written, passages = self._noted("written"), self._passages()
+                gone = "NOT EXISTS (SELECT 1 FROM passages p WHERE p.id = n.passage_id)"
+                ((pending, dead),) = self._database.rows(f"SELECT count(*), coalesce(sum({gone}), 0) FROM pending n")
+                # Of a large one, of an older version, that was told up to a quarter more.
+                unwritten = max(0, passages - pending - written)
+                much = not self._grown() and max(passages - written, pending) > max(UNWRITTEN, written // 4)
+                if much or self._noted("buried") + dead > max(UNWRITTEN, passages // 2):
+                    self._build()
+                elif self._grown() and pending + unwritten > UNWRITTEN:
+                    self._merge()
+        except StoreError as error:
             log.warning("The vector index was not written anew and stays as it is: %s", error)
         except _Stopped:
             return
@@ -470,78 +496,87 @@ class VectorIndex:
         return self._noted("written") >= MERGED_FROM
 
     def _merge(self) -> None:
-        """Puts a copy of the current index in its place that has learned what is pending now, and has it in its files.
+        """Puts a copy of the current index in its place that has learned what is pending now, and has it in its files. For whoever holds `_building`.
 
         A child process makes it, at low priority: searches go on undisturbed in the current one, which is told nothing meanwhile.
         """
-        with self._building:
+        with self._database.writing:
+            self._go_on()
+            old = self._current
+            ((last,),) = self._database.rows("SELECT max(rowid) FROM pending")
+        if old is None:
+            return
+        made = folder = None
+        try:
+            if shutil.disk_usage(self.folder).free < sum(path.stat().st_size for path in _files(old.folder)):
+                raise IndexBroken(NO_ROOM)
+            folder = self._next_folder()
+            _delete(folder)
+            make_private_folder(folder)
+            trouble, said = _in_child(
+                "merge",
+                [str(old.folder), str(folder), str(self._database.path), str(last or 0)],
+                MERGE_SECONDS,
+                lambda: self._closing.is_set() or self._current is not old,
+            )
+            self._go_on()
+            if trouble or not said.startswith("buried "):
+                raise IndexBroken(f"what is new could not be merged into it: {trouble or said}")
+            made = _Collection(folder)
+            made.count()
             with self._database.writing:
                 self._go_on()
-                old = self._current
-                ((last,),) = self._database.rows("SELECT max(rowid) FROM pending")
-                if old is None:
-                    return
-                self._merging = True
-            folder = self._next_folder()
-            made = None
-            try:
+                if self._current is not old:
+                    raise IndexBroken("it broke while what is new was merged into a copy of it")
+                self._put_in_place(made, last or 0, self._noted("buried") + int(said.removeprefix("buried ")))
+        except BaseException as error:
+            if made is not None:
+                made.close()
+            if folder is not None:
                 _delete(folder)
-                make_private_folder(folder)
-                unwritten = self._noted("unwritten") or max(0, self._passages() - self._noted("written"))
-                values = [str(old.folder), str(folder), str(self._database.path), str(last or 0), str(unwritten)]
-                trouble, said = _in_child("merge", values, MERGE_SECONDS, self._closing)
-                self._go_on()
-                if trouble or not said.startswith("buried "):
-                    raise IndexBroken(f"what is new could not be merged into it: {trouble or said}")
-                made = _Collection(folder)
-                made.count()
-                with self._database.writing:
-                    self._go_on()
-                    if self._current is not old:
-                        raise IndexBroken("it broke while what is new was merged into a copy of it")
-                    with self._database.transaction() as connection:
-                        connection.execute("DELETE FROM pending WHERE rowid <= ?", (last or 0,))
-                        set_meta(connection, "chroma", folder.name)
-                        set_meta(connection, "written", str(self._passages()))
-                        set_meta(connection, "unwritten", "0")
-                        set_meta(connection, "buried", str(self._noted("buried") + int(said.removeprefix("buried "))))
-                    self._forget_recent()
-                    self._current = made
-            except BaseException as error:
-                if made is not None:
-                    made.close()
-                _delete(folder)
-                if isinstance(error, OSError):
-                    raise IndexBroken(str(error)) from error
-                raise
-            finally:
-                self._merging = False
-            self._replaced(old, folder)
+            if isinstance(error, (OSError, StoreError)) and self._current is old:
+                self._refusals += 1
+                self._refused_at = time.monotonic()
+                self.behind = NO_ROOM if NO_ROOM in str(error) else "the log says why"
+            if isinstance(error, OSError):
+                raise IndexBroken(str(error)) from error
+            raise
+        self._replaced(old, folder)
 
-    def _merge_in_background(self) -> None:
+    def _merge_in_background(self, most: int) -> None:
+        """Merges where more than `most` is pending, unless that failed a short while ago."""
+
         def work() -> None:
             try:
-                self._merge()
-            except IndexBroken as error:
-                log.warning("%s", error)
-                self._failed_at = time.monotonic()
+                with self._building:
+                    # What was under way until now may have been just that.
+                    if self.state == "ready" and self._grown() and self._pending_beyond(most):
+                        self._merge()
+                # What came meanwhile nobody else may look at for a long time.
+                self.catch_up()
+            except StoreError as error:
+                log.warning("The vector index stays as it is: %s", error)
 
-        if self._building.locked() or time.monotonic() - self._failed_at < RETRY_SECONDS:
-            return
-        self._in_background(work)
+        wait = min(MERGED_AGAIN_AT_MOST, MERGED_AGAIN * 2 ** min(self._refusals - 1, 10)) if self._refusals else 0.0
+        if not self._building.locked() and time.monotonic() - self._refused_at >= wait:
+            self._in_background(work)
+
+    def _pending_beyond(self, most: int) -> bool:
+        ((pending,),) = self._database.rows("SELECT count(*) FROM (SELECT 1 FROM pending LIMIT ?)", (most + 1,))
+        return int(pending) > most
 
     # Keeping up
 
     def catch_up(self) -> None:
-        """Tells Chroma everything in `pending` when it is ready; otherwise whoever makes it ready does."""
+        """Tells Chroma everything in `pending` when it is ready; otherwise whoever makes it ready does. A large index is told nothing: what is new is
+        merged into a copy of it when it is enough."""
         with self._database.writing:
-            if self._closing.is_set() or self._merging:
+            if self._closing.is_set():
                 return
             if self.state == "ready" and self._current is not None and self._grown():
                 most = max(MERGED, self._noted("written") // MERGED_PART) if self._deferring else UNWRITTEN
-                ((pending,),) = self._database.rows("SELECT count(*) FROM (SELECT 1 FROM pending LIMIT ?)", (most + 1,))
-                if pending > most:
-                    self._merge_in_background()
+                if self._pending_beyond(most):
+                    self._merge_in_background(most)
                 return
             if self._deferring:
                 return
@@ -574,7 +609,6 @@ class VectorIndex:
                 self._told.update(ids)
             with self._database.transaction() as connection:
                 connection.executemany("DELETE FROM pending WHERE passage_id = ?", [(one,) for one in ids])
-                set_meta(connection, "unwritten", str(self._noted("unwritten") + len(ids)))
                 set_meta(connection, "buried", str(self._noted("buried") + buried))
             self._forget_recent()
 
@@ -619,133 +653,191 @@ class VectorIndex:
         if self.state == "failed":
             self._retry()
         if not self._large():
-            return self._compare(vectors, limit, document_ids, viewer)
-        if document_ids is None and viewer is None:
-            return self._with_pending(vectors, limit)
+            return self._compare(self._everything(), vectors, limit, document_ids, viewer)
+        few = self.few(document_ids, viewer)
+        if few is not None:
+            return self._compare(self._read(few), vectors, limit, document_ids, viewer)
         chosen = [] if document_ids is None else ["p.document_id IN (SELECT value FROM json_each(?))"]
         values = [*([] if document_ids is None else [json.dumps(list(document_ids))]), *([] if viewer is None else [viewer])]
-        within = " AND ".join([*chosen, *([] if viewer is None else [f"p.document_id {SEEN}"])])
-        of_those = " AND ".join([*chosen, *([] if viewer is None else [SEEN_EACH])])
-        many = True
-        if document_ids is not None:
-            # Counted no further than matters.
-            ((count,),) = self._database.rows(
-                f"SELECT count(*) FROM (SELECT 1 FROM passages p WHERE {of_those} LIMIT ?)", (*values, COMPARED_OF_CHOSEN + 1)
-            )
-            many = count > COMPARED_OF_CHOSEN
-        # Many chosen are a good part of all, as what a user sees mostly is: enough of them are among somewhat more of the nearest.
-        found: dict[int, list[tuple[str, float]]] = {}
-        wanted = limit * 4
-        while many and wanted <= max(MOST_ASKED, limit * 4) and len(found) < len(vectors):
-            rest = [place for place in range(len(vectors)) if place not in found]
-            for place, hits in zip(rest, self._with_pending(vectors[rest], wanted, of_those, values), strict=True):
-                if len(hits) >= limit or self.state != "ready":
-                    found[place] = hits[:limit]
+        within = " AND ".join([*chosen, *([] if viewer is None else [f"p.document_id {SEEN}"])]) or "1"
+        of_those = " AND ".join([*chosen, *([] if viewer is None else [SEEN_EACH])]) or "1"
+        # Before Chroma is asked: what it is told of between the two is found twice, and not never.
+        recent = self._recall()
+        found = [dict(hits) for hits in self._compare(recent.known, vectors, limit, document_ids, viewer)]
+        # Of what Chroma finds some may be gone, or somebody else's: then it is asked for more. Many are a good part of all, so that mostly suffices.
+        wanted = limit if recent.last == 0 and within == "1" else limit + limit // 4 + 1
+        rest = list(range(len(vectors)))
+        while rest and wanted <= max(MOST_ASKED, limit * 4):
+            asked = self._asked(vectors[rest], wanted, of_those, values)
+            if asked is None:
+                rest = []
+                break
+            for place, hits in zip(rest, asked, strict=True):
+                found[place].update(hits)
+            # What it was not asked for is no nearer than the last that it found.
+            rest = [
+                place
+                for place, hits in zip(rest, asked, strict=True)
+                if not hits or sum(cosine >= hits[-1][1] for cosine in found[place].values()) < limit
+            ]
             wanted *= 4
-        return [found[place] if place in found else self._scan(vector, limit, within, values) for place, vector in enumerate(vectors)]
+        for place, hits in zip(rest, self._scan(vectors[rest], limit, within, values) if rest else [], strict=True):
+            found[place] = dict(hits)
+        return [sorted(hits.items(), key=lambda pair: -pair[1])[:limit] for hits in found]
+
+    def few(self, document_ids: Sequence[str] | None, viewer: str | None) -> list[int] | None:
+        """The numbers of the passages of chosen documents, or of all that a user sees; None where they are more than COMPARED_OF_CHOSEN, or all are meant."""
+        if document_ids is None and viewer is None:
+            return None
+        changes, many = self._many
+        if changes != self._database.changes:
+            changes, many = self._many = (self._database.changes, set())
+        if viewer is not None and document_ids is None and viewer in many:
+            return None
+        tables, conditions, values = ["passages p"], [], []
+        if viewer is not None:
+            tables.insert(0, "documents s INDEXED BY documents_of")
+            conditions, values = ["p.document_id = s.id", "s.owner IN ('', ?)"], [viewer]
+        if document_ids is not None:
+            tables.insert(0, "(SELECT DISTINCT value FROM json_each(?)) c")
+            conditions, values = (
+                [f"{'p.document_id' if viewer is None else 's.id'} = c.value", *conditions],
+                [json.dumps(list(document_ids)), *values],
+            )
+        rows = self._database.rows(
+            f"SELECT p.number FROM {' CROSS JOIN '.join(tables)} WHERE {' AND '.join(conditions)} LIMIT ?", (*values, COMPARED_OF_CHOSEN + 1)
+        )
+        if len(rows) <= COMPARED_OF_CHOSEN:
+            return [row[0] for row in rows]
+        if viewer is not None and document_ids is None:
+            many.add(viewer)
+        return None
 
     def answers_meanwhile(self) -> bool:
         """Whether passages are few enough to be compared one by one, so that nobody waits for the index."""
         return not self._large()
 
     def _compare(
-        self, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None, viewer: str | None
+        self, known: _Known, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None, viewer: str | None
     ) -> list[list[tuple[str, float]]]:
-        """The nearest passages, all compared one by one."""
-        known = self._everything()
+        """The nearest of passages that are compared one by one."""
         if not known.ids:
             return [[] for _ in vectors]
-        scores = np.asarray(vectors, dtype=np.float32) @ known.matrix.T
+        there = known.there
         if document_ids is not None:
             chosen = set(document_ids)
-            scores = np.where([document in chosen for document in known.documents], scores, -np.inf)
+            there = there & np.fromiter((document in chosen for document in known.documents), dtype=np.bool_, count=len(known.documents))
         if viewer is not None:
-            scores = np.where(self._seen(known, viewer), scores, -np.inf)
+            there = there & self._seen(known, viewer)
+        scores = np.asarray(vectors, dtype=np.float32) @ known.matrix.T
+        if not there.all():
+            scores = np.where(there, scores, -np.inf)
         return [[(known.ids[place], float(row[place])) for place in _best(row, limit) if row[place] > -np.inf] for row in scores]
+
+    def _read(self, numbers: Sequence[int]) -> _Known:
+        """The passages with these numbers. A number may be another document's by now, so it is still to be asked which of them a user may see."""
+        found = [
+            row
+            for batch, marks in batches(numbers)
+            for row in self._database.rows(
+                f"SELECT p.id, p.document_id, v.vector FROM passages p JOIN vectors v USING (content_key) WHERE p.number IN ({marks})", batch
+            )
+        ]
+        return _Known(
+            -1, [row[0] for row in found], [row[1] for row in found], _matrix([row[2] for row in found]), np.ones(len(found), dtype=np.bool_)
+        )
 
     def _everything(self) -> _Known:
         """All passages with their vectors, kept from question to question; when the store has changed, only what came to it is read."""
         known, changes = self._known, self._database.changes
         if known is not None and known.changes == changes:
             return known
-        everything = "SELECT p.id, p.document_id, v.vector FROM passages p JOIN vectors v USING (content_key)"
-        there = {row[0] for row in self._database.rows("SELECT id FROM passages")} if known is not None else set()
-        if known is None or len(new := there.difference(known.ids)) > len(there) // 2:
-            rows, ids, documents, pieces = self._database.rows(f"{everything} ORDER BY p.number"), [], [], []
+        everything = "SELECT p.id, p.document_id, p.content_key, v.vector FROM passages p JOIN vectors v USING (content_key)"
+        # A passage of the same words has another vector where title or heading is another: the key tells.
+        there = {(row[0], row[1]) for row in self._database.rows("SELECT id, content_key FROM passages")} if known is not None else set()
+        before = list(zip(known.ids, known.keys, strict=True)) if known is not None else []
+        if known is None or len(new := there.difference(before)) > len(there) // 2:
+            rows, ids, documents, keys, pieces = self._database.rows(f"{everything} ORDER BY p.number"), [], [], [], []
         else:
-            rows = [row for batch, marks in batches(sorted(new)) for row in self._database.rows(f"{everything} WHERE p.id IN ({marks})", batch)]
-            kept = [place for place, identifier in enumerate(known.ids) if identifier in there]
-            ids, documents, pieces = [known.ids[place] for place in kept], [known.documents[place] for place in kept], [known.matrix[kept]]
-        pieces = [piece for piece in (*pieces, _matrix([row[2] for row in rows])) if len(piece)] or [_matrix([])]
+            rows = [
+                row
+                for batch, marks in batches(sorted(identifier for identifier, _ in new))
+                for row in self._database.rows(f"{everything} WHERE p.id IN ({marks})", batch)
+            ]
+            kept = [place for place, one in enumerate(before) if one in there]
+            ids, documents, keys = (
+                [known.ids[place] for place in kept],
+                [known.documents[place] for place in kept],
+                [known.keys[place] for place in kept],
+            )
+            pieces = [known.matrix[kept]]
+        pieces = [piece for piece in (*pieces, _matrix([row[3] for row in rows])) if len(piece)] or [_matrix([])]
         matrix = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        known = self._known = _Known(changes, [*ids, *(row[0] for row in rows)], [*documents, *(row[1] for row in rows)], matrix)
+        ids, documents, keys = [*ids, *(row[0] for row in rows)], [*documents, *(row[1] for row in rows)], [*keys, *(row[2] for row in rows)]
+        known = self._known = _Known(changes, ids, documents, matrix, np.ones(len(ids), dtype=np.bool_), keys)
         return known
 
     def _seen(self, known: _Known, viewer: str) -> NDArray[np.bool_]:
         mask = known.seen.get(viewer)
         if mask is None:
-            own = {row[0] for row in self._database.rows("SELECT id FROM documents INDEXED BY documents_of WHERE owner IN ('', ?)", (viewer,))}
+            own = {
+                row[0]
+                for batch, marks in batches(dict.fromkeys(known.documents))
+                for row in self._database.rows(
+                    f"SELECT id FROM documents INDEXED BY documents_of WHERE owner IN ('', ?) AND id IN ({marks})", [viewer, *batch]
+                )
+            }
             mask = known.seen[viewer] = np.fromiter((document in own for document in known.documents), dtype=np.bool_, count=len(known.documents))
         return mask
 
-    def _with_pending(self, vectors: NDArray[np.float32], limit: int, within: str = "1", values: Sequence[Any] = ()) -> list[list[tuple[str, float]]]:
-        """What Chroma finds, and what it has not been told of yet, compared one by one."""
-        # Before Chroma is asked: what it is told of between the two is found twice, and not never.
-        recent = self._recall()
-        if recent is None:
-            return self._asked(vectors, limit, within, values)
-        # Some of what it finds may be gone already, so more is asked for.
-        found = [dict(hits) for hits in self._asked(vectors, limit * 4, within, values)]
-        scores = np.concatenate([np.asarray(vectors, dtype=np.float32) @ piece.T for piece in recent.pieces], axis=1)
-        there: set[str] = set()
-        for most in (limit * 4, len(recent.ids)):
-            chosen = [[recent.ids[place] for place in _best(row, most)] for row in scores]
-            there |= {
-                row[0]
-                for batch, marks in batches({identifier for ids in chosen for identifier in ids} - there)
-                for row in self._database.rows(f"SELECT p.id FROM passages p WHERE p.id IN ({marks}) AND {within}", [*batch, *values])
-            }
-            # What a user may not see, or is gone, can stand before what is wanted.
-            if most >= len(recent.ids) or all(sum(identifier in there for identifier in ids) >= limit for ids in chosen):
-                break
-        for hits, row, ids in zip(found, scores, chosen, strict=True):
-            hits.update((identifier, float(row[place])) for identifier, place in zip(ids, _best(row, most), strict=True) if identifier in there)
-        return [sorted(hits.items(), key=lambda pair: -pair[1])[:limit] for hits in found]
-
-    def _recall(self) -> _Recent | None:
-        """What the index has still to learn, None where that is nothing; of what came to it since the last time alone the vectors are read."""
+    def _recall(self) -> _Recent:
+        """What the index has still to learn; of what came to it since the last time alone the vectors are read."""
         with self._recalling:
-            recent = self._recent
-            changes = self._database.changes
-            if recent is None or recent.changes != changes or changes < 0:
-                ((last,),) = self._database.rows("SELECT max(rowid) FROM pending")
-                rows = self._database.rows(
-                    "SELECT p.id, v.vector FROM pending n JOIN passages p ON p.id = n.passage_id JOIN vectors v USING (content_key) "
-                    "WHERE n.rowid > ? AND n.rowid <= ?",
-                    (recent.last if recent else 0, last or 0),
-                )
-                ids, pieces = (recent.ids, recent.pieces) if recent else ([], [])
-                if rows:
-                    ids, pieces = [*ids, *(row[0] for row in rows)], [*pieces, _matrix([row[1] for row in rows])]
-                if len(pieces) > PIECES:
-                    pieces = [np.concatenate(pieces)]
-                recent = self._recent = _Recent(changes, last or 0, ids, pieces)
-            return recent if recent.ids else None
+            recent, changes = self._recent, self._database.changes
+            if recent is not None and recent.known.changes == changes:
+                return recent
+            if recent is None or len(recent.known.ids) > 2 * len(recent.place) + STEP:
+                nothing = np.zeros(0, dtype=np.bool_)
+                recent = _Recent(_Known(changes, [], [], _matrix([]), nothing), 0, {}, _matrix([]))
+            ((last,),) = self._database.rows("SELECT coalesce(max(rowid), 0) FROM pending")
+            rows = self._database.rows(
+                "SELECT n.passage_id, p.document_id, v.vector FROM pending n LEFT JOIN passages p ON p.id = n.passage_id "
+                "LEFT JOIN vectors v ON v.content_key = p.content_key WHERE n.rowid > ? AND n.rowid <= ?",
+                (recent.last, last),
+            )
+            new = [row for row in rows if row[2] is not None]
+            before, used = recent.known, len(recent.known.ids)
+            there = np.concatenate([before.there, np.ones(len(new), dtype=np.bool_)])
+            place = dict(recent.place)
+            # A passage that comes again comes last, and with another vector it may be, or it is gone.
+            there[[place.pop(row[0]) for row in rows if row[0] in place]] = False
+            place.update((row[0], used + number) for number, row in enumerate(new))
+            room = recent.room
+            if new:
+                added = _matrix([row[2] for row in new])
+                if used + len(new) > len(room):
+                    room = np.empty((max(2 * len(room), used + len(new)), added.shape[1]), dtype=np.float32)
+                    if used:
+                        room[:used] = before.matrix
+                room[used : used + len(new)] = added
+            ids, documents = [*before.ids, *(row[0] for row in new)], [*before.documents, *(row[1] for row in new)]
+            recent = self._recent = _Recent(_Known(changes, ids, documents, room[: len(ids)], there), last, place, room)
+            return recent
 
     def _forget_recent(self) -> None:
         """For whoever takes rows out of `pending`, with the writers' lock held: their numbers are given again."""
         with self._recalling:
             self._recent = None
 
-    def _asked(self, vectors: NDArray[np.float32], limit: int, within: str = "1", values: Sequence[Any] = ()) -> list[list[tuple[str, float]]]:
-        """What Chroma finds; where it cannot be asked now, after some waiting, or nothing."""
+    def _asked(self, vectors: NDArray[np.float32], limit: int, within: str, values: Sequence[Any]) -> list[list[tuple[str, float]]] | None:
+        """What Chroma finds; where it cannot be asked now, after some waiting, or None."""
         found = self._ask(vectors, limit, within, values)
         if found is None:
             self.wait(OPENING_SECONDS if self.state == "opening" else REBUILDING_SECONDS)
             found = self._ask(vectors, limit, within, values)
-        return [[] for _ in vectors] if found is None else found
+        return found
 
-    def _ask(self, vectors: NDArray[np.float32], limit: int, within: str = "1", values: Sequence[Any] = ()) -> list[list[tuple[str, float]]] | None:
+    def _ask(self, vectors: NDArray[np.float32], limit: int, within: str, values: Sequence[Any]) -> list[list[tuple[str, float]]] | None:
         """What Chroma finds, put in order by SQLite's vectors; None when it cannot be asked."""
         current = self._current
         if current is None:
@@ -771,17 +863,20 @@ class VectorIndex:
             for there in [[identifier for identifier in ids if identifier in place]]
         ]
 
-    def _scan(self, vector: NDArray[np.float32], limit: int, within: str, values: Sequence[Any]) -> list[tuple[str, float]]:
+    def _scan(self, vectors: NDArray[np.float32], limit: int, within: str, values: Sequence[Any]) -> list[list[tuple[str, float]]]:
         """The nearest of all the passages that the condition chooses, compared one by one."""
-        best: list[tuple[str, float]] = []
+        best: list[list[tuple[str, float]]] = [[] for _ in vectors]
         last = 0
         while rows := self._database.rows(
             f"SELECT p.number, p.id, v.vector FROM passages p JOIN vectors v USING (content_key) WHERE p.number > ? AND {within} ORDER BY p.number LIMIT ?",
             (last, *values, STEP * 5),
         ):
             last = rows[-1][0]
-            best += _ranked(vector, [row[1] for row in rows], _matrix([row[2] for row in rows]), limit)
-            best = sorted(best, key=lambda pair: -pair[1])[:limit]
+            ids, matrix = [row[1] for row in rows], _matrix([row[2] for row in rows])
+            best = [
+                sorted([*before, *_ranked(vector, ids, matrix, limit)], key=lambda pair: -pair[1])[:limit]
+                for before, vector in zip(best, vectors, strict=True)
+            ]
         return best
 
     # Closing
@@ -797,13 +892,13 @@ class VectorIndex:
 
     def start_again(self) -> None:
         """Builds the index of wholly new vectors."""
+        self._forget_recent()
+        self._known = None
         with self._changed:
             old, self._current = self._current, None
             self.withheld = False
             self.progress = 0.0
             self.state = "rebuilding"
-        self._forget_recent()
-        self._known = None
         if old is not None:
             old.close()
         self._in_background(self._rebuild)
@@ -817,7 +912,9 @@ class VectorIndex:
             if thread is not threading.current_thread():
                 thread.join(60)
         ended = not any(thread.is_alive() for thread in self._threads)
-        current, self._current = self._current, None
+        # What another thread has merged is put in place before this, or not at all.
+        with self._database.writing:
+            current, self._current = self._current, None
         if current is not None:
             current.close()
             if ended and self.state == "ready":
@@ -849,13 +946,13 @@ def _learned(collection: _Collection, ids: Iterable[str], rows: Callable[[str, S
     """Tells a collection what became of passages, as `rows` reads it from the store; returns how many it had to delete."""
     buried = 0
     for batch, marks in batches(ids):
-        known = rows(f"SELECT p.id, v.vector FROM passages p JOIN vectors v USING (content_key) WHERE p.id IN ({marks})", batch)
-        held = collection.held(batch)
-        # A passage keeps its words and thereby its vector; writing it anew would loosen it from the graph.
-        new = [row for row in known if row[0] not in held]
-        collection.add([row[0] for row in new], [row[1] for row in new])
-        dead = held - {row[0] for row in known}
+        known = dict(rows(f"SELECT p.id, v.vector FROM passages p JOIN vectors v USING (content_key) WHERE p.id IN ({marks})", batch))
+        held = collection.vectors(batch)
+        # Writing a vector anew would loosen it from the graph, so it stays; but under another title or heading the same words have another one.
+        dead = {one for one, vector in held.items() if one not in known or _cosine(vector, known[one]) < ITSELF}
+        new = [one for one in known if one not in held or one in dead]
         collection.delete(list(dead))
+        collection.add(new, [known[one] for one in new])
         buried += len(dead)
     return buried
 
@@ -886,12 +983,12 @@ def probe(folder: Path, truth: Path, seconds: float, stop: threading.Event) -> s
 
     A crash, an error, or no answer in time is the trouble that is returned; `stop` ends the child at once.
     """
-    trouble, said = _in_child("examine", [str(folder), str(truth)], seconds, stop)
+    trouble, said = _in_child("examine", [str(folder), str(truth)], seconds, stop.is_set)
     return trouble or said
 
 
-def _in_child(what: str, values: Sequence[str], seconds: float, stop: threading.Event) -> tuple[str, str]:
-    """Runs this module in a child process: what kept it from its end, if anything, and what it said."""
+def _in_child(what: str, values: Sequence[str], seconds: float, unwanted: Callable[[], bool]) -> tuple[str, str]:
+    """Runs this module in a child process, until it is unwanted: what kept it from its end, if anything, and what it said."""
     here = str(Path(__file__).resolve().parent.parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))}
     with subprocess.Popen(
@@ -908,7 +1005,7 @@ def _in_child(what: str, values: Sequence[str], seconds: float, stop: threading.
                 child.wait(0.05)
                 break
             except subprocess.TimeoutExpired:
-                if stop.is_set() or time.monotonic() > end:
+                if unwanted() or time.monotonic() > end:
                     child.kill()
                     child.wait()
                     return f"it did not answer within {seconds:.0f} seconds", ""
@@ -970,42 +1067,39 @@ def _cosine(vector: NDArray[np.float32], stored: bytes) -> float:
 # Merging
 
 
-def merge(source: Path, target: Path, truth: Path, last: int, unwritten: int) -> str:
+def merge(source: Path, target: Path, truth: Path, last: int) -> str:
     """Makes a copy of an index that has learned what is pending up to row `last`, and has all of it in its files; `source` is not being written.
 
-    `unwritten` is how much it was told since it was written. Says "buried" and how many it had to delete, or what is wrong.
+    Says "buried" and how many it had to delete, or what is wrong.
     """
-    for path in source.rglob("*"):
-        if path.is_file() and not path.name.startswith(("chroma.sqlite3", "seal.")):
-            (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / path.relative_to(source))
-    with closing(sqlite3.connect(source / "chroma.sqlite3")) as old, closing(sqlite3.connect(target / "chroma.sqlite3")) as new:
-        old.backup(new)
-    with _snapshot(truth) as rows:
-        waiting = [row[0] for row in rows("SELECT passage_id FROM pending WHERE rowid <= ? ORDER BY rowid", (last,))]
-        later = [row[0] for row in rows("SELECT passage_id FROM pending WHERE rowid > ?", (last,))]
-        try:
+    try:
+        for path in source.rglob("*"):
+            if path.is_file() and not path.name.startswith(("chroma.sqlite3", "seal.")):
+                (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target / path.relative_to(source))
+        with closing(sqlite3.connect(source / "chroma.sqlite3")) as old, closing(sqlite3.connect(target / "chroma.sqlite3")) as new:
+            old.backup(new)
+        with _snapshot(truth) as rows:
+            waiting = [row[0] for row in rows("SELECT passage_id FROM pending WHERE rowid <= ? ORDER BY rowid", (last,))]
+            later = [row[0] for row in rows("SELECT passage_id FROM pending WHERE rowid > ?", (last,))]
             with closing(_Collection(target)) as collection:
-                there, held = _there(rows, waiting), _held(collection, waiting)
-                # It writes its files when it has been told so much: once, at the end.
-                collection.write_after(len(there ^ held))
-            buried = 0
-            if there ^ held:
-                with closing(_Collection(target)) as collection:
-                    buried = _learned(collection, waiting, rows)
-            if unwritten:
-                # What it had read anew on opening counted too, so that it wrote its files too early for the last ones.
-                with closing(_Collection(target)) as collection:
-                    collection.write_after(1)
-                with closing(_Collection(target)) as collection:
-                    collection.count()
+                buried = _learned(collection, waiting, rows)
+                _write_out(collection)
             with closing(_Collection(target)) as collection:
-                collection.keep_in_memory()
                 if not _holds(collection, later, rows):
                     return "the copy does not hold what the store holds"
-        except IndexBroken as error:
-            return f"it cannot be read ({error})"
+    except (IndexBroken, OSError, sqlite3.Error) as error:
+        return f"it cannot be copied ({error})"
     return f"buried {buried}"
+
+
+def _write_out(collection: _Collection) -> None:
+    """Closes an index, and has it write into its files what they lack: reading that anew on each opening would take as long as adding it."""
+    collection.write_after(1)
+    collection.close()
+    with closing(_Collection(collection.folder)) as again:
+        again.count()
+        again.keep_in_memory()
 
 
 def _holds(collection: _Collection, pending: Sequence[str], rows: Callable[[str, Sequence[Any]], list[Any]]) -> bool:
@@ -1031,8 +1125,8 @@ def _main(seconds: str, what: str, *values: str) -> None:
     if what == "merge":
         if hasattr(os, "nice"):
             os.nice(10)  # questions come first
-        source, target, truth, last, unwritten = values
-        said = merge(Path(source), Path(target), Path(truth), int(last), int(unwritten))
+        source, target, truth, last = values
+        said = merge(Path(source), Path(target), Path(truth), int(last))
     else:
         said = examine(*map(Path, values))
     sys.stdout.write(said)

@@ -63,16 +63,19 @@ def put(store: Store, number: int, version: int = 1) -> None:
 
 
 def indexed(store: Store) -> bool:
-    """Whether the vector index holds exactly the passages and vectors of the store."""
+    """Whether the vector index holds exactly the passages and vectors of the store, but for those that it has still to learn."""
     index = store._index
     assert index is not None
     assert index._current is not None
+    pending = {row[0] for row in store._database.rows("SELECT passage_id FROM pending")}
+    assert index._grown() or not pending
     stored = dict(store._database.rows("SELECT p.id, v.vector FROM passages p JOIN vectors v USING (content_key)"))
-    held = index._current.vectors(list(stored))
+    settled = {one: np.frombuffer(stored[one], np.float32) for one in stored if one not in pending}
+    held = index._current.vectors(list(settled))
     return (
-        held.keys() == stored.keys()
-        and index._current.count() == len(stored)
-        and all(np.allclose(held[one], np.frombuffer(stored[one], np.float32), atol=1e-5) for one in stored)
+        held.keys() == settled.keys()
+        and index._current.count() == len(settled) + len(vectors._held(index._current, list(pending)))
+        and all(np.allclose(held[one], settled[one], atol=1e-5) for one in settled)
     )
 
 
@@ -182,8 +185,8 @@ def _work(folder: Path, log_file: Path, seed: int, opening_alone: bool) -> None:
 
 
 def _merged_here(what: str, values: Sequence[str], *_: object) -> tuple[str, str]:
-    source, target, truth, last, unwritten = values
-    return "", vectors.merge(Path(source), Path(target), Path(truth), int(last), int(unwritten))
+    source, target, truth, last = values
+    return "", vectors.merge(Path(source), Path(target), Path(truth), int(last))
 
 
 def main(folder: Path, log_file: Path, kills: int) -> None:

@@ -26,7 +26,8 @@ from index.store import Store
 from index.vectors import BEHIND, examine
 
 IDENTITY = "writer@1"
-real_probe = vectors.probe
+real_probe, real_child = vectors.probe, vectors._in_child
+HERE = Path(__file__).resolve().parent
 
 
 pytestmark = pytest.mark.usefixtures("fast_probes")
@@ -296,6 +297,26 @@ def test_a_probe_is_ended_when_the_store_is_closed(place: Path, monkeypatch: pyt
     assert time.monotonic() - started < 5
 
 
+def until(true: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 30
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert true()
+
+
+def at_work(place: Path) -> bool:
+    """Whether a child process of the index of this store is there."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"index.vectors" in line and str(place).encode() in line:
+                return True
+    return False
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_a_probe_ends_with_the_process_that_asked(place: Path) -> None:
     filled(place)
@@ -309,27 +330,10 @@ def test_a_probe_ends_with_the_process_that_asked(place: Path) -> None:
     assert asking.stdout is not None
     asking.stdout.readline()
 
-    def probing() -> bool:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal():
-                try:
-                    line = (entry / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if b"index.vectors" in line and str(place).encode() in line:
-                    return True
-        return False
-
-    deadline = time.monotonic() + 20
-    while not probing() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert probing()
+    until(lambda: at_work(place))
     asking.kill()
     asking.communicate()
-    deadline = time.monotonic() + 10
-    while probing() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not probing()
+    until(lambda: not at_work(place))
 
 
 def test_what_an_index_holds_is_compared_vector_by_vector(place: Path) -> None:
@@ -678,8 +682,8 @@ def merged_here(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None] = la
     def here(what: str, values: Sequence[str], *_: object) -> tuple[str, str]:
         assert what == "merge"
         before()
-        source, target, truth, last, unwritten = values
-        return "", vectors.merge(Path(source), Path(target), Path(truth), int(last), int(unwritten))
+        source, target, truth, last = values
+        return "", vectors.merge(Path(source), Path(target), Path(truth), int(last))
 
     monkeypatch.setattr(vectors, "_in_child", here)
 
@@ -784,16 +788,16 @@ def test_a_merge_that_fails_leaves_the_index_as_it_was(grown: Store, monkeypatch
 
 
 def test_an_index_that_is_mostly_buried_is_built_anew(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    with grown.many_changes():
-        for number in range(20):
-            put(grown, number, 2)
-        grown.finish_sync("/root")
-    assert grown._database.meta("buried") == str(20 * PARTS)
-    monkeypatch.setattr(vectors, "_in_child", lambda *_: pytest.fail("merged"))
-    grown.finish_sync("/root")
-    assert grown._database.meta("buried") == "0"
-    assert indexed(grown)
-    assert reached(grown, range(20), 2) > 0.95
+    for merged in (True, False):
+        if not merged:
+            monkeypatch.setattr(vectors, "_in_child", lambda *_: pytest.fail("merged"))
+        with grown.many_changes():
+            for number in range(0, 9) if merged else range(9, 18):
+                put(grown, number, 2)
+            grown.finish_sync("/root")
+        assert grown._database.meta("buried") == (str(9 * PARTS) if merged else "0")
+        assert indexed(grown)
+    assert reached(grown, range(18), 2) > 0.95
 
 
 def test_a_real_child_merges(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -848,3 +852,319 @@ def test_of_a_small_store_that_changes_only_what_is_new_is_read(store: Store, mo
     assert gone(store, 2, 1)
     assert gone(store, 3, 1)
     assert all(visible(store, number, 1) for number in (0, 1, 4, 5, 7))
+
+
+def put_changed(store: Store, number: int, added: int = 100) -> list[Any]:
+    """The same document with the same text under another title, say: its passages keep their ids and get other vectors, which are returned."""
+    document, passages, keys, _ = parts(number, 1)
+    other = np.stack([vector(number, 1 + added, part) for part in range(PARTS)])
+    store.put(document, "/root", passages, [key + b"%d" % added for key in keys], other)
+    return list(other)
+
+
+def finds(store: Store, one: Any, limit: int = 1) -> dict[str, float]:
+    return {identifier: round(similarity, 4) for identifier, similarity in store.nearest(one, limit)}
+
+
+def unwritten(folder: Path) -> int:
+    """How much of what an index was told stands only in Chroma's log, and is learned anew on each opening."""
+    with closing(sqlite3.connect(f"file:{folder / 'chroma.sqlite3'}?mode=ro", uri=True)) as connection:
+        ((written,),) = connection.execute("SELECT max(seq_id) FROM max_seq_id WHERE segment_id IN (SELECT id FROM segments WHERE scope = 'VECTOR')")
+        ((last,),) = connection.execute("SELECT max(seq_id) FROM embeddings_queue")
+    return int(last or 0) - int(written or 0)
+
+
+@pytest.mark.parametrize("count", [34, 41, 50])
+def test_all_of_a_large_index_stands_in_its_files_whatever_its_size(
+    place: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None, count: int
+) -> None:
+    monkeypatch.setattr(vectors, "STEP", 10)
+    monkeypatch.setattr(vectors, "WRITTEN_EVERY", 20)
+    store = opened(place)
+    bulk(store, count)
+    store.finish_sync("/root")
+    store.close()
+    assert unwritten(vector_folder(place)) < vectors.LEAST_THRESHOLD
+
+
+def test_what_is_merged_stands_in_the_files_too(grown: Store) -> None:
+    with grown.many_changes():
+        bulk(grown, 7, first=40)
+        grown.remove_many([identifier(number) for number in range(6)])
+        grown.finish_sync("/root")
+    grown.close()
+    assert unwritten(vector_folder(grown.folder)) < vectors.LEAST_THRESHOLD
+
+
+def test_passages_that_were_removed_leave_their_places_to_others(grown: Store) -> None:
+    question = vector(3, 1, 1)
+    everything = [(parts(number, 1)[1][part].id, number, float(question @ vector(number, 1, part))) for number in range(30) for part in range(PARTS)]
+    everything.sort(key=lambda one: -one[2])
+    removed = {number for _, number, _ in everything[:30]}
+    grown.remove_many([identifier(number) for number in sorted(removed)])
+    assert grown._database.rows("SELECT count(*) FROM pending") == [(PARTS * len(removed),)]
+    left = [(one, similarity) for one, number, similarity in everything if number not in removed]
+    assert len(left) > 5
+    assert grown.nearest(question, 5) == [(one, pytest.approx(similarity, abs=1e-5)) for one, similarity in left[:5]]
+    chosen = [identifier(number) for number in range(30)]
+    assert grown.nearest(question, 5, chosen, "ann") == [(one, pytest.approx(similarity, abs=1e-5)) for one, similarity in left[:5]]
+
+
+@pytest.mark.parametrize("compared", [0, 20_000])
+def test_the_same_words_under_another_title_are_found_by_their_new_vectors(store: Store, monkeypatch: pytest.MonkeyPatch, compared: int) -> None:
+    monkeypatch.setattr(vectors, "COMPARED", compared)
+    for number in range(4):
+        put(store, number)
+    one = parts(1, 1)[1][0].id
+    assert finds(store, vector(1, 1, 0)) == {one: 1.0}
+    other = put_changed(store, 1)
+    assert finds(store, other[0]) == {one: 1.0}
+    assert finds(store, vector(1, 1, 0), 12)[one] == round(float(vector(1, 1, 0) @ other[0]), 4)
+    assert indexed(store)
+    put(store, 1)
+    assert finds(store, vector(1, 1, 0)) == {one: 1.0}
+    assert indexed(store)
+
+
+def test_a_large_index_too_learns_the_new_vectors_of_the_same_words(grown: Store) -> None:
+    one = parts(4, 1)[1][0].id
+    other = put_changed(grown, 4)
+    assert finds(grown, other[0]) == {one: 1.0}
+    again = put_changed(grown, 4, 200)
+    assert finds(grown, again[0]) == {one: 1.0}
+    assert finds(grown, other[0], 100)[one] < 0.99
+    with grown.many_changes():
+        bulk(grown, 5, first=60)
+        grown.finish_sync("/root")
+    assert grown._database.rows("SELECT * FROM pending") == []
+    assert grown._database.meta("buried") == str(PARTS)
+    assert indexed(grown)
+    assert finds(grown, again[0]) == {one: 1.0}
+
+
+def test_what_changes_again_and_again_is_kept_once(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "STEP", 5)
+    for _ in range(20):
+        put(grown, 50)
+        put(grown, 51)
+        assert visible(grown, 51, 1)
+        recent = grown._vectors._recent
+        assert recent is not None
+        assert len(recent.place) == 2 * PARTS
+        assert len(recent.known.ids) <= 2 * 2 * PARTS + 5 + 2 * PARTS
+    grown.remove(identifier(51))
+    assert gone(grown, 51, 1)
+    assert visible(grown, 50, 1)
+
+
+def test_of_a_users_few_documents_everything_is_found_whatever_the_index_does(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(27):
+        grown.set_owner(identifier(number), "ben")
+    own = [28, 29, 27]
+    put(grown, 28, 2)
+    expected = sorted(
+        (
+            (passage.id, float(vector(5, 1, 1) @ vector(number, version, part)))
+            for number, version in ((27, 1), (28, 2), (29, 1))
+            for part, passage in enumerate(parts(number, version)[1])
+        ),
+        key=lambda pair: -pair[1],
+    )
+    monkeypatch.setattr(vectors._Collection, "nearest", lambda *_: pytest.fail("asked"))
+    for state in ("ready", "opening", "rebuilding"):
+        grown._vectors.state = state  # type: ignore[assignment]
+        one, two = grown.nearest_each(np.stack([vector(5, 1, 1), vector(28, 2, 0)]), 9, viewer="ann")
+        assert one == [(identifier, pytest.approx(similarity, abs=1e-5)) for identifier, similarity in expected]
+        assert two[0][0] == parts(28, 2)[1][0].id
+        chosen = grown.nearest(vector(5, 1, 1), 9, [identifier(number) for number in (0, 1, *own)], "ann")
+        assert [identifier for identifier, _ in chosen] == [identifier for identifier, _ in one]
+    grown._vectors.state = "ready"
+
+
+def test_an_index_of_which_most_was_removed_is_built_anew(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "_in_child", lambda *_: pytest.fail("merged"))
+    with grown.many_changes():
+        grown.remove_many([identifier(number) for number in range(19)])
+        grown.finish_sync("/root")
+    assert grown._database.meta("buried") == "0"
+    assert grown._database.meta("written") == str(11 * PARTS)
+    assert indexed(grown)
+
+
+def test_one_sync_after_another_merges_once(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    merges: list[int] = []
+    started, going_on = threading.Event(), threading.Event()
+
+    def held() -> None:
+        merges.append(1)
+        started.set()
+        going_on.wait(30)
+
+    merged_here(monkeypatch, held)
+    bulk(grown, 5, first=60)
+    assert started.wait(30)
+    ending = threading.Thread(target=grown.finish_sync, args=("/root",))
+    ending.start()
+    going_on.set()
+    ending.join(60)
+    assert merges == [1]
+    assert grown._database.rows("SELECT * FROM pending") == []
+
+
+def test_what_gathers_while_a_large_index_is_copied_is_merged_without_a_sync(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = iter([True])
+
+    def meanwhile() -> None:
+        if next(more, False):
+            bulk(grown, 5, first=70)
+
+    merged_here(monkeypatch, meanwhile)
+    bulk(grown, 5, first=60)
+    deadline = time.monotonic() + 30
+    while grown._database.rows("SELECT * FROM pending LIMIT 1") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert grown._database.rows("SELECT * FROM pending") == []
+    assert indexed(grown)
+
+
+def test_a_merge_without_room_says_so_waits_and_keeps_the_index(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = vector_folder(grown.folder)
+    tried: list[int] = []
+
+    def full(*_: object) -> None:
+        tried.append(1)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", full)
+        bulk(grown, 5, first=60)
+        for thread in grown._vectors._threads:
+            thread.join(30)
+        put(grown, 80)
+        for thread in grown._vectors._threads:
+            thread.join(30)
+        assert tried == [1]  # not again at each change
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+        patched.setattr(vectors, "_in_child", lambda *_: pytest.fail("begun"))
+        grown.finish_sync("/root")
+    (notice,) = grown.notices()
+    assert "no room" in notice
+    assert "found nevertheless" in notice
+    assert grown.index_state == "ready"
+    assert vector_folder(grown.folder) == before
+    assert [path for path in grown.folder.glob("chroma-*") if path.is_dir()] == [before]
+    assert visible(grown, 61, 1)
+    grown.finish_sync("/root")
+    assert grown.notices() == ()
+    assert indexed(grown)
+
+
+def test_a_store_that_cannot_note_a_merge_keeps_the_index_it_has(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = vector_folder(grown.folder)
+    current = grown._vectors._current
+
+    def refused(connection: Any, key: str, value: str) -> None:
+        raise StoreError("locked") if key == "chroma" else AssertionError(key)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(vectors, "set_meta", refused)
+        bulk(grown, 5, first=60)
+        for thread in grown._vectors._threads:
+            thread.join(30)
+    assert grown.index_state == "ready"
+    assert grown._vectors._current is current
+    assert vector_folder(grown.folder) == before
+    assert visible(grown, 61, 1)
+
+
+# With a real child
+
+
+def a_child_that(does: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every child process that merges does this when it begins to copy."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    code = f"import os, shutil, signal, time\nfrom pathlib import Path\ndef copyfile(_, target): {does}\nshutil.copyfile = copyfile\n"
+    (folder / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setattr(vectors, "_in_child", real_child)
+
+
+KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
+HELD = "(target.parent / 'held').touch(); time.sleep(60)"
+
+
+def held_in(place: Path) -> Path | None:
+    """The folder that a child process fills, and was held in."""
+    return next(iter(path.parent for path in place.rglob("held")), None)
+
+
+def test_a_child_that_is_killed_while_it_merges_leaves_everything_as_it_was(
+    grown: Store, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = vector_folder(place)
+    a_child_that(KILLED, tmp_path, monkeypatch)
+    bulk(grown, 5, first=60)
+    grown.finish_sync("/root")
+    assert "status -9" in caplog.text
+    assert [path for path in place.glob("chroma-*") if path.is_dir()] == [before]
+    assert grown.index_state == "ready"
+    assert visible(grown, 62, 1)
+    merged_here(monkeypatch)
+    grown.finish_sync("/root")
+    assert grown._database.rows("SELECT * FROM pending") == []
+    assert indexed(grown)
+
+
+def test_closing_or_breaking_ends_a_merge_at_once(grown: Store, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_child_that(HELD, tmp_path, monkeypatch)
+    bulk(grown, 5, first=60)
+    until(lambda: held_in(place))
+    index = grown._vectors
+    assert index._current is not None
+    started = time.monotonic()
+    index._broken(index._current, vectors.IndexBroken("for the test"))
+    assert index.wait(30) == "ready"
+    assert time.monotonic() - started < 15
+    assert held_in(place) is None
+    assert indexed(grown)
+    assert visible(grown, 62, 1)
+    bulk(grown, 5, first=70)
+    until(lambda: held_in(place))
+    started = time.monotonic()
+    grown.close()
+    assert time.monotonic() - started < 5
+    merged_here(monkeypatch)
+    again = opened(place)
+    assert held_in(place) is None
+    assert visible(again, 72, 1)
+    again.close()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_a_child_that_merges_ends_with_its_parent_and_what_it_made_goes(
+    grown: Store, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown.close()
+    before = vector_folder(place)
+    a_child_that(HELD, tmp_path, monkeypatch)
+    code = (
+        "import sys; from pathlib import Path; from index import vectors; from test_vectors import bulk, opened\n"
+        "vectors.MERGED_FROM, vectors.UNWRITTEN = 50, 10\n"
+        "bulk(opened(Path(sys.argv[1])), 5, first=60); __import__('time').sleep(60)"
+    )
+    paths = [str(tmp_path / "site"), str(HERE.parent), str(HERE)]
+    with subprocess.Popen([sys.executable, "-c", code, str(place)], env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}) as asking:
+        until(lambda: held_in(place))
+        asking.kill()
+    until(lambda: not at_work(place))
+    assert held_in(place)
+    merged_here(monkeypatch)
+    again = opened(place)
+    assert visible(again, 62, 1)
+    until(lambda: not again._vectors._building.locked())
+    assert held_in(place) is None
+    assert vector_folder(place) != before  # learned on opening
+    assert indexed(again)
+    again.close()
