@@ -55,9 +55,15 @@ if TYPE_CHECKING:
 QUERY_WORDS = 300
 """Of a longer question, so many different words are searched for."""
 
-RANKED, RANKED_OF_CHOSEN = 2_000, 20_000
-"""A question's words are ranked that stand in so many passages in sum, the rarest first; more where documents were chosen, of which few may be among them.
-docs/benchmarks.md says what it costs."""
+RANKED = 2_000
+"""Of a question's words those are ranked, the rarest first, that stand in so many passages in sum: ranking takes a few microseconds a passage, so words
+that stand everywhere, and tell next to nothing, would cost more than all else. docs/benchmarks.md says how much."""
+
+ENOUGH, RANKED_OF_FREQUENT = 20, 5_000
+"""Where those find fewer passages, so many are ranked that hold the two next rarest words, and that hold the rarer of them alone."""
+
+RANKED_WORDS = 32
+"""So many words, the rarest, are ranked of a user's, or of chosen documents, that are few beside all: their passages are picked out by number."""
 
 EMBEDDED_AT_ONCE = 64
 
@@ -595,38 +601,56 @@ class Store:
         terms = list(dict.fromkeys(word.lower() for word in content_words(query)))[:QUERY_WORDS]
         if not terms or (document_ids is not None and not document_ids):
             return []
-        terms = self._rarest(terms, RANKED if document_ids is None else RANKED_OF_CHOSEN)
-        expression = " OR ".join(_quoted(term) for term in terms)
         chosen = "" if document_ids is None else "AND p.document_id IN (SELECT value FROM json_each(?))"
         whose = "" if viewer is None else f"AND {SEEN_EACH}"
-        rows = self._database.rows(
-            "SELECT p.id, -bm25(words) AS score FROM words CROSS JOIN passages p ON p.number = words.rowid "
-            f"WHERE words MATCH ? {chosen} {whose} ORDER BY score DESC LIMIT ?",
-            [expression, *([] if document_ids is None else [json.dumps(list(document_ids))]), *([] if viewer is None else [viewer]), limit],
-        )
-        return [(row[0], float(row[1])) for row in rows]
+        values = [*([] if document_ids is None else [json.dumps(list(document_ids))]), *([] if viewer is None else [viewer])]
 
-    def _rarest(self, terms: Sequence[str], most: int) -> list[str]:
-        """Those of the terms that stand in the fewest passages, as many as stand in `most` in sum, and one at least.
+        def ranked(expression: str, most: int = -1, few: Sequence[int] | None = None) -> list[tuple[str, float]]:
+            # With a plus, so that the numbers are not looked up one by one, each with a search of its own.
+            among = "" if few is None else "AND +words.rowid IN (SELECT value FROM json_each(?))"
+            rows = self._database.rows(
+                "SELECT id, score FROM (SELECT p.id, -bm25(words) AS score FROM words CROSS JOIN passages p ON p.number = words.rowid "
+                f"WHERE words MATCH ? {among} {chosen} {whose} LIMIT ?) ORDER BY score DESC LIMIT ?",
+                [expression, *([] if few is None else [json.dumps(few)]), *values, most, limit],
+            )
+            return [(row[0], float(row[1])) for row in rows]
 
-        Ranking takes a few microseconds a passage, so words that stand everywhere, and tell next to nothing, would cost more than all else.
-        """
-        if len(terms) == 1:
-            return list(terms)
-        counts = {term: self._occurrences(term, most) for term in terms}
-        ordered = sorted(terms, key=lambda term: counts[term])
-        chosen, total = ordered[:1], counts[ordered[0]]
-        for term in ordered[1:]:
+        rare, frequent = self._by_rarity(terms)
+        if not frequent:
+            return ranked(_any_of(rare)) if rare else []
+        few = self._vectors.few(document_ids, viewer)
+        if few is not None:
+            return ranked(_any_of([*rare, *frequent][:RANKED_WORDS]), few=few)
+        found = dict(ranked(_any_of(rare))) if rare else {}
+        # No passage is in two of these, nor a word of one in another, so that what a passage scores adds up.
+        first, *others = map(_quoted, frequent[:2])
+        for expression in [f"{first} AND {others[0]}", f"{first} NOT {others[0]}"] if others else [first]:
+            if len(found) < min(limit, ENOUGH):
+                for identifier, score in ranked(expression, RANKED_OF_FREQUENT):
+                    found[identifier] = found.get(identifier, 0.0) + score
+        return sorted(found.items(), key=lambda pair: -pair[1])[:limit]
+
+    def _by_rarity(self, terms: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The terms that stand in the fewest passages, as many as stand in RANKED of them in sum, and those that are left; both the rarest first."""
+        counts = {term: count for term in terms if (count := self._occurrences(term, 4 * RANKED))}
+        ordered = sorted(counts, key=lambda term: counts[term])
+        total = 0
+        for place, term in enumerate(ordered):
             total += counts[term]
-            if total > most:
-                break
-            chosen.append(term)
-        return chosen
+            if total > RANKED:
+                # Two of these may be ranked: which are rarest, a count that ended early does not tell.
+                left = {term: self._occurrences(term, 32 * RANKED) for term in ordered[place : place + 8]}
+                return ordered[:place], [*sorted(left, key=lambda term: left[term]), *ordered[place + 8 :]]
+        return ordered, []
 
     def _occurrences(self, term: str, most: int) -> int:
-        """In how many passages a term stands, counted up to somewhat more than `most`."""
-        ((count,),) = self._database.rows("SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)", (_quoted(term), 4 * most))
+        """In how many passages a term stands, counted up to `most`."""
+        ((count,),) = self._database.rows("SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)", (_quoted(term), most))
         return int(count)
+
+
+def _any_of(terms: Sequence[str]) -> str:
+    return " OR ".join(map(_quoted, terms))
 
 
 def _quoted(term: str) -> str:

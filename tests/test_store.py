@@ -26,8 +26,9 @@ from index import store as stores
 from index import vectors
 from index.database import Database
 from index.errors import EmbedderChanged, StoreError, StoreInUse, StoreTooNew
+from index.split import passage_id
 from index.store import QUERY_WORDS, Entry, Store
-from index.types import Document, Known, Span
+from index.types import Document, Known, Passage, Span
 
 IDENTITY = "writer@1"
 HERE = Path(__file__).resolve().parent
@@ -309,21 +310,77 @@ def test_a_very_long_question_is_answered_in_time(store: Store) -> None:
     assert QUERY_WORDS < 10_000  # FTS5 would refuse, or take minutes
 
 
+def put_words(store: Store, number: int, *texts: str) -> list[str]:
+    """A document of passages with these texts; returns their ids."""
+    document = Document(identifier(number), f"{number}.txt", "", "\n".join(texts), str(number))
+    passages, start = [], 0
+    for text in texts:
+        span = Span(start, start + len(text))
+        start = span.end + 1
+        passages.append(Passage(passage_id(document.id, span, text), document.id, document.source, "", "", span, text))
+    keys = [text.encode() + bytes([number, place]) for place, text in enumerate(texts)]
+    store.put(document, ROOT, passages, keys, np.stack([vector(number, 1, place) for place in range(len(texts))]))
+    return [passage.id for passage in passages]
+
+
+def matched(store: Store, question: str, *chosen: Any, **named: Any) -> list[str]:
+    return [one for one, _ in store.matching(question, 10, *chosen, **named)]
+
+
 def test_of_a_question_the_rarest_words_are_ranked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "RANKED", 7)
-    monkeypatch.setattr(stores, "RANKED_OF_CHOSEN", 7)
-    for number in range(6):
-        put(store, number)
-    rare = {passage.id for passage in parts(3, 1)[1]}
-    # Each part stands in six passages, each document's number in three: one part fits in, with a number before it, and no more.
-    for asked in ("part0 part1 part2 doc3", "doc3 part2 part1 part0"):
-        assert {one for one, _ in store.matching(asked, 50)} == rare
-        assert {one for one, _ in store.matching(asked, 50, [identifier(3), identifier(4)])} == rare
-        assert {one for one, _ in store.matching(asked, 50, viewer="ann")} == rare
-    assert len(store.matching("part1 nowhere", 50)) == 6
-    assert len(store.matching("part1 part2", 50)) == 6  # never none at all
-    monkeypatch.setattr(stores, "RANKED", 9)
-    assert len(store.matching("part0 doc3 nowhere", 50)) == 6 + PARTS - 1
+    many = put_words(store, 1, *(f"harbour light number {number}" for number in range(20)))
+    rare = put_words(store, 2, *(f"harbour whale {number}" for number in range(12)))
+    put_words(store, 4, *(f"nothing of note {number}" for number in range(40)))
+    monkeypatch.setattr(stores, "RANKED", 12)
+    for asked in ("harbour light whale", "whale light harbour"):
+        assert set(matched(store, asked)) < set(rare)
+        assert set(matched(store, asked, viewer="ann")) < set(rare)
+    assert set(matched(store, "whale nowhere")) < set(rare)
+    monkeypatch.setattr(stores, "RANKED", 2)
+    # None of its words fits: those passages come first that hold the two rarest, then those that hold the rarest.
+    assert set(matched(store, "harbour light")) < set(many)
+    both = put_words(store, 3, "the whale and the light")
+    assert matched(store, "whale light harbour")[0] == both[0]
+    assert len(matched(store, "whale light harbour")) == 10
+
+
+def test_words_that_stand_nowhere_or_say_nothing_leave_others_their_place(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [put_words(store, number, *(f"battery cell {number} {place}" for place in range(3)))[0] for number in range(6)]
+    plain = [put_words(store, number, f"another cell {number}")[0] for number in range(6, 12)]
+    odd = put_words(store, 12, "Voltrom, a misprint")[0]
+    both = put_words(store, 13, "the battery is replaced once a year")[0]
+    monkeypatch.setattr(stores, "RANKED", 5)
+    assert len(matched(store, "Voltron battery")) == 10
+    assert set(matched(store, "battery Voltron cell")) & set(many)
+    found = matched(store, "Voltrom battery cell")
+    assert found[0] == odd
+    assert len(found) == 10
+    assert not set(found) & set(plain)
+    assert both in matched(store, "battery replaced")[:1]
+    assert matched(store, "nowhere never") == []
+
+
+def test_of_few_documents_every_word_is_ranked_however_often_it_stands_in_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "RANKED", 5)
+    monkeypatch.setattr(vectors, "COMPARED_OF_CHOSEN", 6)
+    for number in range(20):
+        put_words(store, number, f"pump and valve {number}", f"seal {number}")
+        store.set_owner(identifier(number), "ben")
+    own = put_words(store, 30, "the pump", "the valve", "the pump, the valve and the seal")
+    store.set_owner(identifier(30), "ann")
+    everything = [own[2], *own[:2]]
+    for question in ("pump valve seal", "valve seal pump", "seal pump valve nowhere"):
+        found = matched(store, question, viewer="ann")
+        assert found[0] == everything[0]
+        assert set(found) == set(everything)
+        assert matched(store, question, [identifier(30)]) == found
+        assert matched(store, question, [identifier(30), identifier(3)], viewer="ann") == found
+        assert matched(store, question, [identifier(3)], viewer="ann") == []
+    # One who sees more than a few gets what they may see, however the words were chosen.
+    monkeypatch.setattr(vectors, "COMPARED_OF_CHOSEN", 2)
+    store._vectors._many = (-1, set())
+    assert set(matched(store, "pump valve seal", viewer="ann")) <= set(own)
+    assert matched(store, "pump valve seal", viewer="ann")
 
 
 @pytest.mark.parametrize(
