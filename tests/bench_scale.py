@@ -24,10 +24,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from itertools import accumulate
 from pathlib import Path
@@ -355,16 +355,25 @@ def rewriting(folder: Path, stores: Path, asked: Sequence[str], rewritten: int) 
         for name, work in (("removing", removing), ("adding", adding)):
             took = []
             began = time.perf_counter()
-            thread = threading.Thread(target=work, daemon=True)
-            thread.start()
-            while thread.is_alive():
-                took.append(ask())
-                time.sleep(0.05)  # somebody reads before asking on
+            with ThreadPoolExecutor(1) as syncing:
+                done = syncing.submit(work)
+                while not done.done():
+                    took.append(ask())
+                    time.sleep(0.05)  # somebody reads before asking on
+                done.result()
             figures[f"{name} s"] = time.perf_counter() - began
             figures[f"{name} p50"], figures[f"{name} p95"], figures[f"{name} most"] = statistics.median(took), percentile(took, 0.95), max(took)
             figures[f"{name} asked"] = len(took)
             say(json.dumps(figures))
-        figures["passages after"] = store.passage_count()
+        if store.passage_count() != figures["passages"] or store.index_state != "ready" or store.notices():
+            raise SystemExit(f"The store is not what it was before: {store.passage_count()} passages, {store.index_state}, {store.notices()}")
+        vectors = assistant.embedder.embed(asked[:200])
+        figures["recall"] = recall(store, vectors)
+        # Where questions were nearest a hundred documents are gone, of which the index has not been told.
+        near = {one for hits in store.nearest_each(vectors, 1) for one, _ in hits}
+        store.remove_many(sorted({passage.document_id for passage in store.passages(list(near)).values()})[:100])
+        figures["untold"] = len(store._database.rows("SELECT 1 FROM pending"))
+        figures["recall untold"] = recall(store, vectors)
     _, again = opened(folder)
     figures["opened again"] = again
     return figures
@@ -514,6 +523,9 @@ def main() -> None:
             )
             print(
                 f"while removing ({written['removing s']:.0f} s) {both(written, 'removing')}, while adding ({written['adding s']:.0f} s) {both(written, 'adding')}."
+            )
+            print(
+                f"recall@10 {written['recall']:.3f}, and {written['recall untold']:.3f} when the nearest of 100 documents were removed ({written['untold']} passages untold)."
             )
             print(f"Opened again afterwards: words {written['opened again']['words_s']:.2f} s, vectors {written['opened again']['vectors_s']:.2f} s.")
 
