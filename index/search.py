@@ -29,8 +29,8 @@ SECOND_LOOK, NEAR_ENOUGH = 2.0, 0.6
 """What the nearness of its findings counts, and the cosine from which it does: below it, a question that one passage answers loses more than
 others gain. A cosine of the default model; docs/benchmarks.md says how it was chosen."""
 
-_beside = ThreadPoolExecutor(4, thread_name_prefix="citewell-words")
-"""Threads that last, as each has its own connection to a store."""
+_beside = ThreadPoolExecutor(32, thread_name_prefix="citewell-words")
+"""Threads that last, as each has its own connection to a store; so many that nobody waits for another's words."""
 
 
 @dataclass(frozen=True, slots=True)
