@@ -309,6 +309,10 @@ class VectorIndex:
             if self._passages():
                 log.warning("The vector index is missing. It is being built from the store.")
             return self._rebuild()
+        if not self._grown() and self._pending_beyond(max(UNWRITTEN, self._noted("written") // 4)):
+            # As a first sync leaves it that was killed: telling it all that would take longer, and tidy() would build another nevertheless.
+            log.info("Much of the store is new to the vector index. It is being built anew.")
+            return self._rebuild()
         condition = check_seal(folder / SEAL, _files(folder), self._sealer())
         if condition == "intact":
             trouble = ""

@@ -896,6 +896,22 @@ def test_what_is_merged_stands_in_the_files_too(grown: Store) -> None:
     assert unwritten(vector_folder(grown.folder)) < vectors.LEAST_THRESHOLD
 
 
+def test_an_index_to_which_nearly_all_is_new_is_built_anew_on_opening(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None
+) -> None:
+    put(store, 100)
+    with store.many_changes():
+        bulk(store, 30)
+        shutil.copytree(store.folder, tmp_path / "killed")
+    (tmp_path / "killed" / "owner.json").unlink()
+    monkeypatch.setattr(vectors.VectorIndex, "_tell", lambda *_: pytest.fail("told"))
+    again = opened(tmp_path / "killed")
+    assert again._database.rows("SELECT * FROM pending") == []
+    assert indexed(again)
+    assert reached(again, range(30)) > 0.95
+    again.close()
+
+
 def test_passages_that_were_removed_leave_their_places_to_others(grown: Store) -> None:
     question = vector(3, 1, 1)
     everything = [(parts(number, 1)[1][part].id, number, float(question @ vector(number, 1, part))) for number in range(30) for part in range(PARTS)]
