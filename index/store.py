@@ -84,11 +84,12 @@ class Store:
 
     Opening returns as soon as words can be searched; `index_state` and `notices()` tell how far the vectors are, and what damage was found.
     With `reembed`, a store whose vectors are of another embedding model opens nevertheless: words answer until replace_vectors() is through.
+    A `patient` store opens the vector index of few passages some seconds later, or when it is waited for: all are compared meanwhile.
     Raises on opening: StoreInUse (another process owns the folder), StoreTooNew, EmbedderChanged, StoreError (the folder cannot be read or written).
     Everything raises StoreError once the store is closed, and StoreDamaged where a file is damaged under the open store.
     """
 
-    def __init__(self, folder: Path, embedder_identity: str, reembed: bool = False) -> None:
+    def __init__(self, folder: Path, embedder_identity: str, reembed: bool = False, patient: bool = False) -> None:
         # Wherever the process goes, and in the one that probes, the folder is the same.
         folder = self.folder = folder.absolute()
         self._database = Database(folder / NAME)
@@ -109,7 +110,7 @@ class Store:
             raise StoreError(f"The data folder {folder} cannot be written ({error.strerror}). Choose another with CITEWELL_DATA_DIR.") from error
         try:
             self._moved_now = make_sure(folder, embedder_identity)
-            self._open(embedder_identity, reembed)
+            self._open(embedder_identity, reembed, patient)
         except BaseException:
             self.close()
             raise
@@ -155,7 +156,7 @@ class Store:
             if not (self.folder / SEAL).exists() and not (log_file.exists() and log_file.stat().st_size):
                 write_seal(self.folder / SEAL, [self.folder / NAME], NAME)
 
-    def _open(self, embedder_identity: str, reembed: bool) -> None:
+    def _open(self, embedder_identity: str, reembed: bool, patient: bool) -> None:
         version = self._database.rows("PRAGMA user_version")[0][0]
         if version > VERSION:
             raise StoreTooNew(
@@ -184,7 +185,7 @@ class Store:
                 "`citewell reembed` makes new vectors of all passages; or set CITEWELL_EMBEDDER back."
             )
         self._embedder = self._database.meta("embedder")
-        self._index = VectorIndex(self.folder, self._database, withheld=self._embedder != embedder_identity)
+        self._index = VectorIndex(self.folder, self._database, withheld=self._embedder != embedder_identity, patient=patient)
 
     @property
     def _vectors(self) -> VectorIndex:

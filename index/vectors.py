@@ -67,6 +67,9 @@ MERGE_SECONDS = 3_600.0
 MERGED_AGAIN, MERGED_AGAIN_AT_MOST = 30.0, 3_600.0
 """Seconds until what could not be merged is tried again, twice as long each time."""
 
+PATIENCE_SECONDS = 6.0
+"""How long a patient index stays unopened while nobody waits for it."""
+
 STEP = 1_000
 """Vectors told to Chroma at once while building: between two steps it can be stopped."""
 
@@ -230,10 +233,11 @@ class VectorIndex:
     """Which passages are nearest to a vector. `state` and `progress` (0 to 1) tell what it does; `reason` is why it failed, `behind` why what is new
     could not be merged into it, empty where it could.
 
-    `withheld` is for the time in which SQLite's vectors are of another embedding model than the questions: then nothing is found.
+    `withheld` is for the time in which SQLite's vectors are of another embedding model than the questions: then nothing is found. A `patient` one that is not
+    needed yet, as all passages are compared, opens some seconds later, or when somebody waits for it: importing Chroma holds up all that a start does.
     """
 
-    def __init__(self, folder: Path, database: Database, withheld: bool = False) -> None:
+    def __init__(self, folder: Path, database: Database, withheld: bool = False, patient: bool = False) -> None:
         self.folder = folder
         self.state: State = "opening"
         self.progress = 0.0
@@ -246,6 +250,8 @@ class VectorIndex:
         self._building = threading.Lock()
         self._told: set[str] | None = None
         self._closing = threading.Event()
+        self._patient = patient
+        self._wanted = threading.Event()
         self._threads: list[threading.Thread] = []
         self._failed_at = 0.0
         self._known: _Known | None = None
@@ -289,6 +295,7 @@ class VectorIndex:
 
     def wait(self, seconds: float) -> State:
         """Waits until the index is ready or has failed, or the time is over; returns its state."""
+        self._wanted.set()
         with self._changed:
             self._changed.wait_for(lambda: self.state in ("ready", "failed") or self._closing.is_set(), timeout=seconds)
             return self.state
@@ -300,6 +307,9 @@ class VectorIndex:
     # Opening
 
     def _open(self) -> None:
+        if self._patient and not self._large():
+            self._wanted.wait(PATIENCE_SECONDS)
+            self._go_on()
         name = self._database.meta("chroma")
         for leftover in self.folder.glob("chroma-*"):
             if leftover.name != name:
@@ -910,6 +920,7 @@ class VectorIndex:
     def close(self) -> bool:
         """Stops what is under way and closes Chroma; returns whether all of it has ended. What is being built is built anew the next time."""
         self._closing.set()
+        self._wanted.set()
         with self._changed:
             self._changed.notify_all()
         for thread in self._threads:

@@ -290,18 +290,20 @@ def open_assistant(
     fetch: bool = True,
     progress: weights.Progress | None = None,
     reembed: bool = False,
+    patient: bool = False,
 ) -> Assistant:
     """Opens the store that the settings name, with its embedder and model. `llm` is any LlamaIndex LLM, in place of `settings.model`.
 
     The embedded model's file is fetched when it is missing, unless `fetch` is False. A model that cannot be had is no error: the status tells, and
     the documents' own sentences answer. With `reembed`, a store that was made with another embedding model opens too, for Assistant.reembed().
+    A `patient` one leaves for some seconds what would hold a start up and is not needed yet.
     Raises StoreInUse, StoreTooNew, StoreDamaged, EmbedderChanged, InvalidSettings, DamagedWeights.
     """
     settings = settings or Settings()
     model, status = (LlamaIndexModel(llm, settings.model_seconds), ModelStatus("ready", "", "llm")) if llm is not None else configured_model(settings)
     fallback = fallback_model(settings)
     embedder = open_embedder(settings.embedder)
-    store = Store(settings.data_dir, embedder.identity, reembed)
+    store = Store(settings.data_dir, embedder.identity, reembed, patient)
     assistant = Assistant(settings, store, embedder, model, status, fallback)
     if status.state == "fetching" and fetch:
         try:

@@ -107,6 +107,22 @@ def _tell_notices(assistant: Assistant) -> None:
         print(f"citewell: {notice}", file=sys.stderr)
 
 
+def _tell_later(assistant: Assistant) -> None:
+    """Tells the notices of a server's store once its index is open, without whom it serves waiting for that."""
+    import threading
+
+    from index.errors import CitewellError
+    from rag.assistant import PAGE_SECONDS
+
+    def tell() -> None:
+        with suppress(CitewellError):  # it was closed meanwhile
+            _tell_notices(assistant)
+
+    telling = threading.Timer(PAGE_SECONDS, tell)
+    telling.daemon = True
+    telling.start()
+
+
 @app.command()
 def ask(question: str, as_json: Json = False, document: Documents = None, data_dir: DataDir = None, model: Model = None) -> None:
     """Answer one question. A running `citewell serve` on the same store is asked instead, which saves the start-up."""
@@ -248,7 +264,7 @@ def serve(
     gc.disable()  # nearly all that imports make stays: to look through it for what can go, again and again, takes a fifth of the start
     settings = _settings(data_dir, model, host=host, port=port)
     logs.begin([settings.api_key.get_secret_value()])
-    with Visitors(settings) as visitors, closing(_listener(settings)) as listener, open_assistant(settings, fetch=False) as assistant:
+    with Visitors(settings) as visitors, closing(_listener(settings)) as listener, open_assistant(settings, fetch=False, patient=True) as assistant:
         if not assistant.store.documents():
             print("Indexing the seed documents …", flush=True)
         with _bar("files") as progress:
@@ -260,11 +276,11 @@ def serve(
         page = resolve_name("ui.app:mount")(door, door.state.service)
         gc.freeze()
         gc.enable()
-        _tell_notices(assistant)  # the index was opened while the page was imported
         assistant.prepare_in_background()
         assistant.library.resume()
         assistant.store.announce(_address(settings, listener, own=True), visitors.local_key)
         print(f"Citewell is ready at {settings.public_url or _address(settings, listener)}  (Ctrl-C stops it)", flush=True)
+        _tell_later(assistant)
         with suppress(KeyboardInterrupt):  # Ctrl-C is how it is meant to end
             Server(page, settings.tls_cert, settings.tls_key).run(sockets=[listener])
         if assistant.answering_model()[0] is not None or assistant.model_status().state == "fetching":

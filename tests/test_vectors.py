@@ -1186,3 +1186,17 @@ def test_a_child_that_merges_ends_with_its_parent_and_what_it_made_goes(
     assert vector_folder(place) != before  # learned on opening
     assert indexed(again)
     again.close()
+
+
+def test_a_patient_index_opens_when_it_is_waited_for_and_all_is_found_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(opened(tmp_path)) as store:
+        put(store, 1, 1)
+
+    monkeypatch.setattr(vectors, "PATIENCE_SECONDS", 3_600.0)
+    with closing(Store(tmp_path, "writer@1", patient=True)) as store:
+        assert store.nearest(vector(1, 1, 1), 1)[0][0] == parts(1, 1)[1][1].id
+        assert store.index_state == "opening"
+        assert store.wait_for_index(60) == "ready"
+    begun = time.monotonic()
+    Store(tmp_path, "writer@1", patient=True).close()
+    assert time.monotonic() - begun < 60, "closing ends the wait"
