@@ -38,7 +38,7 @@ from index.schema import (
     read_passage,
     set_meta,
 )
-from index.seal import check_seal, flush_folder
+from index.seal import break_seal, check_seal, flush_folder
 from index.types import Passage, Span
 
 SALVAGED = NAME + ".salvaged"
@@ -149,7 +149,11 @@ def _trouble(folder: Path) -> str:
         return ""
     if condition == "differs":
         return "its file was changed after it was closed"
-    return trouble_in(path) or _forgotten(folder)
+    trouble = trouble_in(path) or _forgotten(folder)
+    if not trouble:
+        with suppress(OSError):
+            break_seal(folder / SEAL)  # one that said nothing would stand in the way of a new one, and all be checked again each time
+    return trouble
 
 
 def trouble_in(path: Path) -> str:

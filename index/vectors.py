@@ -70,6 +70,9 @@ MERGED_AGAIN, MERGED_AGAIN_AT_MOST = 30.0, 3_600.0
 PATIENCE_SECONDS = 6.0
 """How long a patient index stays unopened while nobody waits for it."""
 
+LOOKED_AT = 500
+"""How many passages of a large index a search looks at (HNSW's ef_search). docs/benchmarks.md says what it finds of the nearest, and how long it takes."""
+
 STEP = 1_000
 """Vectors told to Chroma at once while building: between two steps it can be stopped."""
 
@@ -160,8 +163,12 @@ class _Collection:
                 self._collection = self._client.get_or_create_collection(
                     COLLECTION,
                     embedding_function=None,
-                    configuration={"hnsw": {"space": "cosine", "sync_threshold": sync_threshold, "ef_search": 200}},
+                    configuration={"hnsw": {"space": "cosine", "sync_threshold": sync_threshold, "ef_search": LOOKED_AT}},
                 )
+                if (self._collection.configuration.get("hnsw") or {}).get(
+                    "ef_search"
+                ) != LOOKED_AT:  # made by an earlier version; from the next opening on
+                    self._collection.modify(configuration={"hnsw": {"ef_search": LOOKED_AT}})
             except BaseException:
                 self._client.close()
                 raise

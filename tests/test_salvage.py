@@ -223,6 +223,16 @@ def test_a_seal_tells_intact_from_changed_and_from_nothing(tmp_path: Path) -> No
     assert check_seal(seal, files, "me") == "none"
 
 
+def test_a_seal_of_another_kind_gives_way_to_a_new_one_once_all_is_checked(place: Path) -> None:
+    store = opened(place)
+    put(store, 1)
+    store.close()
+    sealed = (place / "seal.json").read_bytes()
+    (place / "seal.json").write_text('{"by": "an earlier version"}')
+    opened(place).close()
+    assert (place / "seal.json").read_bytes() == sealed
+
+
 def test_a_store_that_was_only_read_keeps_its_seal(place: Path) -> None:
     filled(place)
     before = (place / "seal.json").read_bytes()
