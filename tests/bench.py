@@ -120,7 +120,7 @@ def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
         model, _ = assistant.answering_model()
         assert isinstance(model, EmbeddedModel)
         client = model.load()
-        url, key = str(client._client.base_url), client._client.api_key
+        url, key = client._wire._url, client._wire._headers["Authorization"].removeprefix("Bearer ")
         peer = Peer(documents, str(Path(scratch, "peer")), url, key)
         drafted: list[Any] = []
         stream = model.stream
