@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
+from index.contract import DocumentStore
 from index.embed import Embedder
 from index.hops import onward
 from index.remember import Remembered
-from index.store import Store
 from index.types import Hit, Passage
 
 POOL = 100
@@ -54,7 +54,7 @@ def fuse(meaning: Mapping[str, float], words: Mapping[str, float], share: float 
 
 
 def search(
-    store: Store, embedder: Embedder | Remembered, question: str | Sequence[Query], limit: int = 5, documents: Sequence[str] | None = None
+    store: DocumentStore, embedder: Embedder | Remembered, question: str | Sequence[Query], limit: int = 5, documents: Sequence[str] | None = None
 ) -> list[Hit]:
     """The best passages for a question, or for several queries that say it, best first. `documents` narrows to ids or sources.
 
@@ -81,7 +81,7 @@ def search(
     return [Hit(passage, scores[passage.id], similarity.get(passage.id)) for passage in passages[:limit]]
 
 
-def _read(store: Store, ranked: Sequence[str], wanted: int, documents: int) -> list[Passage]:
+def _read(store: DocumentStore, ranked: Sequence[str], wanted: int, documents: int) -> list[Passage]:
     """The first passages that are still there, so many of so many documents, or all: the text of what nobody sees stays unread."""
     found: list[Passage] = []
     for start in range(0, len(ranked), wanted):
@@ -93,7 +93,7 @@ def _read(store: Store, ranked: Sequence[str], wanted: int, documents: int) -> l
 
 
 def _looked_again(
-    store: Store,
+    store: DocumentStore,
     embedder: Embedder | Remembered,
     question: str,
     ranked: Sequence[str],
@@ -141,7 +141,7 @@ def _looked_again(
     return [known[one] for one in [*first, *sorted(rest, key=lambda one: -rest[one])][:limit]], final
 
 
-def _resolve(store: Store, names: Sequence[str]) -> list[str]:
+def _resolve(store: DocumentStore, names: Sequence[str]) -> list[str]:
     found: list[str] = []
     by_source: dict[str, list[str]] | None = None
     for name in names:

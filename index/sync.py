@@ -19,11 +19,12 @@ from queue import Empty, SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
+from index.contract import DocumentStore
 from index.embed import Embedder
 from index.errors import CitewellError, UnreadableDocument
 from index.parse import Parser
 from index.read import MAX_BYTES, VERSION, fingerprint
-from index.store import Entry, Store
+from index.schema import Entry
 from index.types import Document, Known, Passage
 
 Progress = Callable[[int, int, str], None]
@@ -270,7 +271,7 @@ class _Group:
 
 
 def embed_missing(
-    store: Store, embedder: Embedder, texts: Mapping[bytes, str], told: Callable[[int, int], None], stopped: Callable[[], bool]
+    store: DocumentStore, embedder: Embedder, texts: Mapping[bytes, str], told: Callable[[int, int], None], stopped: Callable[[], bool]
 ) -> dict[bytes, NDArray[np.float32]] | None:
     """Vectors of those texts that the store has none of, by content key; None when it was stopped.
 
@@ -294,7 +295,7 @@ def embed_missing(
 
 
 def sync(
-    store: Store,
+    store: DocumentStore,
     embedder: Embedder,
     folder: Path,
     progress: Progress | None = None,

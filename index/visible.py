@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from index.store import Store
+from index.contract import DocumentStore
 from index.types import Document, DocumentInfo, Known, Passage, Rejection, Span
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Visible:
     A document of somebody else raises the KeyError of one that does not exist. Where the folders stand that are synced is for those who are `told_folders`.
     """
 
-    def __init__(self, store: Store, viewer: str, told_folders: bool = False) -> None:
+    def __init__(self, store: DocumentStore, viewer: str, told_folders: bool = False) -> None:
         self._store, self.viewer, self._told_folders = store, viewer, told_folders
 
     def _checked(self, document_id: str) -> str:

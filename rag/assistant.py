@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import SecretStr
 
+from index.contract import DocumentStore
 from index.embed import Embedder, open_embedder
 from index.errors import CitewellError, DamagedWeights, InvalidSettings, ModelUnavailable, UnreadableDocument
 from index.parse import Parser
@@ -63,7 +64,7 @@ class Assistant:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: DocumentStore,
         embedder: Embedder,
         model: LanguageModel | None,
         status: ModelStatus,

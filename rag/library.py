@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from index.contract import DocumentStore
 from index.embed import Embedder
 from index.errors import CitewellError, NotAllowed, OverLimit
 from index.schema import OWN_UPLOADS, UPLOADS
 from index.seal import make_private, make_private_folder
-from index.store import Store
 from index.sync import REMOVED_BY_HAND, Progress, SyncReport, readable, root_of, sync
 from index.types import DocumentInfo, Known
 from rag.accounts import LOCAL
@@ -88,7 +88,7 @@ class Quota:
 class Library:
     """Keeps a store in step with folders and uploads. Its methods may be called from any thread."""
 
-    def __init__(self, store: Store, embedder: Embedder, max_bytes: int) -> None:
+    def __init__(self, store: DocumentStore, embedder: Embedder, max_bytes: int) -> None:
         self.uploads = store.folder / UPLOADS
         """Where uploaded files are kept; synced like any other folder."""
         self.own_root = UPLOADS
@@ -443,7 +443,7 @@ class OwnLibrary:
     It has those methods of Library that a page or a program asks for, and no others.
     """
 
-    def __init__(self, library: Library, store: Store, viewer: str, admin: bool, quota: Quota | None = None) -> None:
+    def __init__(self, library: Library, store: DocumentStore, viewer: str, admin: bool, quota: Quota | None = None) -> None:
         self._library, self._store, self._viewer, self._admin, self._quota = library, store, viewer, admin, quota
         # The store knows the user's uploads by this. What the local user adds is everybody's: whoever has the machine to themselves has nobody to keep it from.
         self.own_root = UPLOADS if viewer == LOCAL else OWN_UPLOADS + viewer
@@ -589,7 +589,7 @@ def _joined(first: SyncReport, then: SyncReport) -> SyncReport:
     return SyncReport(added, changed, removed, unchanged, rejected, then.cancelled)
 
 
-def fates(library: Library, store: Store, taken: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
+def fates(library: Library, store: DocumentStore, taken: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
     """What every door says has become of uploaded files, each a source, a fingerprint and why it was not taken: indexed, rejected, or waiting still."""
     busy = library.work() is not None  # asked first: what is done in between is seen below
     known = store.known(library.own_root)
@@ -605,7 +605,7 @@ def _fate(source: str, reason: str, now: Known | None, wanted: str, busy: bool) 
     return {**told, "reason": now.reason} if now.reason else {**told, "id": now.document_id, "status": "indexed"}
 
 
-def listing(store: Store) -> list[dict[str, Any]]:
+def listing(store: DocumentStore) -> list[dict[str, Any]]:
     """What every door says of the documents and of the files that were rejected (`status`, `reason`), by source. Sizes in bytes and characters."""
     indexed = [entry(document) for document in store.documents()]
     rejected = [

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+from index.contract import DocumentStore
 from index.errors import NotAllowed
-from index.store import Store
 from index.sync import Progress, SyncReport
 from index.visible import Visible
 from rag import weights
@@ -28,7 +28,7 @@ class OwnAssistant(Assistant):
         self.settings, self.embedder, self.remembered = whole.settings, whole.embedder, whole.remembered
         self._renderer, self._reranker = whole._renderer, whole._reranker
         # The casts hide that the writing half is missing; tests/test_ownership.py holds that it is.
-        self.store = cast(Store, Visible(whole.store, user.id, user.admin))
+        self.store = cast(DocumentStore, Visible(whole.store, user.id, user.admin))
         # Who has the machine to themselves shares its disk with nobody.
         quota = None if user.id == LOCAL else Quota(whole.settings.user_files, int(whole.settings.user_mb * 1_000_000))
         self.library = cast(Library, OwnLibrary(whole.library, whole.store, user.id, user.admin, quota))

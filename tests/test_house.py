@@ -12,13 +12,15 @@ ROOT = Path(__file__).resolve().parent.parent
 BELOW = {"index": set(), "rag": {"index"}, "ui": {"index", "rag"}}
 ONLY_IN = {
     "argon2": ("rag/accounts.py",),
-    "chromadb": ("index/vectors.py",),
+    "chromadb": ("index/vectors.py", "index/chroma_server.py"),
     "fastapi": ("rag/server*.py",),
     "gradio": ("ui/app.py",),
     "httpcore": ("rag/fetch_url.py",),
     "httpx2": ("rag/mcp_server.py",),
     "idna": ("rag/web_address.py",),
     "mcp": ("rag/mcp_server.py",),
+    "psycopg": ("index/postgres*.py", "index/shared_vectors.py"),
+    "psycopg_pool": ("index/postgres_database.py",),
     "prometheus_client": ("rag/metrics.py",),
     "xllamacpp": ("rag/model.py",),
 }

@@ -1,0 +1,182 @@
+"""A Chroma server by its address, such as `chroma run` or a hosted one: collections of vectors whose ids are passages' numbers.
+
+Whatever goes wrong is ChromaAway, or CollectionMissing where the server answers and has no such collection; neither repeats what the server said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from index.errors import CitewellError, InvalidSettings, StoreError
+from index.vectors import EVERYTHING_IN_MEMORY
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ANSWER_SECONDS, LOOK_SECONDS = 20.0, 3.0
+"""How long the server may take for one piece of work, and to say that it is there."""
+
+HOSTED_BATCH = 300
+"""A hosted Chroma takes so many at once; the server's own figure is taken where it is smaller or larger."""
+
+
+class ChromaAway(StoreError):
+    """The Chroma server does not answer, or not as it should. PostgreSQL still holds everything."""
+
+
+class CollectionMissing(ChromaAway):
+    """The Chroma server answers, and does not have the collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChromaAddress:
+    """Where a Chroma server is, and what lets one in."""
+
+    url: str
+    api_key: str = field(default="", repr=False)
+    tenant: str = "default_tenant"
+    database: str = "default_database"
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.hostname}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """The port, Chroma's own where the address names none."""
+        parts = urlsplit(self.url)
+        return parts.port or (443 if parts.scheme == "https" else 8000)
+
+
+@contextmanager
+def _chroma(what: str) -> Iterator[None]:
+    """Gives whatever Chroma's client raises one name."""
+    try:
+        yield
+    except CitewellError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise (CollectionMissing if kind in ("NotFoundError", "InvalidCollectionException") else ChromaAway)(f"{what} failed ({kind})") from None
+
+
+class Collection:
+    """One collection of a Chroma server. Ids are passages' numbers; with each goes its document's number and its owner."""
+
+    def __init__(self, collection: Any, batch: int) -> None:
+        self._collection, self.batch = collection, batch
+
+    def count(self) -> int:
+        """How many vectors it holds."""
+        with _chroma("counting"):
+            return int(self._collection.count())
+
+    def held(self, numbers: Sequence[int]) -> set[int]:
+        """Those of the numbers that it holds."""
+        with _chroma("looking up"):
+            return {int(one) for one in self._collection.get(ids=[str(number) for number in numbers], include=[])["ids"]}
+
+    def add(self, numbers: Sequence[int], vectors: Sequence[NDArray[np.float32]], about: Sequence[Mapping[str, int | str]]) -> None:
+        """Adds vectors; those that are there are replaced."""
+        for start in range(0, len(numbers), self.batch):
+            part = slice(start, start + self.batch)
+            with _chroma("adding"):
+                self._collection.upsert(
+                    ids=[str(number) for number in numbers[part]], embeddings=list(vectors[part]), metadatas=[dict(one) for one in about[part]]
+                )
+
+    def describe(self, numbers: Sequence[int], about: Sequence[Mapping[str, int | str]]) -> None:
+        """Says anew what goes with vectors that are there."""
+        for start in range(0, len(numbers), self.batch):
+            part = slice(start, start + self.batch)
+            with _chroma("updating"):
+                self._collection.update(ids=[str(number) for number in numbers[part]], metadatas=[dict(one) for one in about[part]])
+
+    def delete(self, numbers: Sequence[int]) -> None:
+        """Drops vectors."""
+        for start in range(0, len(numbers), self.batch):
+            with _chroma("deleting"):
+                self._collection.delete(ids=[str(number) for number in numbers[start : start + self.batch]])
+
+    def nearest(self, vector: NDArray[np.float32], limit: int, where: Mapping[str, Any] | None = None) -> list[int]:
+        """The numbers of the nearest vectors, of those that `where` chooses."""
+        with _chroma("searching"):
+            found = self._collection.query(query_embeddings=[vector], n_results=limit, include=[], where=dict(where) if where else None)
+            return [int(one) for one in found["ids"][0]]
+
+
+class ChromaServer:
+    """A connection to a Chroma server. Raises ChromaAway where there is none to be had."""
+
+    def __init__(self, address: ChromaAddress) -> None:
+        if urlsplit(address.url).scheme not in ("http", "https"):
+            raise InvalidSettings("CITEWELL_CHROMA_URL must be an address such as http://127.0.0.1:8000.")
+        self.version = look(address)
+        with _chroma("connecting"):
+            import chromadb
+
+            parts = urlsplit(address.url)
+            self._client = chromadb.HttpClient(
+                host=str(parts.hostname),
+                port=address.port,
+                ssl=parts.scheme == "https",
+                headers={"x-chroma-token": address.api_key} if address.api_key else None,
+                settings=chromadb.Settings(anonymized_telemetry=False),
+                tenant=address.tenant,
+                database=address.database,
+            )
+            # Chroma's client waits for ever by itself; a question must not.
+            self._client._server._session.timeout = ANSWER_SECONDS
+            self._batch = max(1, min(1_000, int(self._client.get_max_batch_size() or HOSTED_BATCH)))
+
+    def collection(self, name: str) -> Collection:
+        """A collection that is there. Raises CollectionMissing."""
+        with _chroma("opening a collection"):
+            return Collection(self._client.get_collection(name, embedding_function=None), self._batch)
+
+    def create(self, name: str) -> Collection:
+        """A new collection, in place of one of its name."""
+        self.drop(name)
+        with _chroma("making a collection"):
+            configuration = {"hnsw": {"space": "cosine", "sync_threshold": EVERYTHING_IN_MEMORY, "ef_search": 200}}
+            try:
+                made = self._client.create_collection(name, embedding_function=None, configuration=configuration)
+            except ValueError:
+                # A hosted Chroma has an index of another kind. Of unit vectors any distance says the same.
+                made = self._client.create_collection(name, embedding_function=None)
+            return Collection(made, self._batch)
+
+    def drop(self, name: str) -> None:
+        """Deletes a collection, if there is one of the name."""
+        try:
+            with _chroma("deleting a collection"):
+                self._client.delete_collection(name)
+        except CollectionMissing:
+            pass
+
+    def names(self, beginning: str) -> list[str]:
+        """The names of collections that begin so."""
+        with _chroma("listing collections"):
+            return [one.name for one in self._client.list_collections() if one.name.startswith(beginning)]
+
+
+def look(address: ChromaAddress) -> str:
+    """The version of the server, asked briefly. Raises ChromaAway where it does not answer."""
+    import httpx
+
+    try:
+        found = httpx.get(
+            f"{address.shown}/api/v2/version", timeout=LOOK_SECONDS, headers={"x-chroma-token": address.api_key} if address.api_key else {}
+        )
+        found.raise_for_status()
+        return str(found.json())
+    except (httpx.HTTPError, ValueError):
+        raise ChromaAway("The Chroma server does not answer.") from None

@@ -1,0 +1,127 @@
+"""A real PostgreSQL and a real Chroma server for tests, on this machine alone and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.request import urlopen
+
+SECONDS = 60
+NOT_THERE = "PostgreSQL is not installed; on Debian, `apt install postgresql`"
+
+
+def postgres_programs() -> Path | None:
+    """The folder of initdb and postgres, which Debian keeps off the path; None where there is none."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else Path(on_path).parent if on_path else None
+
+
+def _as_nobody() -> dict[str, object]:
+    """PostgreSQL refuses to run as root."""
+    if os.geteuid():
+        return {}
+    name = next((name for name in ("postgres", "nobody") if _is_user(name)), "nobody")
+    user = pwd.getpwnam(name)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Running:
+    """A server that can be killed, and started again with what it had on its disk."""
+
+    def __init__(self, command: list[str], ready: object, log: Path, **more: object) -> None:
+        self._command, self._ready, self._log, self._more = command, ready, log, more
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, **self._more)  # type: ignore[call-overload]
+        end = time.monotonic() + SECONDS
+        while not self._ready():  # type: ignore[operator]
+            assert self.process.poll() is None and time.monotonic() < end, self._log.read_text(errors="replace")[-3_000:]
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def postgres() -> Iterator[tuple[str, Running]]:
+    """The address of an empty database, and its server."""
+    programs = postgres_programs()
+    assert programs is not None, NOT_THERE
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with TemporaryDirectory(dir=memory, prefix="citewell-postgres-") as folder:
+        place, user = Path(folder), _as_nobody()
+        if user:
+            os.chown(place, user["user"], user["group"])  # type: ignore[arg-type]
+        log = place / "log"
+        with log.open("ab") as file:
+            subprocess.run(
+                [programs / "initdb", "-D", place / "data", "-U", "citewell", "-A", "scram-sha-256", "--pwfile=/dev/stdin", "-E", "UTF8", "--locale=C", "--no-sync"],
+                input=b"secret-of-tests\n", stdout=file, stderr=file, check=True, cwd=place, **user,  # type: ignore[call-overload]
+            )  # fmt: skip
+        port = free_port()
+        quick = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "200"}
+        settings = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": str(place), **quick}
+        url = f"postgresql://citewell:secret-of-tests@127.0.0.1:{port}/postgres"
+
+        def ready() -> bool:
+            return subprocess.run([programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode == 0
+
+        command = [str(programs / "postgres"), "-D", str(place / "data"), *(part for pair in settings.items() for part in ("-c", "=".join(pair)))]
+        server = Running(command, ready, log, cwd=place, **user)
+        try:
+            yield url, server
+        finally:
+            server.process.terminate()
+            try:
+                server.process.wait(10)
+            except subprocess.TimeoutExpired:
+                server.stop()
+
+
+@contextmanager
+def chroma() -> Iterator[tuple[str, Running]]:
+    """The address of a `chroma run`, and its process."""
+    with TemporaryDirectory(prefix="citewell-chroma-") as folder:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+
+        def ready() -> bool:
+            try:
+                with urlopen(f"{url}/api/v2/heartbeat", timeout=1) as answer:
+                    return bool(answer.status == 200)
+            except OSError:
+                return False
+
+        program = Path(sys.executable).with_name("chroma")
+        server = Running([str(program), "run", "--path", folder, "--host", "127.0.0.1", "--port", str(port)], ready, Path(folder) / "log")
+        try:
+            yield url, server
+        finally:
+            server.stop()
