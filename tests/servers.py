@@ -80,11 +80,12 @@ def postgres() -> Iterator[tuple[str, Running]]:
         if user:
             os.chown(place, user["user"], user["group"])  # type: ignore[arg-type]
         log = place / "log"
-        with log.open("ab") as file:
-            subprocess.run(
-                [programs / "initdb", "-D", place / "data", "-U", "citewell", "-A", "scram-sha-256", "--pwfile=/dev/stdin", "-E", "UTF8", "--locale=C", "--no-sync"],
-                input=b"secret-of-tests\n", stdout=file, stderr=file, check=True, cwd=place, **user,  # type: ignore[call-overload]
-            )  # fmt: skip
+        password = place / "password"
+        password.write_text("secret-of-tests\n")
+        password.chmod(0o644)
+        options = ["-U", "citewell", "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C", "--no-sync"]
+        made = subprocess.run([programs / "initdb", "-D", place / "data", *options], capture_output=True, text=True, cwd=place, **user)  # type: ignore[call-overload]
+        assert made.returncode == 0, made.stdout + made.stderr
         port = free_port()
         quick = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "200"}
         settings = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": str(place), **quick}
