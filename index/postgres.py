@@ -6,10 +6,10 @@ for the moment in which they commit: each locks the files that it changes, in on
 
 from __future__ import annotations
 
+import atexit
 import json
 import secrets
 import threading
-import atexit
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -191,7 +191,7 @@ class PostgresStore:
 
     def _remove(self, connection: Connection[Any], which: str, values: Sequence[Any]) -> tuple[int, int]:
         """Drops documents with their passages and words; returns how many of both. Their vectors stay until a sync has ended."""
-        numbers = [row[0] for row in connection.execute(f"SELECT number FROM documents WHERE {which}", values).fetchall()]
+        numbers = [row[0] for row in connection.execute(f"SELECT number FROM documents d WHERE {which}", values).fetchall()]
         if not numbers:
             return 0, 0
         ((passages, words),) = connection.execute(
@@ -218,6 +218,10 @@ class PostgresStore:
         """Remembers why a file is not a document; a version indexed earlier goes, as it is not what the folder holds any more."""
         with self._database.transaction() as connection:
             _lock_files(connection, [(root, source)])
+            if _is_upload(root):
+                kept_now = connection.execute("SELECT fingerprint FROM uploads WHERE root = %s AND source = %s", (root, source)).fetchone()
+                if kept_now is not None and fingerprint and kept_now[0] != fingerprint:
+                    return  # another process has taken a newer version of the file
             connection.execute("DELETE FROM rejected WHERE root = %s AND source = %s", (root, source))
             connection.execute(
                 "INSERT INTO rejected VALUES (%s, %s, %s, %s, %s, %s, %s)", (root, source, kept(reason), fingerprint, stamp, reader, now())
@@ -232,14 +236,16 @@ class PostgresStore:
         self.remove_many([document_id])
 
     def remove_many(self, document_ids: Iterable[str]) -> None:
-        """Makes documents gone, all at once; ids that are no document's are passed over."""
+        """Makes documents gone, all at once; ids that are no document's are passed over, and documents of uploaded files that are kept still: a process
+        whose copies of those are older must not remove what another has just added."""
         ids = list(document_ids)
         if not ids:
             self._database.rows("SELECT 1")
             return
         with self._database.transaction() as connection:
             _lock_files(connection, connection.execute("SELECT root, source FROM documents WHERE id = ANY(%s)", (ids,)).fetchall())
-            passages, words = self._remove(connection, "id = ANY(%s)", (ids,))
+            kept_still = "SELECT 1 FROM uploads u WHERE u.root = d.root AND u.source = d.source AND u.fingerprint = d.fingerprint"
+            passages, words = self._remove(connection, f"id = ANY(%s) AND NOT EXISTS ({kept_still})", (ids,))
             _count(connection, -passages, -words)
         self._vectors.catch_up()
 
@@ -573,7 +579,7 @@ def _late(connection: Connection[Any], entry: Entry) -> bool:
     rows = connection.execute("SELECT fingerprint FROM documents WHERE root = %s AND source = %s", place).fetchall()
     if (rows[0][0] if rows else "") != entry.replaces:
         return True
-    if entry.root != UPLOADS and not entry.root.startswith(OWN_UPLOADS):
+    if not _is_upload(entry.root):
         return False
     rows = connection.execute("SELECT fingerprint FROM uploads WHERE root = %s AND source = %s", place).fetchall()
     return not rows or rows[0][0] != entry.document.fingerprint
@@ -595,6 +601,10 @@ def _refuse_lacking(connection: Connection[Any], entries: Sequence[Entry]) -> No
     for key, source in wanted.items():
         if key not in there:
             raise StoreError(f"A passage of '{source}' came without its vector. Nothing was changed; sync the folder again.")
+
+
+def _is_upload(root: str) -> bool:
+    return root == UPLOADS or root.startswith(OWN_UPLOADS)
 
 
 def _uploader(root: str) -> str:

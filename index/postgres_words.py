@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from psycopg import Connection
 
-    from index.schema import Entry
 
 QUERY_WORDS = 300
 """Of a longer question, so many different words are searched for."""

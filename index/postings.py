@@ -6,7 +6,6 @@ looked for beside each other. A posting is one number of 64 bits, so that many o
 
 from __future__ import annotations
 
-import re
 import threading
 import unicodedata
 from collections import Counter

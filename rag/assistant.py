@@ -141,7 +141,7 @@ class Assistant:
         if not 1 <= page <= len(pages):
             raise KeyError(page)
         try:
-            content, _ = load(self.library.folder(root) / source, self.settings.max_bytes)
+            content, _ = load(self.library.file(root, source), self.settings.max_bytes)
             if fingerprint(content) != indexed:
                 raise CitewellError(
                     f"'{source}' has changed since it was indexed, so its pages cannot be shown. Its text here is as it was; sync again."
@@ -304,7 +304,7 @@ def open_assistant(
     model, status = (LlamaIndexModel(llm, settings.model_seconds), ModelStatus("ready", "", "llm")) if llm is not None else configured_model(settings)
     fallback = fallback_model(settings)
     embedder = open_embedder(settings.embedder)
-    store = Store(settings.data_dir, embedder.identity, reembed, patient)
+    store = open_store(settings, embedder.identity, reembed, patient)
     assistant = Assistant(settings, store, embedder, model, status, fallback)
     if status.state == "fetching" and fetch:
         try:
@@ -313,6 +313,18 @@ def open_assistant(
             assistant.close()
             raise
     return assistant
+
+
+def open_store(settings: Settings, embedder_identity: str, reembed: bool = False, patient: bool = False) -> DocumentStore:
+    """The store that the settings name: in the data folder, `patient` as Store is, or the one that machines share. Raises what opening either raises."""
+    if not settings.shared:
+        return Store(settings.data_dir, embedder_identity, reembed, patient)
+    from index.chroma_server import ChromaAddress
+    from index.postgres import PostgresStore
+
+    key = settings.chroma_api_key.get_secret_value()
+    chroma = ChromaAddress(settings.chroma_url, key, settings.chroma_tenant, settings.chroma_database)
+    return PostgresStore(settings.data_dir, settings.store_url.get_secret_value(), chroma, embedder_identity, reembed)
 
 
 def configured_model(settings: Settings) -> tuple[LanguageModel | None, ModelStatus]:
@@ -430,7 +442,7 @@ def seed(assistant: Assistant, progress: Progress | None = None) -> SyncReport |
 
     None when it holds other documents, or held some that damage took: those are to be synced again, and no stranger's in their place.
     """
-    if assistant.store.lost() or len(assistant.store.documents()) > len(assistant.store.fingerprints(str(SEEDS.resolve()))):
+    if assistant.store.lost() or assistant.store.document_count() > len(assistant.store.fingerprints(str(SEEDS.resolve()))):
         return None
     return assistant.sync(SEEDS, progress)
 

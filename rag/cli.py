@@ -263,9 +263,9 @@ def serve(
 
     gc.disable()  # nearly all that imports make stays: to look through it for what can go, again and again, takes a fifth of the start
     settings = _settings(data_dir, model, host=host, port=port)
-    logs.begin([settings.api_key.get_secret_value()])
+    logs.begin(settings.secrets)
     with Visitors(settings) as visitors, closing(_listener(settings)) as listener, open_assistant(settings, fetch=False, patient=True) as assistant:
-        if not assistant.store.documents():
+        if not assistant.store.document_count():
             print("Indexing the seed documents …", flush=True)
         with _bar("files") as progress:
             seed(assistant, progress)
@@ -337,7 +337,7 @@ def mcp(data_dir: DataDir = None, model: Model = None) -> None:
 
     settings = _settings(data_dir, model)
     # All but the protocol goes to standard error, which the program that started this one may show or keep.
-    logs.begin([settings.api_key.get_secret_value()])
+    logs.begin(settings.secrets)
     try:
         assistant = open_assistant(settings, fetch=False)
     except StoreInUse as error:
@@ -564,8 +564,20 @@ def backup(
     from index.backup import backup as write
 
     settings = _settings(data_dir)
+    _refuse_shared(settings, "`pg_dump` backs it up: documents, passages, vectors and uploaded files are in it")
     write(settings.data_dir, target)
     print(f"The store in {settings.data_dir} is backed up in {target}. `citewell restore {target}` brings it back.")
+
+
+def _refuse_shared(settings: Settings, instead: str) -> None:
+    """Raises CitewellError for a shared store, which is its database's to keep."""
+    from index.errors import CitewellError
+
+    if settings.shared:
+        raise CitewellError(
+            f"The store is in PostgreSQL, and {instead}. For accounts and conversations, which are in the data folder of each machine, run this command "
+            "with CITEWELL_STORE_URL and CITEWELL_CHROMA_URL empty."
+        )
 
 
 @app.command()
@@ -578,6 +590,7 @@ def restore(
     from index.backup import restore as bring_back
 
     settings = _settings(data_dir)
+    _refuse_shared(settings, "`pg_restore` brings back what `pg_dump` wrote")
     kept = bring_back(archive, settings.data_dir, replace)
     print(f"The store in {settings.data_dir} is as it was when {archive} was written.")
     for folder in kept:

@@ -84,6 +84,8 @@ def _folder(folder: Path) -> Finding:
 
 
 def _store(settings: Settings) -> Finding:
+    if settings.shared:
+        return _shared_store(settings)
     if not (settings.data_dir / "citewell.sqlite3").exists():
         return Finding("store", True, "none yet; the first question or sync makes it")
     try:
@@ -99,6 +101,28 @@ def _store(settings: Settings) -> Finding:
         rejected = len(store.rejected())
         more = f", {rejected} files rejected" if rejected else ""
         return Finding("store", True, f"{len(store.documents())} documents, {store.passage_count()} passages{more}")
+    finally:
+        store.close()
+
+
+def _shared_store(settings: Settings) -> Finding:
+    from index.postgres import PostgresStore
+    from rag.assistant import open_store
+
+    try:
+        store = open_store(settings, open_embedder(settings.embedder).identity)
+    except (CitewellError, ImportError) as error:
+        return Finding("store", False, str(error))
+    try:
+        assert isinstance(store, PostgresStore)
+        store.wait_for_index(5.0)
+        notices = store.notices()
+        text = (
+            f"shared: {store.server}; {store.document_count()} documents, {store.passage_count()} passages, {store.rejection_count()} files rejected"
+        )
+        return Finding("store", not notices, ". ".join([text, *notices]))
+    except CitewellError as error:
+        return Finding("store", False, str(error))
     finally:
         store.close()
 

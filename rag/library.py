@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from index.contract import DocumentStore
+from index.contract import DocumentStore, UploadKeeper
 from index.embed import Embedder
 from index.errors import CitewellError, NotAllowed, OverLimit
+from index.read import fingerprint
 from index.schema import OWN_UPLOADS, UPLOADS
 from index.seal import make_private, make_private_folder
 from index.sync import REMOVED_BY_HAND, Progress, SyncReport, readable, root_of, sync
@@ -94,6 +95,9 @@ class Library:
         self.own_root = UPLOADS
         """What the store knows them by."""
         self._store, self._embedder, self._max_bytes = store, embedder, max_bytes
+        # Where machines share the store it has the uploaded files too, and what lies here is a copy.
+        self._keeper = store if isinstance(store, UploadKeeper) else None
+        self._copied: dict[tuple[str, str], tuple[str, int, int]] = {}
         self._turn = threading.Lock()
         self._adding = threading.Lock()
         self._state = threading.Lock()
@@ -133,6 +137,8 @@ class Library:
 
     def _synced(self, folder: Path, what: str, progress: Progress | None, stopped: Callable[[], bool], retry: bool) -> SyncReport:
         begun, root = deque([(time.monotonic(), 0)]), self.root(folder)
+        if is_upload(root):
+            self._copy_uploads(root)
 
         def told(done: int, total: int, current: str) -> None:
             now = time.monotonic()
@@ -186,6 +192,52 @@ class Library:
         if what == READING_UPLOADS:
             self._uploads_read = now
 
+    def _copy_uploads(self, root: str) -> None:
+        """Makes the folder of uploaded files hold what a shared store keeps. Raises CitewellError where that cannot be written."""
+        if self._keeper is None:
+            return
+        kept = self._keeper.uploads(root)
+        try:
+            make_private_folder(self.folder(root))
+            for name in os.listdir(self.folder(root)):
+                if not name.startswith(".") and name not in kept:
+                    (self.folder(root) / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise CitewellError(f"Uploaded files could not be copied ({error.strerror}). Check the data folder and the free disk space.") from error
+        for source, (wanted, _) in kept.items():
+            with suppress(KeyError):  # it was removed meanwhile
+                self._copy_upload(root, source, wanted)
+
+    def _copy_upload(self, root: str, source: str, wanted: str) -> None:
+        """Has one uploaded file lie here as the shared store keeps it. Raises KeyError where it keeps none."""
+        assert self._keeper is not None
+        path = self.folder(root) / safe_name(source)
+        try:
+            there = path.lstat() if path.exists() else None
+            if there is not None and self._copied.get((root, source)) == (wanted, there.st_size, there.st_mtime_ns):
+                return
+            if there is None or fingerprint(path.read_bytes()) != wanted:
+                content = self._keeper.upload(root, source)
+                make_private_folder(path.parent)
+                scratch = path.with_name(f".{uuid4().hex}")
+                try:
+                    make_private(scratch)
+                    scratch.write_bytes(content)
+                    os.replace(scratch, path)
+                finally:
+                    scratch.unlink(missing_ok=True)
+                there = path.lstat()
+            self._copied[root, source] = (wanted, there.st_size, there.st_mtime_ns)
+        except OSError as error:
+            raise CitewellError(f"'{source}' could not be copied ({error.strerror}). Check the data folder and the free disk space.") from error
+
+    def file(self, root: str, source: str) -> Path:
+        """Where one file is that the store knows; an uploaded one of a shared store is copied here first. It may be gone."""
+        if self._keeper is not None and is_upload(root):
+            with suppress(KeyError):
+                self._copy_upload(root, source, self._keeper.uploads(root)[source][0])
+        return self.folder(root) / source
+
     def folder(self, root: str) -> Path:
         """Where the files are that the store knows under a root."""
         if root.startswith(OWN_UPLOADS):
@@ -213,12 +265,15 @@ class Library:
             # One at a time, so that two files do not both fit into the room that there is for one.
             with self._adding if quota else nullcontext():
                 if quota:
-                    _refuse_beyond(quota, folder, source, size)
+                    _refuse_beyond(quota, self._others(root, (source,)), source, size)
                 # Under a hidden name first: half a file must not be read, nor take the place of a whole one.
                 scratch = folder / f".{uuid4().hex}"
                 try:
                     make_private(scratch)
                     shutil.copyfile(path, scratch)
+                    if self._keeper is not None:
+                        content = scratch.read_bytes()
+                        self._keeper.keep_upload(root, source, content, fingerprint(content))
                     os.replace(scratch, folder / source)
                 finally:
                     scratch.unlink(missing_ok=True)
@@ -231,10 +286,16 @@ class Library:
         """How many bytes one more file may have that takes the place of those named; add() looks again. Raises OverLimit where no file fits in."""
         if quota is None:
             return self._max_bytes
-        others = _sizes_of_others(self.folder(root), replaced)
+        others = self._others(root, replaced)
         if len(others) + 1 > quota.files:
             raise OverLimit(f"You have uploaded {len(others):,} files, and {quota.files:,} is the most. Remove some first.")
         return max(0, min(self._max_bytes, quota.bytes - sum(others)))
+
+    def _others(self, root: str, replaced: Collection[str]) -> list[int]:
+        """The sizes of the uploaded files of a root but for those named."""
+        if self._keeper is None:
+            return _sizes_of_others(self.folder(root), replaced)
+        return [size for source, (_, size) in self._keeper.uploads(root).items() if source not in replaced]
 
     @contextmanager
     def uploading(self, root: str = UPLOADS, quota: Quota | None = None) -> Iterator[None]:
@@ -287,6 +348,8 @@ class Library:
         """Deletes an uploaded file, with its document or the note that it was rejected. Raises KeyError for a file of another folder."""
         if not is_upload(root):
             raise KeyError(source)
+        if self._keeper is not None:
+            self._keeper.drop_upload(root, source)
         with suppress(OSError):
             (self.folder(root) / safe_name(source)).unlink(missing_ok=True)
         before = self._store.known(root).get(source)
@@ -311,6 +374,8 @@ class Library:
         documents = self._store.owned(owner)
         self.remove(documents)
         root = OWN_UPLOADS + owner
+        for source in self._keeper.uploads(root) if self._keeper is not None else ():
+            self.discard(root, source)
         self._store.forget_rejected(root, list(self._store.known(root)))
         shutil.rmtree(self.folder(root), ignore_errors=True)
         return len(documents)
@@ -357,6 +422,8 @@ class Library:
     def waiting(self, root: str = UPLOADS) -> tuple[tuple[str, str], ...]:
         """Root and source of every uploaded file that has not been read yet, of everybody's or of a user's."""
         known = self._store.known(root)
+        if self._keeper is not None:
+            return tuple((root, source) for source in sorted(self._keeper.uploads(root)) if source not in known)
         try:
             names = sorted(os.listdir(self.folder(root)))
         except OSError:
@@ -364,6 +431,8 @@ class Library:
         return tuple((root, name) for name in names if not name.startswith(".") and name not in known)
 
     def _own_roots(self) -> list[str]:
+        if self._keeper is not None:
+            return [root for root in self._keeper.upload_roots() if root != UPLOADS]
         try:
             return [OWN_UPLOADS + name for name in sorted(os.listdir(self.uploads / APART))]
         except OSError:
@@ -375,6 +444,8 @@ class Library:
 
     def size(self, root: str, source: str) -> int | None:
         """A file's size in bytes; None where there is no such file."""
+        if self._keeper is not None and is_upload(root):
+            return self._keeper.uploads(root).get(source, ("", None))[1]
         try:
             return (self.folder(root) / source).lstat().st_size
         except (OSError, ValueError):
@@ -425,9 +496,8 @@ def _sizes_of_others(folder: Path, replaced: Collection[str]) -> list[int]:
         return []
 
 
-def _refuse_beyond(quota: Quota, folder: Path, source: str, size: int) -> None:
-    """Raises OverLimit unless a file of this size fits in, in place of one of its name."""
-    others = _sizes_of_others(folder, (source,))
+def _refuse_beyond(quota: Quota, others: Sequence[int], source: str, size: int) -> None:
+    """Raises OverLimit unless a file of this size fits in beside the others, whose sizes these are."""
     if len(others) + 1 > quota.files:
         raise OverLimit(f"'{source}' is not taken: you have uploaded {len(others):,} files, and {quota.files:,} is the most. Remove some first.")
     if sum(others) + size > quota.bytes:
@@ -466,6 +536,10 @@ class OwnLibrary:
     def folder(self, root: str) -> Path:
         """Where the files are that the store knows under a root."""
         return self._library.folder(root)
+
+    def file(self, root: str, source: str) -> Path:
+        """Where one file is that the store knows, as Library.file()."""
+        return self._library.file(root, source)
 
     def add(self, name: str, path: Path) -> str:
         """Takes over an uploaded file that is the user's alone, as Library.add()."""

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from index.errors import InvalidSettings
@@ -27,6 +27,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, toml_file="citewell.toml", extra="forbid", frozen=True, env_ignore_empty=True)
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("citewell"), description="where the store lives")
+    store_url: SecretStr = Field(
+        SecretStr(""),
+        description="postgresql://USER@HOST/DATABASE of a store that several machines share; needs `chroma_url`; a password only in the environment",
+    )
+    chroma_url: str = Field("", description="the Chroma server of the shared store, such as http://127.0.0.1:8000")
+    chroma_api_key: SecretStr = Field(SecretStr(""), description="the key of a hosted Chroma; set it in the environment, not in a file")
+    chroma_tenant: str = Field("default_tenant", min_length=1, description="the tenant at the Chroma server")
+    chroma_database: str = Field("default_database", min_length=1, description="the database at the Chroma server")
     models_dir: Path = Field(
         default_factory=lambda: user_cache_path("citewell") / "models", description="where model files are kept, one copy for all stores"
     )
@@ -118,6 +126,52 @@ class Settings(BaseSettings):
             raise ValueError("must be an address such as https://docs.example.org, without anything behind the name")
         return given.rstrip("/")
 
+    @field_validator("store_url", mode="after")
+    @classmethod
+    def _database(cls, given: SecretStr) -> SecretStr:
+        address = given.get_secret_value()
+        if address and not address.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must be the address of a PostgreSQL database, such as postgresql://USER@HOST:5432/DATABASE")
+        return given
+
+    @field_validator("chroma_url", mode="after")
+    @classmethod
+    def _server(cls, given: str) -> str:
+        try:
+            parts = urlsplit(given)
+            right = parts.scheme in ("http", "https") and parts.hostname and not parts.path.strip("/") and not parts.query and parts.port != 0
+        except ValueError:
+            right = False
+        if given and (not right or "@" in given):
+            raise ValueError("must be an address such as http://127.0.0.1:8000, without a login and without anything behind the port")
+        return given.rstrip("/")
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if self.shared and not self.chroma_url:
+            raise ValueError("store_url needs chroma_url beside it: set CITEWELL_CHROMA_URL to a Chroma server, such as one that `chroma run` starts")
+        if self.chroma_url and not self.shared:
+            raise ValueError(
+                "chroma_url needs store_url beside it: set CITEWELL_STORE_URL to a PostgreSQL database, or take out chroma_url for a store on this machine"
+            )
+        return self
+
+    @property
+    def shared(self) -> bool:
+        """Whether the store is one that several machines share."""
+        return bool(self.store_url.get_secret_value())
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What the log must never hold."""
+        address = self.store_url.get_secret_value()
+        try:
+            password = urlsplit(address).password or ""
+        except ValueError:
+            password = ""
+        known = (self.api_key.get_secret_value(), self.chroma_api_key.get_secret_value(), address, password, unquote(password))
+        return tuple(secret for secret in (*known, os.environ.get("PGPASSWORD", "")) if secret)
+
     @property
     def longest_answer(self) -> float:
         """The most seconds that the models may take for one answer."""
@@ -146,6 +200,14 @@ class Settings(BaseSettings):
         if "api_key" in file.toml_data:
             # A file beside documents is copied, shared and committed with them.
             raise InvalidSettings("The file citewell.toml holds a key. Take out api_key, and set CITEWELL_API_KEY in the environment instead.")
+        if "chroma_api_key" in file.toml_data:
+            raise InvalidSettings(
+                "The file citewell.toml holds a key. Take out chroma_api_key, and set CITEWELL_CHROMA_API_KEY in the environment instead."
+            )
+        if re.search(r"//[^/@]*:[^/]*@|[?&]password=", str(file.toml_data.get("store_url", ""))):
+            raise InvalidSettings(
+                "The file citewell.toml holds a password. Take it out of store_url, and set PGPASSWORD, or CITEWELL_STORE_URL, in the environment instead."
+            )
         return init_settings, env_settings, file
 
     def replaced(self, **values: Any) -> Self:
@@ -169,6 +231,8 @@ def explain(error: ValidationError) -> str:
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             lines.append(f"Unknown setting '{name}'. Known settings: {known_settings()}.")
+        elif not name:
+            lines.append(f"The setting {problem['ctx']['error']}.")
         else:
             lines.append(f"Setting '{name}' cannot be used: it {problem_told(problem)}.")
     return " ".join(lines)
