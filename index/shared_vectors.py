@@ -48,8 +48,8 @@ STEP = 500
 LOOK_AGAIN_SECONDS, RETRY_SECONDS = 1.0, 3.0
 """How often a process looks whether another left something to be told, and whether a server that was away is back."""
 
-BUILDING = lock_of("collection")
-"""Held together by those that tell Chroma, and alone by whoever fills a new collection."""
+TELLING = lock_of("collection")
+"""Held by the process that tells Chroma something or fills a new collection: one at a time, so that no older word overtakes a newer one."""
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ class SharedVectors:
                 self._wanted.wait(pause)
 
     def _keep_up(self) -> bool:
-        """Tells Chroma all that is pending; False where another process fills a new collection, and nothing may be told until it has."""
+        """Tells Chroma all that is pending; False where another process fills a new collection."""
         if self._server is None:
             self._server = ChromaServer(self._address)
             if not self._trusted(self._now()):
@@ -208,7 +208,7 @@ class SharedVectors:
                 if self._now().collection != now.collection:
                     continue
                 return self._rebuild()
-            if not now.collection or told is None:
+            if not now.collection:
                 return self._rebuild()
             if not told:
                 return True
@@ -240,15 +240,15 @@ class SharedVectors:
         # Counted again: another process may have told what was pending.
         return held >= self._now().passages - pending - self._pending_count(now.passages + 1)
 
-    def _tell_some(self, collection: Collection) -> bool | None:
-        """Tells Chroma some of what is pending. False where nothing is left, None where a new collection is being filled.
+    def _tell_some(self, collection: Collection) -> bool:
+        """Tells Chroma some of what is pending. False where nothing is left, or another process is at it.
 
-        The rows that it takes are this process's until the transaction ends; if it is killed they are anybody's again. Told twice is told once.
+        A process that is killed meanwhile gives up the lock and has struck off nothing, so another does it again. Told twice is told once.
         """
         with self._database.transaction() as connection:
-            if not connection.execute("SELECT pg_try_advisory_xact_lock_shared(%s)", (BUILDING,)).fetchone()[0]:
-                return None
-            rows = connection.execute("SELECT number, passage FROM pending ORDER BY number LIMIT %s FOR UPDATE SKIP LOCKED", (STEP,)).fetchall()
+            if not connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (TELLING,)).fetchone()[0]:
+                return False
+            rows = connection.execute("SELECT number, passage FROM pending ORDER BY number LIMIT %s", (STEP,)).fetchall()
             if not rows:
                 return False
             self._tell(connection, collection, sorted({row[1] for row in rows}))
@@ -279,7 +279,7 @@ class SharedVectors:
         server = self._server
         assert server is not None
         with self._database.session() as connection:
-            if not connection.execute("SELECT pg_try_advisory_lock(%s)", (BUILDING,)).fetchone()[0]:
+            if not connection.execute("SELECT pg_try_advisory_lock(%s)", (TELLING,)).fetchone()[0]:
                 self._state("rebuilding")
                 return False
             now = self._now()

@@ -303,9 +303,9 @@ def add(url: str, library: Library, allowed: bool, internet: Internet | None = N
     if not allowed:
         raise NotAllowed(OFF)
     asked = WebAddress.of(url)
-    key, folder = key_of(asked), library.folder(library.own_root)
+    key = key_of(asked)
     with _places.place(library.own_root):
-        before = {path.name for path in folder.glob(f"*-{key}*") if is_keyed(path.name, key)}
+        before = {name for name in library.names(library.own_root) if is_keyed(name, key)}
         with tempfile.TemporaryDirectory(prefix="citewell-page-") as scratch:
             path = Path(scratch, "page")
             page = fetch(asked, path, library.room(before), internet or INTERNET)

@@ -422,13 +422,16 @@ class Library:
     def waiting(self, root: str = UPLOADS) -> tuple[tuple[str, str], ...]:
         """Root and source of every uploaded file that has not been read yet, of everybody's or of a user's."""
         known = self._store.known(root)
+        return tuple((root, name) for name in self.names(root) if name not in known)
+
+    def names(self, root: str) -> list[str]:
+        """The names of all uploaded files of a root, read or not."""
         if self._keeper is not None:
-            return tuple((root, source) for source in sorted(self._keeper.uploads(root)) if source not in known)
+            return sorted(self._keeper.uploads(root))
         try:
-            names = sorted(os.listdir(self.folder(root)))
+            return sorted(name for name in os.listdir(self.folder(root)) if not name.startswith("."))
         except OSError:
-            return ()
-        return tuple((root, name) for name in names if not name.startswith(".") and name not in known)
+            return []
 
     def _own_roots(self) -> list[str]:
         if self._keeper is not None:
@@ -536,6 +539,10 @@ class OwnLibrary:
     def folder(self, root: str) -> Path:
         """Where the files are that the store knows under a root."""
         return self._library.folder(root)
+
+    def names(self, root: str) -> list[str]:
+        """The names of the user's uploaded files."""
+        return self._library.names(self.own_root) if root == self.own_root else []
 
     def file(self, root: str, source: str) -> Path:
         """Where one file is that the store knows, as Library.file()."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import airgap
 import numpy as np
 import outside
 import pytest
+import servers
 from numpy.typing import NDArray
 from page_browser import launched
 from probe_server import ask, serving
 from store_writer import in_memory
 
 from index import vectors
+from index.contract import DocumentStore
 from index.database import Database
 from index.people import open_people
 from index.store import Store
@@ -36,6 +38,13 @@ DOCUMENTS = {
     "apollo.md": "# The Apollo lander\n\nThe lander Apollo was built by Grumman. It weighed 15 tonnes.\n\n## Landing\n\nApollo landed on 20 July 1969. Nobody was hurt.\n",
     "tea.txt": "Notes on tea\n\nGreen tea is brewed at 80 degrees. Black tea needs boiling water.\n",
 }
+
+
+Opening = Callable[..., DocumentStore]
+"""Opens a store: folder, the embedding model's identity, and whether another model's vectors are let pass."""
+
+SQLITE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+"""For what is about SQLite's files, in a module whose other tests run on a shared store too."""
 
 
 outside.watch()
@@ -174,14 +183,53 @@ def database(tmp_path: Path) -> Iterator[Database]:
     opened.close()
 
 
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[tuple[str, servers.Running]]:
+    """The address of a real PostgreSQL, one for all tests, and its process."""
+    if servers.postgres_programs() is None:
+        pytest.skip(servers.NOT_THERE)
+    pytest.importorskip("psycopg", reason="the package psycopg is not installed")
+    with servers.postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chroma_server() -> Iterator[tuple[str, servers.Running]]:
+    """The address of a real `chroma run`, one for all tests, and its process."""
+    with servers.chroma() as running:
+        yield running
+
+
 @pytest.fixture
-def store(tmp_path: Path, embedder: FakeEmbedder) -> Iterator[Store]:
-    opened = Store(tmp_path / "store", embedder.identity)
+def shared_store(postgres_server: tuple[str, servers.Running], chroma_server: tuple[str, servers.Running]) -> Opening:
+    """Opens the one shared store, which is empty when a test begins. Twice is two processes as far as the store can tell."""
+    from index.chroma_server import ChromaAddress
+    from index.postgres import PostgresStore
+
+    servers.emptied(postgres_server[0])
+    return lambda folder, identity, reembed=False: PostgresStore(folder, postgres_server[0], ChromaAddress(chroma_server[0]), identity, reembed)
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> str:
+    """What keeps the store: "sqlite" unless a module or a test says "postgres", or both."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+@pytest.fixture
+def opening(engine: str, request: pytest.FixtureRequest) -> Opening:
+    """Opens a store by its folder and its embedding model's name."""
+    return Store if engine == "sqlite" else request.getfixturevalue("shared_store")
+
+
+@pytest.fixture
+def store(tmp_path: Path, embedder: FakeEmbedder, opening: Opening) -> Iterator[DocumentStore]:
+    opened = opening(tmp_path / "store", embedder.identity)
     yield opened
     opened.close()
 
 
-def make_assistant(store: Store, embedder: FakeEmbedder, model: LanguageModel | None) -> Assistant:
+def make_assistant(store: DocumentStore, embedder: FakeEmbedder, model: LanguageModel | None) -> Assistant:
     """An assistant with fakes inside; `model` None answers with the documents' own sentences."""
     status = (
         ModelStatus("ready", "", model.name)

@@ -61,7 +61,8 @@ class Running:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log, **self._more)  # type: ignore[call-overload]
         end = time.monotonic() + SECONDS
         while not self._ready():  # type: ignore[operator]
-            assert self.process.poll() is None and time.monotonic() < end, self._log.read_text(errors="replace")[-3_000:]
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(self._log.read_text(errors="replace")[-3_000:])
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -126,3 +127,13 @@ def chroma() -> Iterator[tuple[str, Running]]:
             yield url, server
         finally:
             server.stop()
+
+
+def emptied(url: str) -> None:
+    """Makes the shared store as good as new: its tables stay, as making them takes longer."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        tables = [row[0] for row in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'citewell'").fetchall()]
+        if tables:
+            connection.execute(f"TRUNCATE {', '.join(f'citewell.{table}' for table in tables)} RESTART IDENTITY")

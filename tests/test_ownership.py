@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import FakeEmbedder, FakeModel, make_assistant
+from conftest import SQLITE, FakeEmbedder, FakeModel, Opening, make_assistant
 from fastapi import FastAPI
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
@@ -22,7 +22,8 @@ from starlette.types import Message
 from store_writer import ROOT, identifier, opened, parts, put, vector, visible
 
 import rag.server_documents
-from index import vectors
+from index import shared_vectors, vectors
+from index.contract import DocumentStore
 from index.errors import NotAllowed, OverLimit
 from index.salvage import trouble_in
 from index.schema import DOCUMENT, DOCUMENT_2, NOBODY, OWN_UPLOADS, TABLES, UPLOADS, checksum
@@ -44,10 +45,17 @@ FILE = "citewell.sqlite3"
 WHOSE = {0: None, 1: ANN.id, 2: BEN.id, 3: None, 4: ANN.id, 5: BEN.id}
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """What the contract says holds for a store of one machine and for a shared one."""
+    return str(request.param)
+
+
 @pytest.fixture
-def store(place: Path) -> Iterator[Store]:
+def store(place: Path, opening: Opening) -> Iterator[DocumentStore]:
     """Documents 0 and 3 are shared, 1 and 4 are Ann's, 2 and 5 are Ben's."""
-    made = opened(place)
+    made = opening(place, "writer@1")
+    assert made.wait_for_index(60) == "ready"
     for number, owner in WHOSE.items():
         put(made, number)
         made.set_owner(identifier(number), owner)
@@ -59,7 +67,7 @@ def may_see(user: User) -> set[int]:
     return {number for number, owner in WHOSE.items() if owner in (None, user.id)}
 
 
-def nothing_of_others(store: Store, user: User) -> None:
+def nothing_of_others(store: DocumentStore, user: User) -> None:
     """Asks everything that can be asked, of every id, by words, vectors and name."""
     view, mine = Visible(store, user.id), may_see(user)
     assert {info.id for info in view.documents()} == {identifier(number) for number in mine}
@@ -94,31 +102,34 @@ def nothing_of_others(store: Store, user: User) -> None:
 
 
 @pytest.mark.parametrize("user", [ANN, BEN, EVE], ids=lambda user: user.name)
-def test_no_user_reads_what_is_anothers(store: Store, user: User) -> None:
+def test_no_user_reads_what_is_anothers(store: DocumentStore, user: User) -> None:
     nothing_of_others(store, user)
 
 
 @pytest.mark.parametrize("user", [ANN, BEN, EVE], ids=lambda user: user.name)
 @pytest.mark.parametrize("few", [0, 5_000])
-def test_nor_in_a_large_store(store: Store, user: User, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "COMPARED", 0)
-    monkeypatch.setattr(vectors, "COMPARED_OF_CHOSEN", few)
+def test_nor_in_a_large_store(store: DocumentStore, user: User, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (vectors, shared_vectors):
+        monkeypatch.setattr(module, "COMPARED", 0)
+        monkeypatch.setattr(module, "COMPARED_OF_CHOSEN", few)
     nothing_of_others(store, user)
 
 
-def test_nor_while_the_vector_index_has_yet_to_learn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "COMPARED", 0)
-    monkeypatch.setattr(vectors, "COMPARED_OF_CHOSEN", 0)
-    index = store._index
-    assert index is not None
-    monkeypatch.setattr(index, "catch_up", lambda: None)
+def test_nor_while_the_vector_index_has_yet_to_learn(store: DocumentStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (vectors, shared_vectors):
+        monkeypatch.setattr(module, "COMPARED", 0)
+        monkeypatch.setattr(module, "COMPARED_OF_CHOSEN", 0)
+    if isinstance(store, Store):
+        monkeypatch.setattr(store._index, "catch_up", lambda: None)
+    else:
+        monkeypatch.setattr(shared_vectors.SharedVectors, "_tell_some", lambda self, collection: False)
     for number in WHOSE:
         put(store, number)
     assert store._database.rows("SELECT count(*) FROM pending") != [(0,)]
     nothing_of_others(store, ANN)
 
 
-def test_a_document_that_is_given_away_is_gone_at_once(store: Store) -> None:
+def test_a_document_that_is_given_away_is_gone_at_once(store: DocumentStore) -> None:
     view = Visible(store, ANN.id)
     assert view.nearest(vector(1, 1, 0), 1)[0][1] > 0.99
     store.set_owner(identifier(1), BEN.id)
@@ -130,7 +141,7 @@ def test_a_document_that_is_given_away_is_gone_at_once(store: Store) -> None:
         store.set_owner("none", ANN.id)
 
 
-def test_an_owner_stays_through_a_new_version_a_removal_and_a_reopening(store: Store) -> None:
+def test_an_owner_stays_through_a_new_version_a_removal_and_a_reopening(store: DocumentStore, opening: Opening) -> None:
     put(store, 1, 2)
     assert store.owner(identifier(1)) == ANN.id
     store.remove(identifier(1))
@@ -140,14 +151,14 @@ def test_an_owner_stays_through_a_new_version_a_removal_and_a_reopening(store: S
     put(store, 4)
     assert store.owner(identifier(4)) == ANN.id
     store.close()
-    again = opened(store.folder)
+    again = opening(store.folder, "writer@1")
     assert again.owned(ANN.id) == [identifier(1), identifier(4)]
     assert {info.id: info.owner for info in again.documents()} == {identifier(number): owner for number, owner in WHOSE.items()}
     again.close()
 
 
-def test_a_folders_documents_are_its_owners_from_their_first_moment_on(place: Path) -> None:
-    store = opened(place)
+def test_a_folders_documents_are_its_owners_from_their_first_moment_on(place: Path, opening: Opening) -> None:
+    store = opening(place, "writer@1")
     put(store, 0)
     store.set_owner(identifier(0), None)
     put(store, 1)
@@ -253,6 +264,7 @@ def test_a_kill_while_version_2_is_taken_over_changes_nothing(place: Path, monke
         "PRAGMA user_version = 2",
     ],
 )
+@SQLITE
 def test_no_damage_shows_anybody_what_was_anothers(store: Store, damage: str) -> None:
     store.close()
     (store.folder / "seal.json").unlink()
@@ -278,9 +290,9 @@ def test_the_tables_say_where_the_owner_stands() -> None:
 
 
 @pytest.fixture
-def whole(place: Path, tmp_path: Path, embedder: FakeEmbedder) -> Iterator[Assistant]:
+def whole(place: Path, tmp_path: Path, embedder: FakeEmbedder, opening: Opening) -> Iterator[Assistant]:
     """An assistant with a shared document and one upload each of Ann and Ben, all about zebras."""
-    store = Store(place, embedder.identity)
+    store = opening(place, embedder.identity)
     made = make_assistant(store, embedder, FakeModel("The zebra runs."))
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -632,6 +644,7 @@ def test_a_users_assistant_cannot_close_or_write_the_store(whole: Assistant) -> 
     assert isinstance(view.library, OwnLibrary)
 
 
+@SQLITE
 def test_where_damage_took_what_was_said_uploads_of_one_user_stay_theirs(store: Store, tmp_path: Path) -> None:
     root = OWN_UPLOADS + ANN.id
     store.set_folder_owner(root, ANN.id)

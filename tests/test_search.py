@@ -12,11 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from index.contract import DocumentStore
 from index.search import Query, fuse, search
-from index.store import Store
 from index.sync import sync
 
 SCORES = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0, 1))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """What the contract says holds for a store of one machine and for a shared one."""
+    return str(request.param)
 
 
 class Topics(FakeEmbedder):
@@ -62,14 +68,14 @@ def test_fusion_names_everything_once_and_keeps_the_order_of_each_half(meaning: 
     assert all((alone[one] > alone[other]) <= (meaning[one] > meaning[other]) for one in meaning for other in meaning)
 
 
-def test_several_queries_are_weighed(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_several_queries_are_weighed(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     for weights, first in (((1.0, 0.2), "apollo.md"), ((0.2, 1.0), "tea.txt")):
         queries = [Query("Who built Apollo?", weights[0]), Query("boiling water for tea", weights[1])]
         assert search(store, embedder, queries)[0].passage.source == first
 
 
-def test_a_second_look_finds_what_the_first_passage_names(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+def test_a_second_look_finds_what_the_first_passage_names(store: DocumentStore, embedder: FakeEmbedder, tmp_path: Path) -> None:
     folder = tmp_path / "hops"
     folder.mkdir()
     (folder / "song.txt").write_text("Crimson Tide Waltz is a song that Odalys Verne performed for the harbour feast.")
@@ -85,7 +91,7 @@ def test_a_second_look_finds_what_the_first_passage_names(store: Store, embedder
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
-def test_of_what_was_found_only_what_is_shown_is_read(store: Store, embedder: FakeEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_what_was_found_only_what_is_shown_is_read(store: DocumentStore, embedder: FakeEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     for number in range(120):
@@ -99,7 +105,7 @@ def test_of_what_was_found_only_what_is_shown_is_read(store: Store, embedder: Fa
     assert len(read) == len(set(read))
 
 
-def test_no_second_look_where_the_first_left_nothing_open(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_no_second_look_where_the_first_left_nothing_open(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     embedder.embedded.clear()
     search(store, embedder, "Apollo lander?", documents=["apollo.md"])
@@ -108,14 +114,14 @@ def test_no_second_look_where_the_first_left_nothing_open(store: Store, embedder
     assert len(embedder.embedded) > 2
 
 
-def test_the_right_passage_comes_first_by_words_only(store: Store, folder: Path) -> None:
+def test_the_right_passage_comes_first_by_words_only(store: DocumentStore, folder: Path) -> None:
     sync(store, Blank(), folder)
     hits = search(store, Blank(), "Which tea needs boiling water?")
     assert hits[0].passage.source == "tea.txt"
     assert "boiling" in hits[0].passage.text
 
 
-def test_the_right_passage_comes_first_by_meaning_only(store: Store, folder: Path) -> None:
+def test_the_right_passage_comes_first_by_meaning_only(store: DocumentStore, folder: Path) -> None:
     embedder = Topics()
     sync(store, embedder, folder)
     assert store.matching("some infusion beverage", 5) == []
@@ -125,7 +131,7 @@ def test_the_right_passage_comes_first_by_meaning_only(store: Store, folder: Pat
     assert search(store, embedder, "a cosmos spacecraft")[0].passage.source == "apollo.md"
 
 
-def test_hits_quote_their_document_exactly_and_come_best_first(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_hits_quote_their_document_exactly_and_come_best_first(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     hits = search(store, embedder, "Who built Apollo?")
     assert "Grumman" in hits[0].passage.text
@@ -136,13 +142,13 @@ def test_hits_quote_their_document_exactly_and_come_best_first(store: Store, emb
         assert store.text(hit.passage.document_id)[span.start : span.end] == hit.passage.text
 
 
-def test_a_hit_by_words_alone_has_no_similarity(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hit_by_words_alone_has_no_similarity(store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync(store, embedder, folder)
     monkeypatch.setattr(store, "nearest_each", lambda vectors, *_: [[] for _ in vectors])
     assert [hit.similarity for hit in search(store, embedder, "boiling")] == [None]
 
 
-def test_the_limit_holds(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_the_limit_holds(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     everything = search(store, embedder, "Apollo tea")
     assert len(everything) == store.passage_count()
@@ -150,7 +156,7 @@ def test_the_limit_holds(store: Store, embedder: FakeEmbedder, folder: Path) -> 
         assert search(store, embedder, "Apollo tea", limit=limit) == everything[:limit]
 
 
-def test_documents_narrow_by_id_and_by_source(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_documents_narrow_by_id_and_by_source(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     tea = next(document.id for document in store.documents() if document.source == "tea.txt")
     for names in ([tea], ["tea.txt"], (tea, "tea.txt")):
@@ -161,13 +167,13 @@ def test_documents_narrow_by_id_and_by_source(store: Store, embedder: FakeEmbedd
     assert search(store, embedder, "Apollo", documents=[]) == []
 
 
-def test_an_unknown_document_is_a_key_error(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_an_unknown_document_is_a_key_error(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     with pytest.raises(KeyError, match=r"nothing\.pdf"):
         search(store, embedder, "Apollo", documents=["tea.txt", "nothing.pdf"])
 
 
-def test_one_source_in_two_folders_means_both(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_one_source_in_two_folders_means_both(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     other = folder.with_name("other")
     other.mkdir()
     (other / "tea.txt").write_text("White tea is rare.")
@@ -176,11 +182,11 @@ def test_one_source_in_two_folders_means_both(store: Store, embedder: FakeEmbedd
     assert len({hit.passage.document_id for hit in search(store, embedder, "tea", documents=["tea.txt"])}) == 2
 
 
-def test_an_empty_store_has_no_hits(store: Store, embedder: FakeEmbedder) -> None:
+def test_an_empty_store_has_no_hits(store: DocumentStore, embedder: FakeEmbedder) -> None:
     assert search(store, embedder, "Apollo") == []
 
 
-def test_a_passage_removed_meanwhile_is_left_out(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_passage_removed_meanwhile_is_left_out(store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync(store, embedder, folder)
     known = search(store, embedder, "Apollo tea")
     monkeypatch.setattr(store, "matching", lambda *_: [("gone", 9.0), *((hit.passage.id, 1.0) for hit in known)])

@@ -17,6 +17,7 @@ from typing import Any
 import chromadb
 import numpy as np
 import pytest
+from conftest import SQLITE, Opening
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from probe_server import ask, serving
@@ -24,6 +25,7 @@ from store_writer import DIMENSION, PARTS, ROOT, identifier, in_memory, opened, 
 
 from index import store as stores
 from index import vectors
+from index.contract import DocumentStore
 from index.database import Database
 from index.errors import EmbedderChanged, StoreError, StoreInUse, StoreTooNew
 from index.split import passage_id
@@ -48,6 +50,12 @@ def place() -> Iterator[Path]:
         yield folder / "data"
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """What the contract says holds for a store of one machine and for a shared one."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def fast_probes() -> Iterator[None]:
     with serving() as address, pytest.MonkeyPatch.context() as patched:
@@ -56,8 +64,9 @@ def fast_probes() -> Iterator[None]:
 
 
 @pytest.fixture
-def store(place: Path) -> Iterator[Store]:
-    store = opened(place)
+def store(place: Path, opening: Opening) -> Iterator[DocumentStore]:
+    store = opening(place, IDENTITY)
+    assert store.wait_for_index(60) == "ready"
     yield store
     store.close()
 
@@ -89,7 +98,7 @@ def script(code: str, *arguments: object) -> subprocess.Popen[str]:
 # Visible and gone
 
 
-def test_a_document_is_visible_at_once_replaced_at_once_and_gone_at_once(store: Store) -> None:
+def test_a_document_is_visible_at_once_replaced_at_once_and_gone_at_once(store: DocumentStore) -> None:
     put(store, 1)
     put(store, 2)
     assert visible(store, 1, 1)
@@ -103,17 +112,18 @@ def test_a_document_is_visible_at_once_replaced_at_once_and_gone_at_once(store: 
     assert store.passage_count() == PARTS
 
 
-def test_everything_is_there_after_reopening(store: Store) -> None:
+def test_everything_is_there_after_reopening(store: DocumentStore, opening: Opening) -> None:
     put(store, 1)
     put(store, 2)
     store.remove(identifier(2))
-    again = reopened(store)
+    store.close()
+    again = opening(store.folder, IDENTITY)
     assert visible(again, 1, 1)
     assert not visible(again, 2, 1)
     again.close()
 
 
-def test_what_is_stored_comes_back_as_it_was(store: Store) -> None:
+def test_what_is_stored_comes_back_as_it_was(store: DocumentStore) -> None:
     put(store, 7)
     document, passages, keys, made = parts(7, 1)
     assert store.text(document.id) == document.text
@@ -127,7 +137,7 @@ def test_what_is_stored_comes_back_as_it_was(store: Store) -> None:
     assert b"unknown" not in known
 
 
-def test_unknown_documents_are_key_errors(store: Store) -> None:
+def test_unknown_documents_are_key_errors(store: DocumentStore) -> None:
     for use in (store.text, store.info, store.remove):
         with pytest.raises(KeyError):
             use("nobody")
@@ -135,13 +145,13 @@ def test_unknown_documents_are_key_errors(store: Store) -> None:
     assert store.passages(["nobody"]) == {}
 
 
-def test_an_empty_store_finds_nothing(store: Store) -> None:
+def test_an_empty_store_finds_nothing(store: DocumentStore) -> None:
     assert store.nearest(vector(1, 1, 1), 5) == []
     assert store.matching("doc1", 5) == []
     assert store.documents() == []
 
 
-def test_the_limit_and_the_documents_narrow_both_searches(store: Store) -> None:
+def test_the_limit_and_the_documents_narrow_both_searches(store: DocumentStore) -> None:
     for number in range(60):
         put(store, number)
     assert len(store.nearest(vector(1, 1, 1), 7)) == 7
@@ -156,7 +166,7 @@ def test_the_limit_and_the_documents_narrow_both_searches(store: Store) -> None:
     assert store.matching("part1", 5, [f"no{number}" for number in range(40_000)]) == []
 
 
-def test_nearest_comes_in_order_of_cosine_similarity(store: Store) -> None:
+def test_nearest_comes_in_order_of_cosine_similarity(store: DocumentStore) -> None:
     for number in range(40):
         put(store, number)
     asked = vector(99, 1, 1)
@@ -164,7 +174,7 @@ def test_nearest_comes_in_order_of_cosine_similarity(store: Store) -> None:
     assert [similarity for _, similarity in store.nearest(asked, 10)] == pytest.approx(exact[:10], abs=1e-5)
 
 
-def test_rejected_files_are_remembered_until_they_are_documents(store: Store) -> None:
+def test_rejected_files_are_remembered_until_they_are_documents(store: DocumentStore) -> None:
     put(store, 1)
     store.reject(ROOT, "1.txt", "it broke")
     store.reject("/other", "x.txt", "it is binary")
@@ -182,7 +192,7 @@ def entry(number: int, version: int = 1, **more: Any) -> Entry:
     return Entry(document, ROOT, passages, keys, **more)
 
 
-def test_many_documents_become_visible_at_once_or_none_does(store: Store) -> None:
+def test_many_documents_become_visible_at_once_or_none_does(store: DocumentStore) -> None:
     put(store, 1)
     made = {key: row for number in (1, 2, 3) for key, row in zip(parts(number, 2)[2], parts(number, 2)[3], strict=True)}
     lacking = {key: row for key, row in made.items() if key != parts(3, 2)[2][1]}
@@ -199,7 +209,7 @@ def test_many_documents_become_visible_at_once_or_none_does(store: Store) -> Non
     assert store.known_keys([b"alone", b"none"]) == {b"alone"}
 
 
-def test_vectors_are_shared_and_wait_for_the_end_of_a_sync(store: Store) -> None:
+def test_vectors_are_shared_and_wait_for_the_end_of_a_sync(store: DocumentStore) -> None:
     put(store, 1)
     _, _, keys, made = parts(1, 1)
     assert store.known_keys([*keys, b"none"]) == set(keys)
@@ -218,7 +228,7 @@ def test_vectors_are_shared_and_wait_for_the_end_of_a_sync(store: Store) -> None
     assert store.known_keys(keys) == set()
 
 
-def test_what_is_known_of_files_comes_back(store: Store) -> None:
+def test_what_is_known_of_files_comes_back(store: DocumentStore) -> None:
     document = replace(parts(1, 1)[0], size=1234, titled=False, pages=(0, 19, 40), furniture=(Span(0, 4), Span(20, 24)))
     _, passages, keys, made = parts(1, 1)
     passages = [replace(passages[0], pages=((0, 1),)), replace(passages[1], pages=((19, 2), (30, 3))), passages[2]]
@@ -245,13 +255,14 @@ def test_what_is_known_of_files_comes_back(store: Store) -> None:
             ask_for("nobody")
 
 
-def test_a_document_without_passages_is_listed_and_found_by_nothing(store: Store) -> None:
+def test_a_document_without_passages_is_listed_and_found_by_nothing(store: DocumentStore) -> None:
     store.put_many([Entry(Document("bare", "bare.txt", "Bare", "menu", "f", furniture=(Span(0, 4),)), ROOT, [], [])], {})
     assert store.info("bare").passages == 0
     assert store.edges("bare") == []
     assert store.matching("menu bare", 5) == []
 
 
+@SQLITE
 def test_a_listing_reads_no_texts(store: Store) -> None:
     text = "x" * 3_000_000
     for number in range(8):
@@ -275,14 +286,14 @@ def test_a_listing_reads_no_texts(store: Store) -> None:
         "doc1; DROP TABLE words; --", "'doc1'", "doc1\x00\x01\x1b[0m", "\\doc1\\", "doc1 \ud800 \udcff", "🎉 doc1 🎉", "doc1%_?", "doc1’s “part1”", "context:doc1 text:",
     ],
 )  # fmt: skip
-def test_operators_in_a_question_do_no_harm(store: Store, question: str) -> None:
+def test_operators_in_a_question_do_no_harm(store: DocumentStore, question: str) -> None:
     put(store, 1)
     put(store, 2)
     assert {one for one, _ in store.matching(question, 50)} >= {passage.id for passage in parts(1, 1)[1]}
 
 
 @pytest.mark.parametrize("question", ["", "   ", '"', "AND OR NOT", "?!*", "\x00", "what is it", "()", "zebra", "NEAR"])
-def test_questions_without_known_words_find_nothing(store: Store, question: str) -> None:
+def test_questions_without_known_words_find_nothing(store: DocumentStore, question: str) -> None:
     put(store, 1)
     assert store.matching(question, 50) == []
 
@@ -301,7 +312,7 @@ def test_no_question_breaks_the_word_search(shared: Store, question: str) -> Non
     assert {one for one, _ in shared.matching(f"doc1 {question}", 50)} == {passage.id for passage in parts(1, 1)[1]}
 
 
-def test_a_very_long_question_is_answered_in_time(store: Store) -> None:
+def test_a_very_long_question_is_answered_in_time(store: DocumentStore) -> None:
     put(store, 1)
     started = time.monotonic()
     assert len(store.matching("doc1 " + " ".join(f"word{number}" for number in range(100_000)), 5)) == PARTS
@@ -386,7 +397,7 @@ def test_of_few_documents_every_word_is_ranked_however_often_it_stands_in_others
 @pytest.mark.parametrize(
     "word", ["skies", "dying", "generously", "한국어", "がっこう", "ﬁnance", "Übergröße", "Z.ai", "M2.5", "naïve", "Schneider's", "ætt", "½", "x²"]
 )
-def test_a_word_of_a_text_finds_it(store: Store, word: str) -> None:
+def test_a_word_of_a_text_finds_it(store: DocumentStore, word: str) -> None:
     document, passages, keys, made = parts(1, 1)
     text = f"Here stands {word} indeed."
     changed = [replace(passages[0], text=text), *passages[1:]]
@@ -397,6 +408,7 @@ def test_a_word_of_a_text_finds_it(store: Store, word: str) -> None:
 # Failing midway
 
 
+@SQLITE
 @pytest.mark.parametrize("before", [False, True], ids=["new", "replaced"])
 def test_a_put_that_fails_midway_changes_nothing(store: Store, before: bool) -> None:
     if before:
@@ -418,6 +430,7 @@ def test_a_put_that_fails_midway_changes_nothing(store: Store, before: bool) -> 
     again.close()
 
 
+@SQLITE
 def test_a_full_disk_is_a_plain_error_and_loses_nothing(store: Store) -> None:
     put(store, 1)
     (pages,) = store._database.connection.execute("PRAGMA page_count").fetchone()
@@ -434,6 +447,7 @@ def test_a_full_disk_is_a_plain_error_and_loses_nothing(store: Store) -> None:
     assert visible(store, number, 1)
 
 
+@SQLITE
 @pytest.mark.parametrize("moment", ["upsert", "delete"])
 def test_a_kill_between_sqlite_and_chroma_is_made_good_on_opening(store: Store, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     for number in (1, 2, 3):
@@ -453,6 +467,7 @@ def test_a_kill_between_sqlite_and_chroma_is_made_good_on_opening(store: Store, 
     again.close()
 
 
+@SQLITE
 def test_a_kill_after_chroma_has_learnt_but_before_that_is_noted_is_harmless(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, 1)
     real = Database.transaction
@@ -479,28 +494,30 @@ def test_a_store_from_the_future_is_left_alone(place: Path) -> None:
         Store(place, IDENTITY)
 
 
-def test_another_embedder_is_refused_where_there_are_vectors(place: Path) -> None:
-    filled(place)
+def test_another_embedder_is_refused_where_there_are_vectors(place: Path, opening: Opening) -> None:
+    store = opening(place, IDENTITY)
+    put(store, 1)
+    store.close()
     with pytest.raises(EmbedderChanged, match=r"writer@1.*other@2"):
-        Store(place, "other@2")
-    Store(place, IDENTITY).close()
+        opening(place, "other@2")
+    opening(place, IDENTITY).close()
 
 
 @pytest.mark.parametrize("dimension", [DIMENSION, DIMENSION * 2])
-def test_an_empty_store_adopts_another_embedder(place: Path, dimension: int) -> None:
-    filled(place, 1)
-    store = Store(place, IDENTITY)
+def test_an_empty_store_adopts_another_embedder(place: Path, dimension: int, opening: Opening) -> None:
+    store = opening(place, IDENTITY)
+    put(store, 0)
     store.remove(identifier(0))
     store.close()
-    store = Store(place, "other@2")
+    store = opening(place, "other@2")
     document, passages, keys, _ = parts(1, 1)
     made = np.eye(PARTS, dimension, dtype=np.float32)
     store.put(document, ROOT, passages, keys, made)
     assert store.nearest(made[1], 1)[0][0] == passages[1].id
     store.close()
     with pytest.raises(EmbedderChanged):
-        Store(place, IDENTITY)
-    Store(place, "other@2").close()
+        opening(place, IDENTITY)
+    opening(place, "other@2").close()
 
 
 def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
@@ -524,6 +541,7 @@ def test_a_read_only_folder_is_a_store_error(place: Path) -> None:
 # One owner
 
 
+@SQLITE
 def test_a_second_store_is_told_who_owns_the_folder(store: Store) -> None:
     started = time.monotonic()
     with pytest.raises(StoreInUse, match=f"pid {os.getpid()}") as caught:
@@ -538,6 +556,7 @@ def test_a_second_store_is_told_who_owns_the_folder(store: Store) -> None:
     assert visible(store, 1, 1)
 
 
+@SQLITE
 @pytest.mark.parametrize("note", ["", "[]", "7", "{", '{"pid": null}', "\x00"])
 def test_a_strange_note_about_the_owner_does_no_harm(store: Store, note: str) -> None:
     (store.folder / "owner.json").write_text(note)
@@ -589,6 +608,7 @@ def test_a_process_that_ends_without_closing_leaves_seals_of_large_files_too(pla
     assert not (place / "owner.json").exists()
 
 
+@SQLITE
 def test_another_process_is_told_the_address(store: Store) -> None:
     store.announce("http://here")
     assert script(TRY, store.folder).communicate(timeout=60)[0] == "http://here\n"
@@ -643,7 +663,7 @@ def test_50_disks_that_fill_up_lose_nothing(tmp_path: Path) -> None:
 # Threads and closing
 
 
-def test_readers_are_never_disturbed_by_a_writer(store: Store) -> None:
+def test_readers_are_never_disturbed_by_a_writer(store: DocumentStore) -> None:
     put(store, 0)
     failures: list[BaseException] = []
     done = threading.Event()
@@ -679,7 +699,7 @@ def test_readers_are_never_disturbed_by_a_writer(store: Store) -> None:
     assert version > 3
 
 
-def test_several_writers_take_turns(store: Store) -> None:
+def test_several_writers_take_turns(store: DocumentStore) -> None:
     failures: list[BaseException] = []
 
     def write(first: int) -> None:
@@ -698,6 +718,7 @@ def test_several_writers_take_turns(store: Store) -> None:
     assert all(visible(store, 100 * one + number, 1) for one in range(3) for number in range(8))
 
 
+@SQLITE
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")
 def test_threads_that_have_ended_leave_no_files_open(store: Store) -> None:
     for _ in range(30):
@@ -708,6 +729,7 @@ def test_threads_that_have_ended_leave_no_files_open(store: Store) -> None:
     assert len(opened) < 10
 
 
+@SQLITE
 def test_closing_twice_is_harmless_and_gives_the_folder_back(store: Store) -> None:
     put(store, 1)
     store.close()
@@ -741,14 +763,14 @@ def test_closing_twice_is_harmless_and_gives_the_folder_back(store: Store) -> No
     ],
     ids=["put", "remove", "reject", "forget_rejected", "text", "documents", "fingerprints", "rejected", "passage_count", "passages", "edges", "vectors", "nearest", "matching", "announce"],
 )  # fmt: skip
-def test_a_closed_store_says_so(place: Path, use: Callable[[Store], Any]) -> None:
-    store = Store(place, IDENTITY)
+def test_a_closed_store_says_so(place: Path, use: Callable[[DocumentStore], Any], opening: Opening) -> None:
+    store = opening(place, IDENTITY)
     store.close()
     with pytest.raises(StoreError, match="has been closed"):
         use(store)
 
 
-def test_closing_while_others_read_is_a_store_error_at_worst(store: Store) -> None:
+def test_closing_while_others_read_is_a_store_error_at_worst(store: DocumentStore) -> None:
     for number in range(5):
         put(store, number)
     failures: list[BaseException] = []

@@ -17,25 +17,32 @@ from conftest import DOCUMENTS, FakeEmbedder
 from numpy.typing import NDArray
 
 import index.sync as module
+from index.contract import DocumentStore
 from index.errors import CitewellError, StoreError, UnreadableDocument
-from index.store import Entry, Store
+from index.store import Entry
 from index.sync import SyncReport, sync
 
 PARAGRAPH = "The {} was described at length by those who saw it, and each of them remembered it in another way than all of the others did. "
 
 
-def sources(store: Store) -> list[str]:
+@pytest.fixture(params=["sqlite", "postgres"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """What the contract says holds for a store of one machine and for a shared one."""
+    return str(request.param)
+
+
+def sources(store: DocumentStore) -> list[str]:
     return [document.source for document in store.documents()]
 
 
-def found(store: Store, words: str) -> list[str]:
+def found(store: DocumentStore, words: str) -> list[str]:
     return sorted({passage.source for passage in store.passages([one for one, _ in store.matching(words, 20)]).values()})
 
 
 # What becomes of each file
 
 
-def test_a_new_folder_is_added(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_a_new_folder_is_added(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     report = sync(store, embedder, folder)
     assert report == SyncReport(added=("apollo.md", "tea.txt"))
     assert sources(store) == ["apollo.md", "tea.txt"]
@@ -44,7 +51,7 @@ def test_a_new_folder_is_added(store: Store, embedder: FakeEmbedder, folder: Pat
         assert store.text(document.id) == DOCUMENTS[document.source]
 
 
-def test_an_unchanged_folder_embeds_nothing(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_an_unchanged_folder_embeds_nothing(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     embedder.embedded.clear()
     os.utime(folder / "tea.txt", (1, 1))
@@ -52,7 +59,7 @@ def test_an_unchanged_folder_embeds_nothing(store: Store, embedder: FakeEmbedder
     assert embedder.embedded == []
 
 
-def test_a_changed_file_replaces_what_was_there(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_a_changed_file_replaces_what_was_there(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     (folder / "tea.txt").write_text("Notes on tea\n\nOolong is brewed at 90 degrees.\n")
     assert sync(store, embedder, folder) == SyncReport(changed=("tea.txt",), unchanged=("apollo.md",))
@@ -60,7 +67,7 @@ def test_a_changed_file_replaces_what_was_there(store: Store, embedder: FakeEmbe
     assert found(store, "boiling") == []
 
 
-def test_a_deleted_file_is_removed(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_a_deleted_file_is_removed(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     (folder / "tea.txt").unlink()
     assert sync(store, embedder, folder) == SyncReport(removed=("tea.txt",), unchanged=("apollo.md",))
@@ -68,7 +75,7 @@ def test_a_deleted_file_is_removed(store: Store, embedder: FakeEmbedder, folder:
     assert found(store, "boiling") == []
 
 
-def test_an_emptied_folder_empties_what_came_from_it(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_an_emptied_folder_empties_what_came_from_it(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     for path in folder.iterdir():
         path.unlink()
@@ -76,7 +83,7 @@ def test_an_emptied_folder_empties_what_came_from_it(store: Store, embedder: Fak
     assert store.documents() == []
 
 
-def test_what_cannot_be_read_is_rejected_with_its_reason_and_remembered(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_what_cannot_be_read_is_rejected_with_its_reason_and_remembered(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     (folder / "sound.xyz").write_bytes(b"\x89\x00")
     (folder / "binary.txt").write_bytes(b"a\x00b")
     (folder / "empty.md").touch()
@@ -92,7 +99,9 @@ def test_what_cannot_be_read_is_rejected_with_its_reason_and_remembered(store: S
     assert str(report).startswith("2 added, 0 changed, 0 removed, 0 unchanged, 3 rejected")
 
 
-def test_a_rejected_file_that_is_mended_becomes_a_document_and_one_that_goes_is_forgotten(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_a_rejected_file_that_is_mended_becomes_a_document_and_one_that_goes_is_forgotten(
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path
+) -> None:
     (folder / "one.md").touch()
     (folder / "two.md").touch()
     sync(store, embedder, folder)
@@ -102,21 +111,21 @@ def test_a_rejected_file_that_is_mended_becomes_a_document_and_one_that_goes_is_
     assert store.rejected() == {}
 
 
-def test_a_document_that_turns_unreadable_no_longer_answers(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_a_document_that_turns_unreadable_no_longer_answers(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     (folder / "tea.txt").write_bytes(b"\x00")
     assert sync(store, embedder, folder).rejected.keys() == {"tea.txt"}
     assert sources(store) == ["apollo.md"]
 
 
-def test_a_file_too_large_is_rejected_unread(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_a_file_too_large_is_rejected_unread(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     for name, size in (("gigabyte.txt", 1_000_000_000), ("one-more.txt", module.MAX_BYTES + 1)):
         with (folder / name).open("wb") as file:
             file.truncate(size)
     assert sync(store, embedder, folder).rejected == dict.fromkeys(["gigabyte.txt", "one-more.txt"], "it is larger than 25 MB")
 
 
-def test_the_largest_size_is_a_setting(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_the_largest_size_is_a_setting(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     report = sync(store, embedder, folder, max_bytes=(folder / "tea.txt").stat().st_size)
     assert report.added == ("tea.txt",)
     assert report.rejected.keys() == {"apollo.md"}
@@ -125,7 +134,7 @@ def test_the_largest_size_is_a_setting(store: Store, embedder: FakeEmbedder, fol
 # Embedding no more than needed
 
 
-def test_an_edited_file_embeds_only_the_passages_that_changed(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_an_edited_file_embeds_only_the_passages_that_changed(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     path = folder / "long.txt"
     paragraphs = [PARAGRAPH.format(name) * 3 for name in ("comet", "glacier", "harvest", "lighthouse")]
     path.write_text("\n\n".join(paragraphs))
@@ -139,7 +148,7 @@ def test_an_edited_file_embeds_only_the_passages_that_changed(store: Store, embe
     assert found(store, "harvest") == []
 
 
-def test_a_copied_or_renamed_file_embeds_nothing(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_a_copied_or_renamed_file_embeds_nothing(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     embedder.embedded.clear()
     (folder / "copy.md").write_bytes((folder / "apollo.md").read_bytes())
@@ -152,7 +161,7 @@ def test_a_copied_or_renamed_file_embeds_nothing(store: Store, embedder: FakeEmb
     assert {passage.source for passage in store.passages([one for one, _ in store.nearest(vector, 2)]).values()} == {"copy.md", "renamed.md"}
 
 
-def test_passages_that_repeat_within_a_file_are_embedded_once(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_passages_that_repeat_within_a_file_are_embedded_once(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     (folder / "same.txt").write_text("\n\n".join([PARAGRAPH.format("comet") * 7] * 4))
     sync(store, embedder, folder)
     assert len(embedder.embedded) == len(set(embedder.embedded))
@@ -160,7 +169,7 @@ def test_passages_that_repeat_within_a_file_are_embedded_once(store: Store, embe
 
 
 def test_a_failing_embedder_leaves_the_earlier_version_whole(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(store, embedder, folder)
     (folder / "tea.txt").write_text("Oolong is brewed at 90 degrees.\n")
@@ -180,7 +189,7 @@ def test_a_failing_embedder_leaves_the_earlier_version_whole(
 # Folders
 
 
-def test_a_missing_folder_is_an_error_and_loses_nothing(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_a_missing_folder_is_an_error_and_loses_nothing(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     folder.rename(folder.with_name("away"))
     for missing in (folder, folder / "below", Path("~nobody-of-this-name/documents")):
@@ -191,7 +200,7 @@ def test_a_missing_folder_is_an_error_and_loses_nothing(store: Store, embedder: 
     assert sources(store) == ["apollo.md", "tea.txt"]
 
 
-def test_nested_folders_are_walked_and_hidden_ones_left_out(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_nested_folders_are_walked_and_hidden_ones_left_out(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     for source in ("a/b/c/deep.md", ".git/config.md", "a/.hidden.md", "a/.cache/x.md", ".DS_Store"):
         (folder / source).parent.mkdir(parents=True, exist_ok=True)
         (folder / source).write_text(f"Text of {source}.")
@@ -199,7 +208,7 @@ def test_nested_folders_are_walked_and_hidden_ones_left_out(store: Store, embedd
     assert report == SyncReport(added=("apollo.md", "tea.txt", "a/b/c/deep.md"))
 
 
-def test_links_are_not_followed(store: Store, embedder: FakeEmbedder, folder: Path, tmp_path: Path) -> None:
+def test_links_are_not_followed(store: DocumentStore, embedder: FakeEmbedder, folder: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.md").write_text("The secret of the outside.")
@@ -213,7 +222,9 @@ def test_links_are_not_followed(store: Store, embedder: FakeEmbedder, folder: Pa
     assert found(store, "secret") == []
 
 
-def test_a_folder_reached_by_a_link_is_the_same_folder(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_reached_by_a_link_is_the_same_folder(
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sync(store, embedder, folder)
     link = folder.with_name("link")
     link.symlink_to(folder)
@@ -222,7 +233,7 @@ def test_a_folder_reached_by_a_link_is_the_same_folder(store: Store, embedder: F
         assert sync(store, embedder, other).unchanged == ("apollo.md", "tea.txt")
 
 
-def test_two_folders_live_side_by_side(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_two_folders_live_side_by_side(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     other = folder.with_name("other")
     other.mkdir()
     (other / "tea.txt").write_text("Tea of the other folder is white.")
@@ -237,7 +248,7 @@ def test_two_folders_live_side_by_side(store: Store, embedder: FakeEmbedder, fol
 
 
 def test_a_folder_below_that_cannot_be_listed_keeps_its_documents(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "share").mkdir()
     (folder / "share" / "far.md").write_text("Far away.")
@@ -262,7 +273,7 @@ def test_a_folder_below_that_cannot_be_listed_keeps_its_documents(
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error_and_loses_nothing(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(store, embedder, folder)
 
@@ -278,7 +289,9 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_loses_nothing(
 # Odd files
 
 
-def test_a_file_that_cannot_be_opened_is_rejected(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_opened_is_rejected(
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = os.open
 
     def denied(path: Path, *more: int) -> int:
@@ -292,7 +305,7 @@ def test_a_file_that_cannot_be_opened_is_rejected(store: Store, embedder: FakeEm
 
 
 def test_a_file_that_vanishes_while_the_folder_is_read_is_rejected(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(store, embedder, folder)
     real = module._files
@@ -313,7 +326,7 @@ def test_a_file_that_vanishes_while_the_folder_is_read_is_rejected(
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 @pytest.mark.timeout(30)
 def test_pipes_and_sockets_are_rejected_and_never_waited_for(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(folder / "pipe.txt")
     monkeypatch.chdir(folder)
@@ -329,7 +342,7 @@ def test_pipes_and_sockets_are_rejected_and_never_waited_for(
     ["Über uns 🎉.md", "two  spaces .md", "new\nline.md", "tab\t.md", "quote'\"; DROP TABLE documents; --.md", "日本語.txt", "x" * 240 + ".md", "a..b..md", "~.md", "%s{0}.md", "back\\slash.md"],
     ids=ascii,
 )  # fmt: skip
-def test_odd_names_are_names_like_any_other(store: Store, embedder: FakeEmbedder, folder: Path, name: str) -> None:
+def test_odd_names_are_names_like_any_other(store: DocumentStore, embedder: FakeEmbedder, folder: Path, name: str) -> None:
     (folder / name).write_text("The zebra text.")
     assert sync(store, embedder, folder).added == tuple(sorted(["apollo.md", "tea.txt", name]))
     assert found(store, "zebra") == [name]
@@ -338,7 +351,7 @@ def test_odd_names_are_names_like_any_other(store: Store, embedder: FakeEmbedder
     assert sync(store, embedder, folder).removed == (name,)
 
 
-def test_names_that_are_no_utf8_are_shown_by_their_bytes(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_names_that_are_no_utf8_are_shown_by_their_bytes(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     below = os.fsencode(folder) + b"/caf\xe9"
     try:
         os.mkdir(below)
@@ -356,7 +369,7 @@ def test_names_that_are_no_utf8_are_shown_by_their_bytes(store: Store, embedder:
     assert sync(store, embedder, Path(os.fsdecode(below))) == within
 
 
-def test_progress_counts_up_to_all_files(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_progress_counts_up_to_all_files(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     (folder / "bad.exe").touch()
     calls: list[tuple[int, int, str]] = []
     sync(store, embedder, folder, lambda *call: calls.append(call))
@@ -375,7 +388,7 @@ def settle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SETTLED_SECONDS", -1.0)
 
 
-def test_an_unchanged_file_is_not_opened(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_file_is_not_opened(store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "bad.txt").write_bytes(b"\x00")
     settle(folder, monkeypatch)
     sync(store, embedder, folder)
@@ -388,7 +401,9 @@ def test_an_unchanged_file_is_not_opened(store: Store, embedder: FakeEmbedder, f
     assert report == SyncReport(unchanged=("apollo.md", "tea.txt"), rejected={"bad.txt": "it holds binary data, not text"})
 
 
-def test_an_edit_that_keeps_size_and_time_is_seen(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_that_keeps_size_and_time_is_seen(
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settle(folder, monkeypatch)
     sync(store, embedder, folder)
     status = (folder / "tea.txt").stat()
@@ -397,13 +412,13 @@ def test_an_edit_that_keeps_size_and_time_is_seen(store: Store, embedder: FakeEm
     assert sync(store, embedder, folder).changed == ("tea.txt",)
 
 
-def test_a_file_just_written_is_not_trusted_by_its_times(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_a_file_just_written_is_not_trusted_by_its_times(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     sync(store, embedder, folder)
     assert {known.stamp for known in store.known(module.root_of(folder)).values()} == {""}
 
 
 def test_a_rejected_file_is_not_read_again_until_it_changes(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "bad.txt").write_bytes(b"\x00")
     first = sync(store, embedder, folder).rejected
@@ -419,7 +434,7 @@ def test_a_rejected_file_is_not_read_again_until_it_changes(
 
 
 def test_a_reader_that_learned_more_reads_old_files_again_and_embeds_only_what_differs(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settle(folder, monkeypatch)
     sync(store, embedder, folder)
@@ -431,7 +446,7 @@ def test_a_reader_that_learned_more_reads_old_files_again_and_embeds_only_what_d
 
 
 def test_a_file_that_changes_while_it_is_read_keeps_its_old_version_and_comes_next_time(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(store, embedder, folder)
     (folder / "tea.txt").write_text("Oolong is brewed at 90 degrees.\n")
@@ -458,7 +473,7 @@ def test_a_file_that_changes_while_it_is_read_keeps_its_old_version_and_comes_ne
     assert store.rejected() == {}
 
 
-def test_a_file_without_a_title_of_its_own_is_renamed_without_embedding(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_a_file_without_a_title_of_its_own_is_renamed_without_embedding(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     (folder / "plain.txt").write_text("It begins with a sentence, and has no title. The comet came.")
     sync(store, embedder, folder)
     embedder.embedded.clear()
@@ -472,7 +487,7 @@ def test_a_file_without_a_title_of_its_own_is_renamed_without_embedding(store: S
 
 
 def test_a_stopped_sync_keeps_what_is_finished_and_loses_no_old_version(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GROUP_DOCUMENTS", 1)
     for number in range(20):
@@ -488,7 +503,7 @@ def test_a_stopped_sync_keeps_what_is_finished_and_loses_no_old_version(
 
 
 def test_stopping_in_the_middle_of_a_long_document_loses_no_embedding(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "long.txt").write_text("\n\n".join(PARAGRAPH.format(f"comet{number}") * 7 for number in range(200)))
     report = sync(store, embedder, folder, stopped=lambda: len(embedder.embedded) > 100)
@@ -500,7 +515,7 @@ def test_stopping_in_the_middle_of_a_long_document_loses_no_embedding(
 
 
 def test_documents_are_stored_while_the_next_are_embedded(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GROUP_DOCUMENTS", 1)
     for number in range(6):
@@ -526,7 +541,7 @@ def test_documents_are_stored_while_the_next_are_embedded(
 
 
 def test_passages_that_repeat_from_group_to_group_are_embedded_once(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GROUP_DOCUMENTS", 1)
     for number in range(8):
@@ -537,7 +552,7 @@ def test_passages_that_repeat_from_group_to_group_are_embedded_once(
 
 
 def test_a_sync_that_fails_gives_up_what_else_is_embedded(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GROUP_DOCUMENTS", 1)
     monkeypatch.setattr(module, "GROUPS_AT_ONCE", 1)
@@ -576,7 +591,7 @@ def test_a_sync_that_fails_gives_up_what_else_is_embedded(
 
 @pytest.mark.parametrize(("limit", "value"), [("AHEAD_FILES", 12), ("AHEAD_BYTES", 200)])
 def test_memory_holds_a_bounded_number_of_files(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
     for number in range(100):
         (folder / f"{number:02}.txt").write_text(f"Text of number {number}.")
@@ -601,7 +616,7 @@ def test_memory_holds_a_bounded_number_of_files(
 # What is not the file's fault, and what is no file of the folder
 
 
-def test_two_names_that_look_alike_are_two_documents(store: Store, embedder: FakeEmbedder, folder: Path) -> None:
+def test_two_names_that_look_alike_are_two_documents(store: DocumentStore, embedder: FakeEmbedder, folder: Path) -> None:
     try:
         Path(os.fsdecode(os.fsencode(folder) + b"/a\xff.txt")).write_text("The zebra text.")
     except OSError:
@@ -612,14 +627,14 @@ def test_two_names_that_look_alike_are_two_documents(store: Store, embedder: Fak
     assert len(sync(store, embedder, folder).unchanged) == 4
 
 
-def test_the_stores_own_folder_is_no_source(store: Store, embedder: FakeEmbedder, folder: Path, tmp_path: Path) -> None:
+def test_the_stores_own_folder_is_no_source(store: DocumentStore, embedder: FakeEmbedder, folder: Path, tmp_path: Path) -> None:
     report = sync(store, embedder, tmp_path)
     assert report == SyncReport(added=("documents/apollo.md", "documents/tea.txt"))
     with pytest.raises(CitewellError, match="its own data"):
         sync(store, embedder, store.folder)
 
 
-def test_a_disk_that_fails_drops_nothing(store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_drops_nothing(store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync(store, embedder, folder)
     real = os.open
 
@@ -636,7 +651,7 @@ def test_a_disk_that_fails_drops_nothing(store: Store, embedder: FakeEmbedder, f
 
 
 def test_a_reason_that_is_not_the_files_own_is_looked_at_again(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settle(folder, monkeypatch)
     real = module.Parser.parse
@@ -653,7 +668,7 @@ def test_a_reason_that_is_not_the_files_own_is_looked_at_again(
 
 
 def test_rejected_files_are_read_again_when_that_is_asked_for(
-    store: Store, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settle(folder, monkeypatch)
     real = module.Parser.parse

@@ -1,0 +1,161 @@
+"""Processes that write to one shared store and ask it at once, one of which is killed again and again. For test_postgres.py.
+
+What is done is noted in a log before and after, by all in one file. A question's answer must be a state that was done when it was asked or begun since.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from store_writer import PARTS, ROOT, check, identifier, parts, put, states, vector
+
+from index import shared_vectors
+from index.chroma_server import ChromaAddress
+from index.contract import DocumentStore
+from index.postgres import PostgresStore
+from index.schema import Entry
+
+DOCUMENTS = 8
+"""So many of each writer."""
+
+
+def opened(folder: Path, url: str, chroma: str) -> DocumentStore:
+    return PostgresStore(folder, url, ChromaAddress(chroma), "writer@1")
+
+
+def ask(store: DocumentStore, number: int, log_file: Path) -> None:
+    """Asks for a document by words and by meaning; asserts that neither answer is behind what was done before, nor ahead of what was begun."""
+    before = log_file.read_text()
+    known = states(before).get(number, {0})
+    found = store.passages([one for one, _ in store.matching(f"doc{number}", 50)]).values()
+    by_words = {int(passage.text.split("v", 1)[1].split()[0]) for passage in found}
+    versions = {version for version in known if version}
+    near = {
+        version: sum(similarity > 0.999 for part in range(PARTS) for _, similarity in store.nearest(vector(number, version, part), 1))
+        for version in versions | {version for version in past(before, number)[-2:] if version}
+    }
+    began = {version for version in past(log_file.read_text()[len(before) :], number)}
+    assert by_words <= known | began, f"stale: words find {by_words} of document {number}, of which there is {known}, and {began} was begun since"
+    if len(known) == 1 and not began:
+        (version,) = known
+        assert by_words == ({version} if version else set()), f"stale: words find {by_words} of document {number}, and it is {version}"
+        assert len(found) == (PARTS if version else 0), f"half of document {number}"
+        for one, count in near.items():
+            assert count == (PARTS if one == version else 0), f"stale: meaning finds {count} passages of version {one} of {number}, and it is {version}"
+
+
+def past(log: str, number: int) -> list[int]:
+    """All versions of a document that a log has begun, in order."""
+    return [
+        int(pair.split(":")[1]) for line in log.splitlines() if line.startswith("begin ") for pair in line.split()[1:] if pair.startswith(f"{number}:")
+    ]
+
+
+def work(store: DocumentStore, writer: int, log_file: Path, chance: random.Random, seconds: float) -> tuple[int, int]:
+    """Changes this writer's documents and asks for everybody's; returns how many changes and questions."""
+    log = os.open(log_file, os.O_WRONLY | os.O_APPEND)
+
+    def note(line: str) -> None:
+        os.write(log, f"{line}\n".encode())
+
+    changes = questions = 0
+    latest = max((version for number in range(writer * 100, writer * 100 + DOCUMENTS) for version in past(log_file.read_text(), number)), default=0)
+    for number, allowed in states(log_file.read_text()).items():
+        if number // 100 == writer and len(allowed) > 1:  # the writer before this one was killed
+            there = {document.id: store.document_file(document.id)[2] for document in store.documents()}
+            version = int(there.get(identifier(number), "0.0").partition(".")[2])
+            assert version in allowed, f"document {number} is {version} and should be one of {allowed}"
+            note(f"is {number}:{version}")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        number, latest = writer * 100 + chance.randrange(DOCUMENTS), latest + 1
+        step = chance.choice(["put", "many", "remove", "ask", "ask", "ask", "ask"])
+        if step == "ask":
+            ask(store, chance.randrange(3) * 100 + chance.randrange(DOCUMENTS), log_file)
+            questions += 1
+            continue
+        version = 0 if step == "remove" else latest
+        several = sorted({number, writer * 100 + chance.randrange(DOCUMENTS)}) if step == "many" else [number]
+        pairs = " ".join(f"{one}:{version}" for one in several)
+        note(f"begin {pairs}")
+        if step == "remove":
+            store.remove_many([identifier(number)])
+        elif step == "put":
+            put(store, number, version)
+        else:
+            made = [parts(one, version) for one in several]
+            entries = [Entry(document, ROOT, passages, keys) for document, passages, keys, _ in made]
+            store.put_many(entries, {key: row for _, _, keys, rows in made for key, row in zip(keys, rows, strict=True)})
+        note(f"done {pairs}")
+        changes += 1
+        if chance.random() < 0.05:
+            store.finish_sync(ROOT)
+    return changes, questions
+
+
+def forked(writer: int, seed: int, log_file: Path, url: str, chroma: str, seconds: float) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        store = opened(log_file.parent / f"data-{writer}", url, chroma)
+        assert store.wait_for_index(60) == "ready"
+        done = work(store, writer, log_file, random.Random(seed), seconds)
+        with log_file.open("a") as log:
+            log.write("worked {} {}\n".format(*done))
+        store.close()
+        os._exit(0)
+    except BaseException:
+        with log_file.open("a") as log:
+            log.write(f"wrong {traceback.format_exc()}\n")
+    finally:
+        os._exit(1)
+    return 0
+
+
+def main(url: str, chroma: str, log_file: Path, seconds: float, kills: int) -> None:
+    """Two writers go on all the while, a third is killed and begun again; then everything must be there and whole."""
+    import chromadb  # noqa: F401 - once, not once a fork
+    import psycopg  # noqa: F401
+
+    logging.disable(logging.CRITICAL)
+    # So that Chroma is asked, and not all compared.
+    shared_vectors.COMPARED = shared_vectors.COMPARED_OF_CHOSEN = 0
+    log_file.touch()
+    chance = random.Random(7)
+    steady = [forked(writer, writer, log_file, url, chroma, seconds) for writer in (0, 1)]
+    for kill in range(kills):
+        size = log_file.stat().st_size
+        child = forked(2, 100 + kill, log_file, url, chroma, 600)
+        while b"done 2" not in log_file.read_bytes()[size:] and os.waitpid(child, os.WNOHANG) == (0, 0):
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0.0, 0.3))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    ended = [os.waitpid(child, 0)[1] for child in steady]
+    log = log_file.read_text()
+    assert ended == [0, 0], log[-3_000:]
+    assert "wrong" not in log, log[log.index("wrong") :][:3_000]
+    store = opened(log_file.parent / "data", url, chroma)
+    assert store.wait_for_index(60) == "ready"
+    found = check(store, log)
+    changes, questions = (sum(int(line.split()[place]) for line in log.splitlines() if line.startswith("worked")) for place in (1, 2))
+    deadline = time.monotonic() + 20
+    while (left := store._database.rows("SELECT count(*) FROM pending")[0][0]) and time.monotonic() < deadline:  # type: ignore[attr-defined]
+        time.sleep(0.05)
+    told = store._vectors._collection(store._vectors._now().collection).count()  # type: ignore[attr-defined]
+    report = {"changes": changes, "questions": questions, "documents": sum(map(bool, found.values())), "pending": left}
+    sys.stdout.write(json.dumps({**report, "held": told, "passages": store.passage_count()}) + "\n")
+    store.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))
