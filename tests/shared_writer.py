@@ -42,20 +42,26 @@ def ask(store: DocumentStore, number: int, log_file: Path) -> None:
         version: sum(similarity > 0.999 for part in range(PARTS) for _, similarity in store.nearest(vector(number, version, part), 1))
         for version in versions | {version for version in past(before, number)[-2:] if version}
     }
-    began = {version for version in past(log_file.read_text()[len(before) :], number)}
+    began = set(past(log_file.read_text()[len(before) :], number))
     assert by_words <= known | began, f"stale: words find {by_words} of document {number}, of which there is {known}, and {began} was begun since"
     if len(known) == 1 and not began:
         (version,) = known
         assert by_words == ({version} if version else set()), f"stale: words find {by_words} of document {number}, and it is {version}"
         assert len(found) == (PARTS if version else 0), f"half of document {number}"
         for one, count in near.items():
-            assert count == (PARTS if one == version else 0), f"stale: meaning finds {count} passages of version {one} of {number}, and it is {version}"
+            assert count == (PARTS if one == version else 0), (
+                f"stale: meaning finds {count} passages of version {one} of {number}, and it is {version}"
+            )
 
 
 def past(log: str, number: int) -> list[int]:
     """All versions of a document that a log has begun, in order."""
     return [
-        int(pair.split(":")[1]) for line in log.splitlines() if line.startswith("begin ") for pair in line.split()[1:] if pair.startswith(f"{number}:")
+        int(pair.split(":")[1])
+        for line in log.splitlines()
+        if line.startswith("begin ")
+        for pair in line.split()[1:]
+        if pair.startswith(f"{number}:")
     ]
 
 

@@ -169,3 +169,50 @@ def test_a_whole_answer_may_take_as_long_as_three_replies() -> None:
     assert Settings(model_seconds=20).longest_answer == 300
     assert Settings(model_seconds=600).longest_answer == 1800
     assert Settings(model_seconds=600, answer_seconds=60).longest_answer == 60
+
+
+# A shared store
+
+DATABASE, CHROMA = f"postgresql://ann:{SECRET}@db.example.org/citewell", "http://chroma.example.org:8000"
+
+
+def test_a_shared_store_needs_both_servers() -> None:
+    with pytest.raises(InvalidSettings, match="CITEWELL_CHROMA_URL") as caught:
+        Settings(store_url=DATABASE)
+    assert SECRET not in str(caught.value)
+    with pytest.raises(InvalidSettings, match="CITEWELL_STORE_URL"):
+        Settings(chroma_url=CHROMA)
+    settings = Settings(store_url=DATABASE, chroma_url=f"{CHROMA}/")
+    assert (settings.shared, settings.chroma_url, Settings().shared) == (True, CHROMA, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("store_url", f"mysql://ann:{SECRET}@db/x"),
+        ("store_url", SECRET),
+        ("chroma_url", f"http://ann:{SECRET}@chroma:8000"),
+        ("chroma_url", f"http://chroma:8000/{SECRET}"),
+        ("chroma_url", "chroma:8000"),
+        ("chroma_url", "http://chroma:port"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_and_not_repeated(name: str, value: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"'{name}' cannot be used: it must be") as caught:
+        Settings(**{"store_url": DATABASE, "chroma_url": CHROMA, name: value})
+    assert SECRET not in str(caught.value)
+
+
+def test_secrets_of_a_shared_store_are_not_shown_and_not_in_the_file(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "from-outside")
+    settings = Settings(store_url=DATABASE, chroma_url=CHROMA, chroma_api_key="ck-hidden")
+    assert SECRET not in repr(settings) + str(settings.model_dump()) + settings.model_dump_json()
+    assert "ck-hidden" not in repr(settings)
+    assert {SECRET, "ck-hidden", "from-outside", DATABASE} <= set(settings.secrets)
+    for line, variable in ((f'store_url = "{DATABASE}"', "PGPASSWORD"), ('chroma_api_key = "ck-hidden"', "CITEWELL_CHROMA_API_KEY")):
+        (working_folder / "citewell.toml").write_text(f'{line}\nchroma_url = "{CHROMA}"\n', encoding="utf-8")
+        with pytest.raises(InvalidSettings, match=variable) as caught:
+            Settings()
+        assert SECRET not in str(caught.value)
+    (working_folder / "citewell.toml").write_text(f'store_url = "postgresql://ann@db/citewell"\nchroma_url = "{CHROMA}"\n', encoding="utf-8")
+    assert Settings().shared
