@@ -54,6 +54,7 @@ class Running:
 
     def __init__(self, command: list[str], ready: object, log: Path, **more: object) -> None:
         self._command, self._ready, self._log, self._more = command, ready, log, more
+        self.folder = log.parent
         self.start()
 
     def start(self) -> None:
@@ -122,7 +123,8 @@ def chroma() -> Iterator[tuple[str, Running]]:
                 return False
 
         program = Path(sys.executable).with_name("chroma")
-        server = Running([str(program), "run", "--path", folder, "--host", "127.0.0.1", "--port", str(port)], ready, Path(folder) / "log")
+        command = [str(program), "run", "--path", str(Path(folder) / "chroma"), "--host", "127.0.0.1", "--port", str(port)]
+        server = Running(command, ready, Path(folder) / "log")
         try:
             yield url, server
         finally:

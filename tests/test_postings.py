@@ -22,7 +22,7 @@ QUESTIONS = (
     "How does the Chinese government fund AI research?",
     "What did MiniMax's researchers say of M2.5 and of benchmarks, cities and a city?",
     "Who is Zhou, and why can he not rely on brute force?",
-    "Übergröße naïve 2026 one-day model models modelling",
+    "Übergröße naïve 2026 model models modelling",
     "zebra",
 )
 
@@ -37,6 +37,7 @@ def index_of(texts: list[str]) -> tuple[dict[str, list[bytes]], float]:
 
 
 def test_the_ranking_is_that_of_fts5() -> None:
+    # But for words whose stem is a function word (`one`, `on`): FTS5 counts that too, and here it is no term.
     texts = [part for path in sorted(SEEDS.glob("*.md")) for part in path.read_text(encoding="utf-8").split("\n\n") if part.strip()]
     assert len(texts) > 50
     connection = sqlite3.connect(":memory:")
@@ -74,7 +75,7 @@ def test_what_is_gone_is_not_found_and_does_not_count() -> None:
     assert (again.tolist(), same.tolist()) == (with_gone.tolist(), scores.tolist())
 
 
-@given(st.lists(st.tuples(st.integers(1, 2**39), st.integers(1, 10**6), st.integers(1, 10**7)), unique_by=lambda one: one[0]))
+@given(st.lists(st.tuples(st.integers(1, 2**39 - 1), st.integers(1, 10**6), st.integers(1, 10**7)), unique_by=lambda one: one[0]))
 def test_postings_come_back_as_far_as_they_count(given: list[tuple[int, int, int]]) -> None:
     entries = np.frombuffer(postings.packed(given), dtype="<i8")
     assert [(int(one) >> 24, int(one) >> 16 & 0xFF, int(one) & 0xFFFF) for one in entries] == [
