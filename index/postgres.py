@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 SWEEP = lock_of("vectors of no passage")
 """Held together by all that rely on the vectors that there are, and alone by whoever drops those that no passage refers to."""
 
+LOCKED_SINGLY = 200
+"""Up to so many files of a folder are locked one by one."""
+
 _open_stores: weakref.WeakSet[PostgresStore] = weakref.WeakSet()
 
 
@@ -565,10 +568,14 @@ def _count(connection: Connection[Any], passages: int, words: int) -> None:
 
 def _lock_files(connection: Connection[Any], files: Iterable[tuple[str, str]]) -> None:
     """Nobody else changes these files, by root and source, until the transaction ends. In one order, so that two never wait for each other."""
-    places = list(files)
-    for mode, keys in (("_shared", {lock_of(root) for root, _ in places}), ("", {lock_of(root, source) for root, source in places})):
-        for key in sorted(keys):
-            connection.execute(f"SELECT pg_advisory_xact_lock{mode}(%s)", (key,))
+    of_root: dict[str, set[str]] = {}
+    for root, source in files:
+        of_root.setdefault(root, set()).add(source)
+    for key, root in sorted((lock_of(root), root) for root in of_root):
+        # A server has room for some thousand locks. Of a folder of which much changes the whole is locked.
+        connection.execute(f"SELECT pg_advisory_xact_lock{'_shared' if len(of_root[root]) <= LOCKED_SINGLY else ''}(%s)", (key,))
+    for key in sorted(lock_of(root, source) for root, sources in of_root.items() if len(sources) <= LOCKED_SINGLY for source in sources):
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (key,))
 
 
 def _late(connection: Connection[Any], entry: Entry) -> bool:

@@ -7,7 +7,7 @@ its own words and no passage that holds none of them. docs/scale.md has what was
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +33,9 @@ GONE_SHARE, GONE_LEAST = 0.05, 1_000
 
 ALLOWED = 20_000
 """Where a question is of documents with up to so many passages, those are read first; otherwise what is found is looked up in steps of so many."""
+
+FEW_DOCUMENTS = 2_000
+"""More documents than that are never few."""
 
 TIDYING = lock_of("segments")
 
@@ -94,15 +97,10 @@ class WordIndex:
     ) -> list[tuple[str, float]]:
         """The first of these passages that are there still and may be shown."""
         within, values = narrowed(document_ids, viewer)
-        if document_ids is not None or viewer is not None:
-            ((count,),) = self._database.rows(
-                f"SELECT coalesce(sum(passages), 0)::bigint FROM (SELECT passages FROM documents d WHERE {within} LIMIT %(most)s) AS few",
-                {**values, "most": ALLOWED + 1},
-            )
-            if count <= ALLOWED:
-                rows = self._database.rows(f"SELECT p.number FROM passages p JOIN documents d ON d.number = p.document WHERE {within}", values)
-                allowed = np.isin(numbers, np.array([row[0] for row in rows], dtype=np.int64))
-                numbers, scores = numbers[allowed], scores[allowed]
+        if (document_ids is not None or viewer is not None) and few(self._database, within, values, ALLOWED):
+            rows = self._database.rows(f"SELECT p.number FROM passages p JOIN documents d ON d.number = p.document WHERE {within}", values)
+            allowed = np.isin(numbers, np.array([row[0] for row in rows], dtype=np.int64))
+            numbers, scores = numbers[allowed], scores[allowed]
         found: list[tuple[str, float]] = []
         start, step = 0, 2 * limit
         while len(found) < limit and start < len(numbers):
@@ -170,6 +168,15 @@ def mergeable(sizes: dict[int, int]) -> list[list[int]]:
             tier, bound = tier + 1, bound * TOGETHER
         of_size.setdefault(tier, []).append(number)
     return [numbers for numbers in of_size.values() if len(numbers) >= TOGETHER]
+
+
+def few(database: PostgresDatabase, within: str, values: Mapping[str, Any], most: int) -> bool:
+    """Whether the documents that a condition chooses have at most so many passages. Read no further than matters: a user may see nearly all of a large store."""
+    ((documents, passages),) = database.rows(
+        f"SELECT count(*), coalesce(sum(passages), 0)::bigint FROM (SELECT passages FROM documents d WHERE {within} LIMIT %(most)s) AS few",
+        {**values, "most": FEW_DOCUMENTS + 1},
+    )
+    return bool(documents <= FEW_DOCUMENTS and passages <= most)
 
 
 def narrowed(document_ids: Sequence[str] | None, viewer: str | None) -> tuple[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from index.chroma_server import ChromaAddress, ChromaAway, ChromaServer, Collect
 from index.errors import StoreError
 from index.postgres_database import PostgresDatabase
 from index.postgres_schema import lock_of
-from index.postgres_words import narrowed
+from index.postgres_words import few, narrowed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,6 +92,7 @@ class SharedVectors:
         self._fresh: dict[int, NDArray[np.float32]] = {}
         self._changed = threading.Condition()
         self._wanted = threading.Event()
+        self._news = True
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="citewell-shared-vectors", daemon=True)
         self._thread.start()
@@ -156,6 +157,7 @@ class SharedVectors:
 
     def catch_up(self) -> None:
         """Has Chroma told soon. Waits for that only where much more would be left to be compared with each question."""
+        self._news = True
         self._wanted.set()
         while self.state == "ready" and not self._closing.is_set() and self._pending_count(PENDING_COMPARED) > PENDING_COMPARED // 2:
             self._wanted.set()
@@ -171,7 +173,9 @@ class SharedVectors:
             try:
                 if self._keep_up():
                     self._state("ready")
-                    self._tidy()
+                    if self._news:
+                        self._news = False
+                        self._tidy()
             except ChromaAway as error:
                 if self.state != "failed" and not self._closing.is_set():
                     log.warning("The Chroma server cannot be used: %s. It is tried again.", error)
@@ -342,12 +346,8 @@ class SharedVectors:
             return []
 
     def _few(self, within: str, values: Mapping[str, Any]) -> bool:
-        """Whether the chosen documents have few enough passages to be compared one by one. Counted no further than matters."""
-        ((count,),) = self._database.rows(
-            f"SELECT coalesce(sum(passages), 0)::bigint FROM (SELECT passages FROM documents d WHERE {within} LIMIT %(most)s) AS few",
-            {**values, "most": COMPARED_OF_CHOSEN + 1},
-        )
-        return int(count) <= COMPARED_OF_CHOSEN
+        """Whether the chosen documents have few enough passages to be compared one by one."""
+        return few(self._database, within, values, COMPARED_OF_CHOSEN)
 
     def _found(
         self, now: _Now, vector: NDArray[np.float32], limit: int, within: str, values: Mapping[str, Any], viewer: str | None, everything: bool
@@ -356,11 +356,15 @@ class SharedVectors:
         if not now.collection:
             return []
         collection = self._collection(now.collection)
-        for wanted in [limit] if everything else _growing(4 * limit, max(MOST_ASKED, 4 * limit)):
+        found: list[tuple[str, float]] = []
+        # More than wanted are asked for where some are not chosen, or gone while Chroma was not told yet.
+        for wanted in _growing(limit if everything else 4 * limit, max(MOST_ASKED, 4 * limit)):
             numbers = collection.nearest(vector, wanted)
             found = self._ranked(vector, numbers, pending, limit, within, values, everything)
-            if everything or len(found) >= limit or len(numbers) < wanted:
+            if len(found) >= limit or len(numbers) < wanted:
                 return found
+        if everything:
+            return found
         # Seldom chosen: Chroma is asked for those alone.
         named = [row[0] for row in self._database.rows(f"SELECT number FROM documents d WHERE {within} LIMIT {DOCUMENTS_NAMED + 1}", values)]
         if len(named) <= DOCUMENTS_NAMED:
