@@ -123,9 +123,10 @@ def remove(name: str, data_dir: DataDir = None) -> None:
 
     with _people(data_dir) as (database, accounts):
         user, documents = accounts.named(name), 0
-        if (_folder(data_dir) / NAME).exists():
+        settings = Settings(data_dir=_folder(data_dir), model="none")
+        if settings.shared or (settings.data_dir / NAME).exists():
             try:
-                with open_assistant(Settings(data_dir=_folder(data_dir), model="none")) as assistant:
+                with open_assistant(settings) as assistant:
                     documents = assistant.library.remove_user(user.id)
             except StoreInUse:
                 raise InvalidAccount(
