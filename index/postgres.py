@@ -468,7 +468,7 @@ class PostgresStore:
 
     def owned(self, owner: str) -> list[str]:
         """The ids of all documents that belong to the user with this id."""
-        return [row[0] for row in self._database.rows("SELECT id FROM documents WHERE owner = %s ORDER BY number", (owner,))]
+        return [row[0] for row in self._database.rows("SELECT id FROM documents WHERE owner = %s ORDER BY id", (owner,))]
 
     def seen(self, document_id: str, viewer: str) -> bool:
         """Whether there is such a document and it is shared or the user's."""

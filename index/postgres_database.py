@@ -23,6 +23,9 @@ CONNECTIONS = 10
 CONNECT_SECONDS, WAIT_SECONDS, SILENT_SECONDS = 5, 15.0, 20
 """How long a connection may take to be made, a thread to get one, and the network to say nothing before a connection counts as lost."""
 
+SHUT_DOWN = ("57P01", "57P02", "57P03")
+"""What PostgreSQL says where it ends a connection, and while it starts."""
+
 UNANSWERED = "The PostgreSQL server does not answer. Check that it runs and can be reached; Citewell goes on by itself when it does."
 
 Values = Sequence[Any] | Mapping[str, Any]
@@ -100,6 +103,11 @@ class PostgresDatabase:
             return StoreError(f"The PostgreSQL database could not be written ({kind}). Nothing was changed. Its server's log says more.")
         return StoreError(f"The PostgreSQL database could not be read ({kind}). Its server's log says more.")
 
+    def _lost(self, error: Exception) -> bool:
+        """Whether a connection was dropped, as when the server was started anew: the next one may be new, so it is tried again."""
+        dropped = isinstance(error, self._psycopg.OperationalError) and getattr(error, "sqlstate", None) in (None, *SHUT_DOWN)
+        return dropped and not self.closed and "Pool" not in type(error).__name__
+
     @contextmanager
     def _connection(self, begin: str = "") -> Iterator[Connection[Any]]:
         """A connection that works, inside a transaction where there is a statement to begin one with. Those that the server has dropped meanwhile are
@@ -111,8 +119,8 @@ class PostgresDatabase:
                 try:
                     connection = held.enter_context(self._pool.connection())
                     connection.execute(begin or "SELECT 1", prepare=False)
-                except self._psycopg.OperationalError as error:
-                    if left and not self.closed and getattr(error, "sqlstate", None) is None and "Pool" not in type(error).__name__:
+                except self._psycopg.Error as error:
+                    if left and self._lost(error):
                         continue
                     raise
                 yield connection
@@ -127,9 +135,8 @@ class PostgresDatabase:
                 with self._pool.connection() as connection:
                     return list(connection.execute(statement, values, binary=binary).fetchall())
             except self._psycopg.Error as error:
-                lost = isinstance(error, self._psycopg.OperationalError) and getattr(error, "sqlstate", None) in (None, "57P01", "57P02")
-                if lost and left and not self.closed and "Pool" not in type(error).__name__:
-                    continue  # the server was started anew: the next connection may be a new one
+                if left and self._lost(error):
+                    continue
                 raise self._failed(error) from None
         raise StoreError(UNANSWERED)
 

@@ -23,8 +23,9 @@ from store_writer import ROOT, identifier, opened, parts, put, vector, visible
 
 import rag.server_documents
 from index import shared_vectors, vectors
-from index.contract import DocumentStore
+from index.contract import DocumentStore, UploadKeeper
 from index.errors import NotAllowed, OverLimit
+from index.read import fingerprint
 from index.salvage import trouble_in
 from index.schema import DOCUMENT, DOCUMENT_2, NOBODY, OWN_UPLOADS, TABLES, UPLOADS, checksum
 from index.store import Store
@@ -421,7 +422,11 @@ def test_a_sync_of_everybodys_uploads_leaves_those_of_users_alone(whole: Assista
 
 
 def test_what_was_uploaded_before_a_stop_is_read_as_its_owners(whole: Assistant, embedder: FakeEmbedder) -> None:
-    (whole.library.folder(OWN_UPLOADS + ANN.id) / "late.txt").write_text("The late giraffe of ann.")
+    late = b"The late giraffe of ann."
+    if isinstance(whole.store, UploadKeeper):
+        whole.store.keep_upload(OWN_UPLOADS + ANN.id, "late.txt", late, fingerprint(late))
+    else:
+        (whole.library.folder(OWN_UPLOADS + ANN.id) / "late.txt").write_bytes(late)
     assert whole.for_user(ANN).library.waiting() == ((OWN_UPLOADS + ANN.id, "late.txt"),)
     assert whole.for_user(BEN).library.waiting() == ()
     whole.library.resume()

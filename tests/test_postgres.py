@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import servers
 from conftest import FakeEmbedder, FakeModel, Opening, make_assistant
@@ -27,11 +26,14 @@ from store_writer import PARTS, ROOT, identifier, parts, put, vector, visible
 
 from index import postgres_words, shared_vectors
 from index.chroma_server import ChromaAddress, ChromaAway, ChromaServer
+from index.contract import DocumentStore, UploadKeeper
 from index.errors import InvalidSettings, StoreError, StoreTooNew
 from index.postgres import PostgresStore
 from index.postgres_schema import kept, told
 from index.schema import OWN_UPLOADS, UPLOADS, Entry
+from index.store import Store
 from index.types import Document
+from index.visible import Visible
 from rag.accounts import User
 from rag.assistant import Assistant
 from rag.settings import Settings
@@ -225,7 +227,7 @@ def test_without_chroma_words_answer_and_it_is_found_again_by_itself(
         # It holds something that is gone: that is never shown, and goes.
         made = ChromaServer(with_chroma).collection(store_collection(postgres_server[0]))
         made.add([999_999], [vector(0, 1, 0)], [{"document": 1, "owner": ""}])
-        assert len(store.nearest(vector(0, 1, 0), 3)) == 2
+        assert len(store.nearest(vector(0, 1, 0), 3)) == 3, "others take its place"
         eventually(lambda: not made.held([999_999]))
         assert visible(store, 0, 1)
     finally:
@@ -279,7 +281,7 @@ def test_a_postgres_that_is_away_is_a_plain_error_without_the_password(
     port = servers.free_port()
     with pytest.raises(StoreError, match="does not answer") as caught:
         PostgresStore(tmp_path, f"postgresql://ann:pa55word@127.0.0.1:{port}/db", ChromaAddress(chroma_server[0]), IDENTITY)
-    assert "pa55word" not in repr(caught.value) + str(caught.value.__context__ and "") + caplog.text
+    assert "pa55word" not in repr(caught.value) + caplog.text
 
 
 @pytest.mark.parametrize(
@@ -288,10 +290,9 @@ def test_a_postgres_that_is_away_is_a_plain_error_without_the_password(
         (lambda url: url.replace("secret-of-tests", "pa55word"), "does not let this user in"),
         (lambda url: url.replace(":secret-of-tests", ""), "wants a password"),
         (lambda url: url.replace("/postgres", "/nowhere-pa55word"), "no such database"),
-        (lambda url: url.replace("127.0.0.1", "pa55word@127.0.0.1"), "CITEWELL_STORE_URL"),
         (lambda url: url + "?no_such_thing=pa55word", "CITEWELL_STORE_URL"),
     ],
-    ids=["password", "none", "database", "at", "parameter"],
+    ids=["password", "none", "database", "parameter"],
 )
 def test_what_a_server_refuses_is_told_without_the_address(
     postgres_server: Servers, tmp_path: Path, change: Callable[[str], str], said: str, caplog: pytest.LogCaptureFixture
@@ -306,9 +307,8 @@ def test_what_a_server_refuses_is_told_without_the_address(
 def test_a_write_that_fails_changes_nothing_and_repeats_no_content(two: tuple[PostgresStore, PostgresStore]) -> None:
     one, other = two
     put(one, 1)
-    one._database.rows("SELECT 1")
     with one._database.transaction() as connection:
-        connection.execute("ALTER TABLE passages ADD CONSTRAINT no_more CHECK (start_at < 20)")
+        connection.execute("ALTER TABLE passages ADD CONSTRAINT no_more CHECK (start_at < 20) NOT VALID")
     try:
         with pytest.raises(StoreError, match=r"CheckViolation.*Nothing was changed") as caught:
             put(one, 1, 2)
@@ -346,8 +346,12 @@ def test_words_are_found_alike_before_and_after_segments_are_merged_and_purged(
         other.remove(identifier(number))
     left = one.matching("doc7 part1 part2", 60)
     assert len(left) == 10 * PARTS
-    other._words.tidy()
-    assert one._database.rows("SELECT (SELECT count(*) FROM gone), (SELECT sum(passages) FROM segments)::int") == [(0, 10 * PARTS)]
+
+    def purged() -> bool:
+        other._words.tidy()  # or a process's thread is at it
+        return one._database.rows("SELECT (SELECT count(*) FROM gone), (SELECT sum(passages) FROM segments)::int") == [(0, 10 * PARTS)]
+
+    eventually(purged)
     assert one.matching("doc7 part1 part2", 60) == left
     assert all(visible(one, number, 1) is (number < 10) for number in range(20))
     assert one._database.rows("SELECT passages, words FROM store") == one._database.rows("SELECT count(*), sum(words)::bigint FROM passages")
@@ -390,7 +394,7 @@ def test_new_vectors_replace_the_old_at_once_and_other_processes_say_what_to_do(
     for number in range(4):
         put(one, number)
     third = shared_store(tmp_path / "three", "other@2", True)
-    embedder = FakeEmbedder("other@2", 24)
+    embedder = FakeEmbedder("other@2", 128)
     seen: list[int] = []
 
     def embed(texts: Any) -> Any:
@@ -539,4 +543,14 @@ def test_nothing_of_the_driver_is_logged_with_a_password(
 def test_an_empty_document_and_a_bare_one_are_kept(two: tuple[PostgresStore, PostgresStore]) -> None:
     two[0].put_many([Entry(Document("bare", "bare.txt", "Bare", "", "f"), ROOT, [], [])], {})
     assert two[1].text("bare") == ""
-    assert np.array_equal(two[1].vectors_by_content([]), {}) or two[1].vectors_by_content([]) == {}
+    assert two[1].vectors_by_content([]) == {}
+
+
+def test_both_stores_have_the_whole_contract() -> None:
+    wanted = {name for name in vars(DocumentStore) if not name.startswith("_")}
+    assert wanted > {"put_many", "nearest", "matching", "replace_vectors"}
+    for kind in (Store, PostgresStore):
+        assert wanted <= set(dir(kind))
+    more = {name for name in vars(PostgresStore) if not name.startswith("_")} - {name for name in vars(Store) if not name.startswith("_")}
+    assert more == {name for name in vars(UploadKeeper) if not name.startswith("_")} | {"server"}
+    assert not more & set(vars(Visible)), "what a user may not call"
