@@ -207,7 +207,7 @@ class SharedVectors:
         while not self._closing.is_set():
             now = self._now()
             try:
-                told = bool(now.collection) and self._tell_some(self._collection(now.collection))
+                told = bool(now.collection) and self._tell_some(now.collection)
             except CollectionMissing:
                 if self._now().collection != now.collection:
                     continue
@@ -244,7 +244,7 @@ class SharedVectors:
         # Counted again: another process may have told what was pending.
         return held >= self._now().passages - pending - self._pending_count(now.passages + 1)
 
-    def _tell_some(self, collection: Collection) -> bool:
+    def _tell_some(self, name: str) -> bool:
         """Tells Chroma some of what is pending. False where nothing is left, or another process is at it.
 
         A process that is killed meanwhile gives up the lock and has struck off nothing, so another does it again. Told twice is told once.
@@ -252,6 +252,9 @@ class SharedVectors:
         with self._database.transaction() as connection:
             if not connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (TELLING,)).fetchone()[0]:
                 return False
+            if connection.execute("SELECT collection FROM store").fetchone()[0] != name:
+                return True  # another process has just filled a new one
+            collection = self._collection(name)
             rows = connection.execute("SELECT number, passage FROM pending ORDER BY number LIMIT %s", (STEP,)).fetchall()
             if not rows:
                 return False

@@ -31,6 +31,22 @@ def opened(folder: Path, url: str, chroma: str) -> DocumentStore:
     return PostgresStore(folder, url, ChromaAddress(chroma), "writer@1")
 
 
+def ready(store: DocumentStore) -> None:
+    """Waits until Chroma can be asked: on a busy machine it may seem away for a moment."""
+    end = time.monotonic() + 60
+    while store.wait_for_index(1) != "ready":
+        assert time.monotonic() < end, store.notices()
+        time.sleep(0.05)
+
+
+def settled(store: DocumentStore) -> None:
+    """Waits until whatever was under way has ended: a commit that a killed process had sent is still made."""
+    rows = store._database.rows  # type: ignore[attr-defined]
+    ((begun,),) = rows("SELECT clock_timestamp()")
+    while rows("SELECT 1 FROM pg_stat_activity WHERE application_name = 'citewell' AND pid <> pg_backend_pid() AND xact_start < %s", (begun,)):
+        time.sleep(0.01)
+
+
 def ask(store: DocumentStore, number: int, log_file: Path) -> None:
     """Asks for a document by words and by meaning; asserts that neither answer is behind what was done before, nor ahead of what was begun."""
     before = log_file.read_text()
@@ -74,6 +90,7 @@ def work(store: DocumentStore, writer: int, log_file: Path, chance: random.Rando
 
     changes = questions = 0
     latest = max((version for number in range(writer * 100, writer * 100 + DOCUMENTS) for version in past(log_file.read_text(), number)), default=0)
+    settled(store)
     for number, allowed in states(log_file.read_text()).items():
         if number // 100 == writer and len(allowed) > 1:  # the writer before this one was killed
             there = {document.id: store.document_file(document.id)[2] for document in store.documents()}
@@ -113,7 +130,7 @@ def forked(writer: int, seed: int, log_file: Path, url: str, chroma: str, second
         return child
     try:
         store = opened(log_file.parent / f"data-{writer}", url, chroma)
-        assert store.wait_for_index(60) == "ready"
+        ready(store)
         done = work(store, writer, log_file, random.Random(seed), seconds)
         with log_file.open("a") as log:
             log.write("worked {} {}\n".format(*done))
@@ -141,17 +158,19 @@ def main(url: str, chroma: str, log_file: Path, seconds: float, kills: int) -> N
     for kill in range(kills):
         size = log_file.stat().st_size
         child = forked(2, 100 + kill, log_file, url, chroma, 600)
-        while b"done 2" not in log_file.read_bytes()[size:] and os.waitpid(child, os.WNOHANG) == (0, 0):
+        while b"done 2" not in log_file.read_bytes()[size:]:
+            log = log_file.read_text()
+            assert "wrong" not in log, log[log.index("wrong") :][:3_000]
             time.sleep(0.005)
         time.sleep(chance.uniform(0.0, 0.3))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     ended = [os.waitpid(child, 0)[1] for child in steady]
     log = log_file.read_text()
-    assert ended == [0, 0], log[-3_000:]
     assert "wrong" not in log, log[log.index("wrong") :][:3_000]
+    assert ended == [0, 0], log[-3_000:]
     store = opened(log_file.parent / "data", url, chroma)
-    assert store.wait_for_index(60) == "ready"
+    ready(store)
     found = check(store, log)
     changes, questions = (sum(int(line.split()[place]) for line in log.splitlines() if line.startswith("worked")) for place in (1, 2))
     deadline = time.monotonic() + 20

@@ -123,7 +123,7 @@ def test_nor_while_the_vector_index_has_yet_to_learn(store: DocumentStore, monke
     if isinstance(store, Store):
         monkeypatch.setattr(store._index, "catch_up", lambda: None)
     else:
-        monkeypatch.setattr(shared_vectors.SharedVectors, "_tell_some", lambda self, collection: False)
+        monkeypatch.setattr(shared_vectors.SharedVectors, "_tell_some", lambda self, name: False)
     for number in WHOSE:
         put(store, number)
     assert store._database.rows("SELECT count(*) FROM pending") != [(0,)]

@@ -81,7 +81,7 @@ def test_a_change_in_one_process_is_known_to_the_other_at_once(
 ) -> None:
     one, other = two
     if told_late:
-        monkeypatch.setattr(shared_vectors.SharedVectors, "_tell_some", lambda self, collection: False)
+        monkeypatch.setattr(shared_vectors.SharedVectors, "_tell_some", lambda self, name: False)
     for number in range(12):
         put(one, number)
         assert visible(other, number, 1)
