@@ -38,7 +38,7 @@ CREATE INDEX passages_by_content ON passages (content_key);
 CREATE TABLE vectors (content_key bytea PRIMARY KEY, vector bytea NOT NULL);
 ALTER TABLE vectors ALTER COLUMN vector SET STORAGE EXTERNAL;
 CREATE TABLE next_vectors (LIKE vectors INCLUDING ALL);
-CREATE TABLE pending (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, passage bigint NOT NULL);
+CREATE TABLE pending (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, passage bigint NOT NULL, told timestamptz);
 CREATE TABLE segments (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, passages bigint NOT NULL);
 CREATE TABLE postings (term text COLLATE "C" NOT NULL, segment bigint NOT NULL, entries bytea NOT NULL, PRIMARY KEY (term, segment));
 ALTER TABLE postings ALTER COLUMN entries SET STORAGE EXTERNAL;
@@ -56,7 +56,7 @@ ALTER TABLE uploads ALTER COLUMN content SET STORAGE EXTERNAL
 """
 """`store` has one row, written last in every transaction that changes anything: so `changes` counts them in the order in which they become visible, and
 `passages` and `words` are the totals that BM25 needs. A passage's number is never used again, and is its id in Chroma: whatever order two processes tell
-Chroma things in, a number that was removed stays removed. `pending` is what Chroma has still to be told. `postings` come in `segments`, one for each
+Chroma things in, a number that was removed stays removed. `pending` is what Chroma has still to be told, and what it was told a moment ago. `postings` come in `segments`, one for each
 transaction that adds passages, merged into larger ones in the background; `gone` are the passages that segments name and that are no more.
 Paths can be longer than an index takes, hence the hashes."""
 

@@ -45,6 +45,9 @@ DOCUMENTS_NAMED = 1_000
 STEP = 500
 """Passages told to Chroma in one transaction."""
 
+SETTLED_SECONDS = 3.0
+"""What Chroma was told so lately is still compared here: what one client was told is done, another's search does not always find at once."""
+
 LOOK_AGAIN_SECONDS, RETRY_SECONDS = 1.0, 3.0
 """How often a process looks whether another left something to be told, and whether a server that was away is back."""
 
@@ -164,7 +167,7 @@ class SharedVectors:
             self._closing.wait(0.05)
 
     def _pending_count(self, most: int) -> int:
-        return int(self._database.rows("SELECT count(*) FROM (SELECT 1 FROM pending LIMIT %s) AS few", (most,))[0][0])
+        return int(self._database.rows("SELECT count(*) FROM (SELECT 1 FROM pending WHERE told IS NULL LIMIT %s) AS few", (most,))[0][0])
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -255,11 +258,12 @@ class SharedVectors:
             if connection.execute("SELECT collection FROM store").fetchone()[0] != name:
                 return True  # another process has just filled a new one
             collection = self._collection(name)
-            rows = connection.execute("SELECT number, passage FROM pending ORDER BY number LIMIT %s", (STEP,)).fetchall()
+            connection.execute("DELETE FROM pending WHERE told < now() - make_interval(secs => %s)", (SETTLED_SECONDS,))
+            rows = connection.execute("SELECT number, passage FROM pending WHERE told IS NULL ORDER BY number LIMIT %s", (STEP,)).fetchall()
             if not rows:
                 return False
             self._tell(connection, collection, sorted({row[1] for row in rows}))
-            connection.execute("DELETE FROM pending WHERE number = ANY(%s)", ([row[0] for row in rows],))
+            connection.execute("UPDATE pending SET told = clock_timestamp() WHERE number = ANY(%s)", ([row[0] for row in rows],))
         return True
 
     def _tell(self, connection: Connection[Any], collection: Collection, numbers: Sequence[int]) -> None:
@@ -340,9 +344,10 @@ class SharedVectors:
             return self._scan(vector, limit, within, values)
         try:
             return self._found(now, vector, limit, within, values, viewer, everything)
-        except ChromaAway:
+        except ChromaAway as error:
             if self._now().collection != now.collection:  # another process has just filled a new one
                 return self.nearest(vector, limit, document_ids, viewer)
+            log.warning("The Chroma server did not answer a question: %s. Words answered it alone.", error)
             self._server, self._collections = None, {}
             self._state("failed")
             self._wanted.set()
@@ -421,8 +426,9 @@ class SharedVectors:
         """Has Chroma told again of passages that it holds and PostgreSQL does not: a process was killed between two requests."""
         with self._database.transaction() as connection:
             connection.execute(
-                "INSERT INTO pending (passage) SELECT number FROM unnest(%s::bigint[]) AS number "
-                "WHERE NOT EXISTS (SELECT 1 FROM passages p WHERE p.number = number) AND NOT EXISTS (SELECT 1 FROM pending o WHERE o.passage = number)",
+                "INSERT INTO pending (passage) SELECT ghost.number FROM unnest(%s::bigint[]) AS ghost (number) "
+                "WHERE NOT EXISTS (SELECT 1 FROM passages p WHERE p.number = ghost.number) "
+                "AND NOT EXISTS (SELECT 1 FROM pending o WHERE o.passage = ghost.number)",
                 (sorted(numbers),),
             )
 
