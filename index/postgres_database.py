@@ -5,6 +5,7 @@ No error here repeats what PostgreSQL or the address says: a password can stand 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -23,10 +24,23 @@ CONNECTIONS = 10
 CONNECT_SECONDS, WAIT_SECONDS, SILENT_SECONDS = 5, 15.0, 20
 """How long a connection may take to be made, a thread to get one, and the network to say nothing before a connection counts as lost."""
 
+LOCK_SECONDS, IDLE_SECONDS = 30, 60
+"""How long a writer waits for another, and how long the server keeps the locks of a process that says nothing in the middle of a transaction."""
+
+SESSION = f"""
+SET search_path TO {SCHEMA}; SET lock_timeout = '{LOCK_SECONDS}s'; SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s';
+SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
+SELECT set_config('synchronous_commit', 'local', false) WHERE current_setting('synchronous_commit') = 'off'
+"""
+"""Of each connection. A machine that loses its power says nothing, and the server's own settings would keep its locks for hours. What Chroma is told must
+last, or a passage's number could be given twice."""
+
 SHUT_DOWN = ("57P01", "57P02", "57P03")
 """What PostgreSQL says where it ends a connection, and while it starts."""
 
 UNANSWERED = "The PostgreSQL server does not answer. Check that it runs and can be reached; Citewell goes on by itself when it does."
+
+UNKNOWN = "The PostgreSQL server was lost while a change was being kept, so it is not known whether it was. Look, and make it again if it was not."
 
 Values = Sequence[Any] | Mapping[str, Any]
 
@@ -59,6 +73,8 @@ class PostgresDatabase:
             "keepalives_idle": 60,
             "tcp_user_timeout": SILENT_SECONDS * 1000,
             "application_name": "citewell",
+            # A standby is behind, and takes no changes.
+            "target_session_attrs": "read-write",
         }
         try:
             # By itself first: the pool would try again and again where the password is wrong.
@@ -70,6 +86,8 @@ class PostgresDatabase:
             raise StoreError(_refused(str(error))) from None
         except (psycopg.ProgrammingError, UnicodeError):
             raise InvalidSettings("CITEWELL_STORE_URL is no address of a PostgreSQL database. One is postgresql://USER@HOST:5432/DATABASE.") from None
+        # Its warnings repeat what the server says, with its address and the user.
+        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
         self._psycopg = psycopg
         self.closed = False
         self._closing = threading.Lock()
@@ -97,6 +115,10 @@ class PostgresDatabase:
 
         if isinstance(error, PoolTimeout) or (isinstance(error, self._psycopg.OperationalError) and getattr(error, "sqlstate", None) is None):
             return StoreError(UNANSWERED)
+        if getattr(error, "sqlstate", None) == "55P03":
+            return StoreError(
+                f"Another Citewell has been changing the same files for more than {LOCK_SECONDS} seconds. Nothing was changed; try again."
+            )
         # By its name in PostgreSQL, such as DiskFull; its text can hold what was to be stored.
         kind = type(error).__name__
         if changed_nothing:
@@ -143,16 +165,21 @@ class PostgresDatabase:
     @contextmanager
     def transaction(self) -> Iterator[Connection[Any]]:
         """Everything done inside happens wholly or not at all. Raises StoreError."""
+        committing = False
         try:
-            with self._connection("BEGIN") as connection:
+            with self._connection("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE") as connection:
                 try:
                     yield connection
+                    committing = True
                     connection.execute("COMMIT", prepare=False)
                 except BaseException:
                     if not connection.broken:
                         connection.execute("ROLLBACK", prepare=False)
                     raise
         except self._psycopg.Error as error:
+            lost = isinstance(error, self._psycopg.OperationalError) and getattr(error, "sqlstate", None) in (None, *SHUT_DOWN)
+            if committing and lost and not self.closed:
+                raise StoreError(UNKNOWN) from None
             raise self._failed(error, changed_nothing=True) from None
 
     @contextmanager
@@ -179,7 +206,15 @@ class PostgresDatabase:
 
 
 def _in_our_schema(connection: Connection[Any]) -> None:
-    connection.execute(f"SET search_path TO {SCHEMA}")
+    connection.execute(SESSION)
+
+
+@contextmanager
+def patient(connection: Connection[Any]) -> Iterator[None]:
+    """Inside, a lock is waited for as long as it takes: whoever has it is at long work."""
+    connection.execute("SELECT set_config('lock_timeout', '0', false)")
+    yield
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_SECONDS}s",))
 
 
 def _refused(said: str) -> str:
