@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -166,10 +166,14 @@ class Settings(BaseSettings):
         """What the log must never hold."""
         address = self.store_url.get_secret_value()
         try:
-            password = urlsplit(address).password or ""
+            parts = urlsplit(address)
+            passwords = [
+                parts.password or "",
+                *(value for name, value in parse_qsl(parts.query.replace("+", "%2B")) if name in ("password", "sslpassword")),
+            ]
         except ValueError:
-            password = ""
-        known = (self.api_key.get_secret_value(), self.chroma_api_key.get_secret_value(), address, password, unquote(password))
+            passwords = []
+        known = (self.api_key.get_secret_value(), self.chroma_api_key.get_secret_value(), address, *passwords, *map(unquote, passwords))
         return tuple(secret for secret in (*known, os.environ.get("PGPASSWORD", "")) if secret)
 
     @property

@@ -209,6 +209,9 @@ def test_secrets_of_a_shared_store_are_not_shown_and_not_in_the_file(working_fol
     assert SECRET not in repr(settings) + str(settings.model_dump()) + settings.model_dump_json()
     assert "ck-hidden" not in repr(settings)
     assert {SECRET, "ck-hidden", "from-outside", DATABASE} <= set(settings.secrets)
+    behind = Settings(store_url="postgresql://ann@db/citewell?password=pa%2B55+word&sslmode=require", chroma_url=CHROMA)
+    assert "pa+55+word" in behind.secrets
+    assert "require" not in behind.secrets
     for line, variable in ((f'store_url = "{DATABASE}"', "PGPASSWORD"), ('chroma_api_key = "ck-hidden"', "CITEWELL_CHROMA_API_KEY")):
         (working_folder / "citewell.toml").write_text(f'{line}\nchroma_url = "{CHROMA}"\n', encoding="utf-8")
         with pytest.raises(InvalidSettings, match=variable) as caught:
