@@ -48,6 +48,12 @@ UPLOAD_SECONDS = 5.0
 APART = ".people"
 """Below the uploads and hidden, so that a sync of those leaves users' folders out."""
 
+COPIES = "shared-uploads"
+"""The folder for uploads where a shared store has them too."""
+
+UNREAD_SECONDS = 60.0
+"""What one server was sent and has not read for so long, another reads."""
+
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*/\\]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -90,13 +96,14 @@ class Library:
     """Keeps a store in step with folders and uploads. Its methods may be called from any thread."""
 
     def __init__(self, store: DocumentStore, embedder: Embedder, max_bytes: int) -> None:
-        self.uploads = store.folder / UPLOADS
+        self._store, self._embedder, self._max_bytes = store, embedder, max_bytes
+        # Where machines share the store it has the uploaded files too, and what lies here is a copy. Apart from what may have been uploaded to a store
+        # in the same data folder before: that is nobody's copy.
+        self._keeper = store if isinstance(store, UploadKeeper) else None
+        self.uploads = store.folder / (UPLOADS if self._keeper is None else COPIES)
         """Where uploaded files are kept; synced like any other folder."""
         self.own_root = UPLOADS
         """What the store knows them by."""
-        self._store, self._embedder, self._max_bytes = store, embedder, max_bytes
-        # Where machines share the store it has the uploaded files too, and what lies here is a copy.
-        self._keeper = store if isinstance(store, UploadKeeper) else None
         self._copied: dict[tuple[str, str], tuple[str, int, int]] = {}
         self._turn = threading.Lock()
         self._adding = threading.Lock()
@@ -105,6 +112,7 @@ class Library:
         self._uploads_read = 0.0
         self._coming: Counter[str] = Counter()
         self._worker: threading.Thread | None = None
+        self._watcher: threading.Thread | None = None
         self._work: Work | None = None
         self._outcomes: deque[Outcome] = deque(maxlen=OUTCOMES)
         self._cancelled = threading.Event()
@@ -115,9 +123,10 @@ class Library:
         self._closed.set()
         with self._state:
             self._waiting.clear()
-            worker = self._worker
-        if worker is not None and worker is not threading.current_thread():
-            worker.join()
+            threads = (self._worker, self._watcher)
+        for thread in threads:
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
         with self._turn:  # a sync in somebody else's thread ends too
             pass
 
@@ -318,10 +327,39 @@ class Library:
                     del self._coming[root]
 
     def resume(self) -> None:
-        """Reads, in the background, what was uploaded before Citewell was stopped."""
-        for root in (UPLOADS, *self._own_roots()):
-            for _, source in self.waiting(root):
-                self._queue(self.folder(root), READING_UPLOADS, source)
+        """Reads, in the background, what was uploaded before Citewell was stopped; of a shared store from now on also what another server leaves unread."""
+        for root, source, _ in self._unread():
+            self._queue(self.folder(root), READING_UPLOADS, source)
+        if self._keeper is not None and self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch, name="citewell-unread", daemon=True)
+            self._watcher.start()
+
+    def _unread(self) -> set[tuple[str, str, str]]:
+        """Root, source and fingerprint of every uploaded file whose document, or whose rejection, is not of it. Without fingerprints where they lie here
+        alone: whoever replaces one reads it."""
+        if self._keeper is None:
+            return {(root, source, "") for root in (UPLOADS, *self._own_roots()) for _, source in self.waiting(root)}
+        found: set[tuple[str, str, str]] = set()
+        for root in self._keeper.upload_roots():
+            known = self._store.known(root)
+            for source, (kept, _) in self._keeper.uploads(root).items():
+                before = known.get(source)
+                # A file that could not be opened is noted without a fingerprint.
+                if before is None or before.fingerprint not in ("", kept):
+                    found.add((root, source, kept))
+        return found
+
+    def _watch(self) -> None:
+        """Reads what another server was sent and did not read, as it was stopped."""
+        before: set[tuple[str, str, str]] = set()
+        while not self._closed.wait(UNREAD_SECONDS):
+            try:
+                now = self._unread()
+                for root, source, _ in now & before:
+                    self._queue(self.folder(root), READING_UPLOADS, source)
+                before = now
+            except CitewellError as error:  # PostgreSQL is away, or this is being closed
+                log.warning("%s", error)
 
     def remove(self, document_ids: Sequence[str]) -> None:
         """Makes documents gone at once: an uploaded file is deleted, one of a synced folder stays where it is and is left out from now on.
@@ -364,7 +402,7 @@ class Library:
         folder, before = self.folder(root), self._store.known(root).get(source)
         if (before is None or not before.reason) and (root, source) not in (self.waiting(root) if is_upload(root) else ()):
             raise KeyError(source)
-        if not folder.is_dir():
+        if not folder.is_dir() and not (self._keeper is not None and is_upload(root)):
             raise CitewellError(f"The folder '{folder.name}' is not there. Bring it back, or let go of it with `citewell forget`.")
         self._store.forget_rejected(root, [source])
         self._queue(folder, f"Reading {source} again", source)
