@@ -185,7 +185,7 @@ def _examined(source: str, path: Path, root: str, before: Known | None, parser: 
     except UnreadableDocument as error:
         return _Seen(source, reason=str(error))
     digest = fingerprint(content)
-    if before is not None and before.fingerprint == digest and before.reader == VERSION:
+    if before is not None and before.fingerprint == digest and before.reader >= VERSION:
         return _Seen(source, stamp, digest, before.reason)
     try:
         return _Seen(source, stamp, digest, parsed=parser.parse(content, source, root))
@@ -200,7 +200,7 @@ def _as_before(source: str, path: Path, before: Known | None) -> _Seen | None:
     if before.reason == REMOVED_BY_HAND:
         return _Seen(source, before.stamp, before.fingerprint, before.reason)
     try:
-        same = bool(before.stamp) and before.reader == VERSION and before.stamp == _stamp(os.lstat(path))
+        same = bool(before.stamp) and before.reader >= VERSION and before.stamp == _stamp(os.lstat(path))
     except OSError:
         return None
     return _Seen(source, before.stamp, before.fingerprint, before.reason) if same else None
@@ -404,7 +404,7 @@ def sync(
                     if seen.reason:
                         rejected[source] = fates[source] = seen.reason
                         if not (seen.passing and before is not None) and (
-                            before is None or (before.reason, before.fingerprint, before.reader) != (seen.reason, seen.fingerprint, VERSION)
+                            before is None or before.reader < VERSION or (before.reason, before.fingerprint) != (seen.reason, seen.fingerprint)
                         ):
                             store.reject(root, source, seen.reason, seen.fingerprint, seen.stamp, VERSION)
                             continue

@@ -433,6 +433,22 @@ def test_a_rejected_file_is_not_read_again_until_it_changes(
     assert sync(store, embedder, folder).added == ("bad.txt",)
 
 
+def test_what_a_newer_citewell_read_an_older_one_leaves(
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and no more")
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert set(sync(store, embedder, folder).rejected) == {"broken.pdf"}
+    known = store.known(module.root_of(folder))
+    monkeypatch.undo()
+    report = sync(store, embedder, folder)
+    assert report.unchanged == ("apollo.md", "tea.txt")
+    assert set(report.rejected) == {"broken.pdf"}
+    assert {source: before.reader for source, before in store.known(module.root_of(folder)).items()} == {
+        source: before.reader for source, before in known.items()
+    }
+
+
 def test_a_reader_that_learned_more_reads_old_files_again_and_embeds_only_what_differs(
     store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
