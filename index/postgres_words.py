@@ -34,6 +34,9 @@ GONE_SHARE, GONE_LEAST = 0.05, 1_000
 ALLOWED = 20_000
 """Where a question is of documents with up to so many passages, those are read first; otherwise what is found is looked up in steps of so many."""
 
+ATTEMPTS = 3
+"""A question begins anew where what it found was replaced meanwhile, so often in all."""
+
 FEW_DOCUMENTS = 2_000
 """More documents than that are never few."""
 
@@ -76,54 +79,72 @@ class WordIndex:
         if not words or limit < 1 or (document_ids is not None and not document_ids):
             self._database.rows("SELECT 1")
             return []
+        for left in reversed(range(ATTEMPTS)):
+            found, changes = self._found(words, limit, document_ids, viewer)
+            # Where nothing was left out, nothing can have been replaced.
+            if changes is None or not left or self._database.rows("SELECT changes FROM store") == [(changes,)]:
+                break
+        return found
+
+    def _found(
+        self, words: Sequence[tuple[str, ...]], limit: int, document_ids: Sequence[str] | None, viewer: str | None
+    ) -> tuple[list[tuple[str, float]], int | None]:
+        """What is found, and the number of the store's last change where something was left out that may have been replaced since."""
         # One statement, and so one moment: totals, what is gone and the postings belong together.
         found: dict[str, list[bytes]] = {}
-        gone, passages, total = b"", 0, 0
+        gone, passages, total, changes = b"", 0, 0, 0
         for term, entries, *totals in self._database.rows(
-            "SELECT NULL, (SELECT string_agg(int8send(passage), '' ORDER BY passage) FROM gone), passages, words FROM store "
-            "UNION ALL SELECT term, entries, NULL, NULL FROM postings WHERE term = ANY(%s)",
+            "SELECT NULL, (SELECT string_agg(int8send(passage), '' ORDER BY passage) FROM gone), passages, words, changes FROM store "
+            "UNION ALL SELECT term, entries, NULL, NULL, NULL FROM postings WHERE term = ANY(%s)",
             ([term for terms in words for term in terms],),
             binary=True,
         ):
             if term is None:
-                gone, (passages, total) = entries or b"", totals
+                gone, (passages, total, changes) = entries or b"", totals
             else:
                 found.setdefault(term, []).append(entries)
         numbers, scores = postings.ranked(words, found, np.frombuffer(gone, dtype=">i8").astype(np.int64), passages, total / max(passages, 1))
-        return self._seen(numbers, scores, limit, document_ids, viewer)
+        seen, whole = self._seen(numbers, scores, limit, document_ids, viewer)
+        return seen, None if whole else changes
 
     def _seen(
         self, numbers: NDArray[np.int64], scores: NDArray[np.float64], limit: int, document_ids: Sequence[str] | None, viewer: str | None
-    ) -> list[tuple[str, float]]:
-        """The first of these passages that are there still and may be shown."""
+    ) -> tuple[list[tuple[str, float]], bool]:
+        """The first of these passages that are there still and may be shown, and whether all that were looked at were there."""
         within, values = narrowed(document_ids, viewer)
-        if (document_ids is not None or viewer is not None) and few(self._database, within, values, ALLOWED):
+        whole = True
+        if values and few(self._database, within, values, ALLOWED):
             rows = self._database.rows(f"SELECT p.number FROM passages p JOIN documents d ON d.number = p.document WHERE {within}", values)
             allowed = np.isin(numbers, np.array([row[0] for row in rows], dtype=np.int64))
-            numbers, scores = numbers[allowed], scores[allowed]
+            # Those left out may be others' or replaced.
+            numbers, scores, whole = numbers[allowed], scores[allowed], bool(allowed.all())
         found: list[tuple[str, float]] = []
         start, step = 0, 2 * limit
         while len(found) < limit and start < len(numbers):
             some = numbers[start : start + step].tolist()
             ids = dict(
                 self._database.rows(
-                    f"SELECT p.number, p.id FROM passages p JOIN documents d ON d.number = p.document WHERE p.number = ANY(%(numbers)s) AND {within}",
+                    f"SELECT p.number, CASE WHEN {within} THEN p.id END FROM passages p JOIN documents d ON d.number = p.document "
+                    "WHERE p.number = ANY(%(numbers)s)",
                     {**values, "numbers": some},
                 )
             )
-            found += [(ids[number], float(scores[start + place])) for place, number in enumerate(some) if number in ids]
+            whole = whole and len(ids) == len(some)
+            found += [(ids[number], float(scores[start + place])) for place, number in enumerate(some) if ids.get(number)]
             start, step = start + step, min(ALLOWED, 8 * step)
-        return found[:limit]
+        return found[:limit], whole
 
     def tidy(self) -> None:
         """Merges segments of a size, and writes them anew where much of them is gone. One process at a time does; nobody waits for it."""
         with self._database.transaction() as connection:
             if not connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (TIDYING,)).fetchone()[0]:
                 return
+            # Before the segments are listed: each of these is in one of those.
+            gone = [row[0] for row in connection.execute("SELECT passage FROM gone ORDER BY passage").fetchall()]
+            ((passages,),) = connection.execute("SELECT passages FROM store").fetchall()
             sizes = dict(connection.execute("SELECT number, passages FROM segments").fetchall())
-            ((gone, passages),) = connection.execute("SELECT (SELECT count(*) FROM gone), passages FROM store").fetchall()
-            if gone > max(GONE_LEAST, GONE_SHARE * passages):
-                return self._purge(connection, list(sizes))
+            if len(gone) > max(GONE_LEAST, GONE_SHARE * passages):
+                return self._purge(connection, list(sizes), gone)
             for together in mergeable(sizes):
                 self._merge(connection, together, sum(sizes[one] for one in together))
 
@@ -140,9 +161,8 @@ class WordIndex:
         connection.execute("DELETE FROM postings WHERE segment = ANY(%s)", (list(segments),))
         connection.execute("DELETE FROM segments WHERE number = ANY(%s)", (list(segments),))
 
-    def _purge(self, connection: Connection[Any], segments: Sequence[int]) -> None:
+    def _purge(self, connection: Connection[Any], segments: Sequence[int], numbers: Sequence[int]) -> None:
         """One segment of all, without what is gone. What goes meanwhile stays noted as gone: only what was seen here is struck off."""
-        numbers = [row[0] for row in connection.execute("SELECT passage FROM gone ORDER BY passage").fetchall()]
         gone = np.array(numbers, dtype=np.int64)
         ((passages,),) = connection.execute("SELECT sum(passages)::bigint FROM segments WHERE number = ANY(%s)", (list(segments),)).fetchall()
         ((made,),) = connection.execute("INSERT INTO segments (passages) VALUES (%s) RETURNING number", (max(0, passages - len(numbers)),)).fetchall()
@@ -156,7 +176,7 @@ class WordIndex:
                 left = [(term, made, kept) for term, entries in some if (kept := postings.without(entries, gone))]
                 write.executemany("INSERT INTO postings VALUES (%s, %s, %s)", left)
         self._forget(connection, segments)
-        connection.execute("DELETE FROM gone WHERE passage = ANY(%s)", (numbers,))
+        connection.execute("DELETE FROM gone WHERE passage = ANY(%s)", (list(numbers),))
 
 
 def mergeable(sizes: dict[int, int]) -> list[list[int]]:

@@ -29,6 +29,9 @@ SECOND_LOOK, NEAR_ENOUGH = 2.0, 0.6
 """What the nearness of its findings counts, and the cosine from which it does: below it, a question that one passage answers loses more than
 others gain. A cosine of the default model; docs/benchmarks.md says how it was chosen."""
 
+ATTEMPTS = 3
+"""A question begins anew where what it found was replaced meanwhile, so often in all."""
+
 _beside = ThreadPoolExecutor(32, thread_name_prefix="citewell-words")
 """Threads that last, as each has its own connection to a store; so many that nobody waits for another's words."""
 
@@ -61,7 +64,17 @@ def search(
     Raises KeyError with the first name that is no document.
     """
     chosen = None if documents is None else _resolve(store, documents)
-    queries = [Query(question)] if isinstance(question, str) else list(question)
+    return _found(store, embedder, [Query(question)] if isinstance(question, str) else list(question), limit, chosen, ATTEMPTS - 1)
+
+
+def _found(
+    store: DocumentStore,
+    embedder: Embedder | Remembered,
+    queries: Sequence[Query],
+    limit: int,
+    chosen: Sequence[str] | None,
+    attempts_left: int,
+) -> list[Hit]:
     # Words are looked up while the model reads: both leave the interpreter to others.
     matching = [_beside.submit(store.matching, query.text, max(POOL, limit), chosen) for query in queries]
     near_each = store.nearest_each(embedder.embed([query.text for query in queries]), max(POOL, limit), chosen)
@@ -75,21 +88,30 @@ def search(
             scores[identifier] = scores.get(identifier, 0.0) + query.weight * score
         similarity = similarity or meaning
     ranked = sorted(scores, key=lambda identifier: -scores[identifier])[: max(limit, POOL)]
-    passages = _read(store, ranked, max(limit, FIRST_LOOK), SECOND_LOOK_FROM if limit > FIRST_LOOK else 1)
-    if limit > FIRST_LOOK and passages:
-        passages, scores = _looked_again(store, embedder, queries[0].text, ranked, scores, passages, limit, chosen)
+    passages, all_there = _read(store, ranked, max(limit, FIRST_LOOK), SECOND_LOOK_FROM if limit > FIRST_LOOK else 1)
+    if limit > FIRST_LOOK and passages and (all_there or not attempts_left):
+        passages, scores, all_there = _looked_again(store, embedder, queries[0].text, ranked, scores, passages, limit, chosen)
+    if attempts_left and not all_there:
+        # What was replaced since it was found is there in another version, which must be found as well.
+        return _found(store, embedder, queries, limit, chosen, attempts_left - 1)
     return [Hit(passage, scores[passage.id], similarity.get(passage.id)) for passage in passages[:limit]]
 
 
-def _read(store: DocumentStore, ranked: Sequence[str], wanted: int, documents: int) -> list[Passage]:
-    """The first passages that are still there, so many of so many documents, or all: the text of what nobody sees stays unread."""
+def _read(store: DocumentStore, ranked: Sequence[str], wanted: int, documents: int) -> tuple[list[Passage], bool]:
+    """The first passages that are still there, so many of so many documents, or all, and whether each that was read was there.
+
+    The text of what nobody sees stays unread.
+    """
     found: list[Passage] = []
+    read = 0
     for start in range(0, len(ranked), wanted):
-        known = store.passages(ranked[start : start + wanted])
-        found += [known[identifier] for identifier in ranked[start : start + wanted] if identifier in known]
+        batch = ranked[start : start + wanted]
+        known = store.passages(batch)
+        read += len(batch)
+        found += [known[identifier] for identifier in batch if identifier in known]
         if len(found) >= wanted and len({passage.document_id for passage in found}) >= documents:
             break
-    return found
+    return found, len(found) == read
 
 
 def _looked_again(
@@ -101,17 +123,17 @@ def _looked_again(
     passages: Sequence[Passage],
     limit: int,
     chosen: Sequence[str] | None,
-) -> tuple[list[Passage], dict[str, float]]:
+) -> tuple[list[Passage], dict[str, float], bool]:
     """The first `limit` passages, and scores, with what the best lead to: `Who wrote the song that Hello Love is on?` finds the song first, then its writer.
 
-    `passages` are the first of `ranked` that are there.
+    `passages` are the first of `ranked` that are there. Returns as well whether each passage that was read was there.
     """
     best: dict[str, Passage] = {}
     for passage in passages:
         best.setdefault(passage.document_id, passage)
     steps = [(origin, text) for origin in list(best.values())[:SECOND_LOOK_FROM] for text in onward(question, origin)]
     if not steps:
-        return list(passages), dict(scores)
+        return list(passages), dict(scores), True
     found = store.nearest_each(embedder.embed([text for _, text in steps]), SECOND_LOOK_POOL, chosen)
     leads: dict[str, list[tuple[Passage, float]]] = {}
     for (origin, _), hits in zip(steps, found, strict=True):
@@ -125,9 +147,11 @@ def _looked_again(
     most = {one: scores.get(one, 0.0) + max((gain for _, gain in leads.get(one, ())), default=0.0) for one in [*ranked, *leads]}
     order = sorted((one for one in most if one not in first and one not in gone), key=lambda one: -most[one])
     rest: dict[str, float] = {}
+    all_there = True
     for start in range(0, len(order), limit):
         batch = order[start : start + limit]
         known.update(store.passages([one for one in batch if one not in known]))
+        all_there = all_there and all(one in known for one in batch)
         for one in batch:
             gain = max((gain for origin, gain in leads.get(one, ()) if one in known and known[one].document_id != origin.document_id), default=0.0)
             if one in known and (gain or one in scores):
@@ -138,7 +162,7 @@ def _looked_again(
     # Scores order the hits: what the second look lifted stays below what the first put in front.
     shrink = min(1.0, scores[first[-1]] / max(rest.values(), default=1.0)) if rest else 1.0
     final = {**{one: shrink * score for one, score in rest.items()}, **{one: scores[one] for one in first}}
-    return [known[one] for one in [*first, *sorted(rest, key=lambda one: -rest[one])][:limit]], final
+    return [known[one] for one in [*first, *sorted(rest, key=lambda one: -rest[one])][:limit]], final, all_there
 
 
 def _resolve(store: DocumentStore, names: Sequence[str]) -> list[str]:
