@@ -6,7 +6,7 @@ Whatever goes wrong is ChromaAway, or CollectionMissing where the server answers
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from index.errors import CitewellError, InvalidSettings, StoreError
-from index.vectors import EVERYTHING_IN_MEMORY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,11 +25,23 @@ HOSTED_BATCH = 300
 """A hosted Chroma takes so many at once; the server's own figure is taken where it is smaller or larger."""
 
 
+WRITTEN_EVERY = 5_000
+"""After so many changes the server writes its graph. Until then it reads the log of all of them with each request that changes something: docs/scale.md.
+A kill while it writes can break a collection, which is then filled anew."""
+
+PROBED_AT_ONCE, PROBED_AMONG, SAME = 100, 10, 1e-5
+"""So many vectors are looked for in one request, each among so many of the nearest; nearer than that, two vectors are the same."""
+
+
 class ChromaAway(StoreError):
     """The Chroma server does not answer, or not as it should. PostgreSQL still holds everything."""
 
 
-class CollectionMissing(ChromaAway):
+class ChromaRefused(ChromaAway):
+    """The Chroma server is there and does not do what it is asked. It may the next time."""
+
+
+class CollectionMissing(ChromaRefused):
     """The Chroma server answers, and does not have the collection."""
 
 
@@ -46,8 +57,13 @@ class ChromaAddress:
     @property
     def shown(self) -> str:
         """The address as it may be shown."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.hostname}:{self.port}"
+        return f"{urlsplit(self.url).scheme}://{self.host}:{self.port}"
+
+    @property
+    def host(self) -> str:
+        """The host, in brackets where it is an address of the sixth version."""
+        host = str(urlsplit(self.url).hostname)
+        return f"[{host}]" if ":" in host else host
 
     @property
     def port(self) -> int:
@@ -64,8 +80,12 @@ def _chroma(what: str) -> Iterator[None]:
     except CitewellError:
         raise
     except Exception as error:
+        import httpx
+
         kind = type(error).__name__
-        raise (CollectionMissing if kind in ("NotFoundError", "InvalidCollectionException") else ChromaAway)(f"{what} failed ({kind})") from None
+        missing = kind in ("NotFoundError", "InvalidCollectionException")
+        said = CollectionMissing if missing else ChromaAway if isinstance(error, httpx.TransportError) else ChromaRefused
+        raise said(f"{what} failed ({kind})") from None
 
 
 class Collection:
@@ -81,8 +101,11 @@ class Collection:
 
     def held(self, numbers: Sequence[int]) -> set[int]:
         """Those of the numbers that it holds."""
-        with _chroma("looking up"):
-            return {int(one) for one in self._collection.get(ids=[str(number) for number in numbers], include=[])["ids"]}
+        found: set[int] = set()
+        for start in range(0, len(numbers), self.batch):
+            with _chroma("looking up"):
+                found.update(map(int, self._collection.get(ids=[str(number) for number in numbers[start : start + self.batch]], include=[])["ids"]))
+        return found
 
     def add(self, numbers: Sequence[int], vectors: Sequence[NDArray[np.float32]], about: Sequence[Mapping[str, int | str]]) -> None:
         """Adds vectors; those that are there are replaced."""
@@ -112,6 +135,18 @@ class Collection:
             found = self._collection.query(query_embeddings=[vector], n_results=limit, include=[], where=dict(where) if where else None)
             return [int(one) for one in found["ids"][0]]
 
+    def unreached(self, numbers: Sequence[int], vectors: Sequence[NDArray[np.float32]]) -> list[int]:
+        """Those of the numbers that a search for their own vector does not find; where more vectors are the same than are asked for, none of those."""
+        lost: list[int] = []
+        for start in range(0, len(numbers), PROBED_AT_ONCE):
+            part = slice(start, start + PROBED_AT_ONCE)
+            with _chroma("searching"):
+                found = self._collection.query(query_embeddings=list(vectors[part]), n_results=PROBED_AMONG, include=["distances"])
+                for number, ids, distances in zip(numbers[part], found["ids"], found["distances"], strict=True):
+                    if str(number) not in ids and not (len(ids) == PROBED_AMONG and max(distances) < SAME):
+                        lost.append(number)
+        return lost
+
 
 class ChromaServer:
     """A connection to a Chroma server. Raises ChromaAway where there is none to be had."""
@@ -125,7 +160,7 @@ class ChromaServer:
 
             parts = urlsplit(address.url)
             self._client = chromadb.HttpClient(
-                host=str(parts.hostname),
+                host=address.host,
                 port=address.port,
                 ssl=parts.scheme == "https",
                 headers={"x-chroma-token": address.api_key} if address.api_key else None,
@@ -135,7 +170,22 @@ class ChromaServer:
             )
             # Chroma's client waits for ever by itself; a question must not.
             self._client._server._session.timeout = ANSWER_SECONDS
+        with self._closed_on_failure(), _chroma("connecting"):
             self._batch = max(1, min(1_000, int(self._client.get_max_batch_size() or HOSTED_BATCH)))
+
+    @contextmanager
+    def _closed_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Lets go of the connections. Safe to call twice."""
+        with suppress(Exception):  # whatever it says, nobody waits for it any more
+            self._client._server._session.close()
+            self._client.close()
 
     def collection(self, name: str) -> Collection:
         """A collection that is there. Raises CollectionMissing."""
@@ -146,7 +196,7 @@ class ChromaServer:
         """A new collection, in place of one of its name."""
         self.drop(name)
         with _chroma("making a collection"):
-            configuration = {"hnsw": {"space": "cosine", "sync_threshold": EVERYTHING_IN_MEMORY, "ef_search": 200}}
+            configuration = {"hnsw": {"space": "cosine", "sync_threshold": WRITTEN_EVERY, "ef_search": 200}}
             try:
                 made = self._client.create_collection(name, embedding_function=None, configuration=configuration)
             except ValueError:

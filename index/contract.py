@@ -40,8 +40,8 @@ class DocumentStore(Protocol):
     def wait_for_index(self, seconds: float) -> State:
         """Waits until the vector index is ready or has failed, at most so long; returns its state."""
 
-    def notices(self) -> tuple[str, ...]:
-        """What a user should know about the store now, in whole sentences."""
+    def notices(self, shown: Callable[[str], str] = str) -> tuple[str, ...]:
+        """What a user should know about the store now, in whole sentences; `shown` makes of a folder's path what is said of it."""
 
     def lost(self) -> list[tuple[str, str]]:
         """Root and source of what damage took and no sync has brought back."""

@@ -14,16 +14,17 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from index.chroma_server import ChromaAddress
 from index.errors import EmbedderChanged, StoreError, StoreTooNew
-from index.postgres_database import PostgresDatabase
+from index.postgres_database import PostgresDatabase, patient
 from index.postgres_schema import (
     DOCUMENT,
     FORMAT,
+    INCARNATION,
     OWN_OR_SHARED,
     PASSAGES,
     SCHEMA,
@@ -38,7 +39,7 @@ from index.postgres_schema import (
 from index.postgres_words import WordIndex, narrowed
 from index.postings import Counted, counted
 from index.schema import OWN_UPLOADS, UPLOADS, Entry, now
-from index.shared_vectors import SharedVectors
+from index.shared_vectors import TELLING, SharedVectors
 from index.store import EMBEDDED_AT_ONCE
 from index.types import Document, DocumentInfo, Known, Passage, Rejection, Span
 
@@ -100,13 +101,19 @@ class PostgresStore:
                 for statement in TABLES.split(";\n"):
                     connection.execute(statement)
             connection.execute(
-                "INSERT INTO store (identity, format, embedder) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                f"INSERT INTO store (identity, incarnation, format, embedder) VALUES (%s, {INCARNATION}, %s, %s) ON CONFLICT DO NOTHING",
                 (secrets.token_hex(8), FORMAT, embedder_identity),
             )
             (version, made_by, passages) = connection.execute("SELECT format, embedder, passages FROM store FOR UPDATE").fetchone()
             if version > FORMAT:
                 raise StoreTooNew(f"The shared store was written by a newer Citewell (format {version}; this one knows {FORMAT}). Update Citewell.")
             if made_by != embedder_identity and not passages:
+                # Nobody may be about to add vectors of the other model.
+                if not connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (SWEEP,)).fetchone()[0]:
+                    raise EmbedderChanged(
+                        f"Another Citewell is adding documents to the shared store with the embedding model '{made_by}', and '{embedder_identity}' is set. "
+                        "Set CITEWELL_EMBEDDER to the same everywhere."
+                    )
                 connection.execute("TRUNCATE vectors, next_vectors")
                 connection.execute("UPDATE store SET embedder = %s, collection = '', changes = changes + 1", (embedder_identity,))
             elif made_by != embedder_identity and not reembed:
@@ -144,8 +151,8 @@ class PostgresStore:
         self._database.rows("SELECT 1")
         return []
 
-    def notices(self) -> tuple[str, ...]:
-        """What a user should know about the store now, in whole sentences."""
+    def notices(self, shown: Callable[[str], str] = str) -> tuple[str, ...]:
+        """What a user should know about the store now, in whole sentences, none of which names a folder."""
         return self._vectors.notices()
 
     # Writing
@@ -159,12 +166,14 @@ class PostgresStore:
         words = {entry.document.id: _counted(entry) for entry in entries}
         indexed_at = now()
         with self._database.transaction() as connection:
-            connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (SWEEP,))
+            with patient(connection):
+                connection.execute("SELECT pg_advisory_xact_lock_shared(%s)", (SWEEP,))
             self._refuse_other_vectors(connection)
             _lock_files(connection, [(entry.root, entry.document.source) for entry in entries])
             _insert_vectors(connection, "vectors", vectors)
-            late = [entry for entry in entries if _late(connection, entry)]
-            fresh = [entry for entry in entries if entry not in late]
+            states = [(entry, _state(connection, entry)) for entry in entries]
+            late = [entry for entry, state in states if state == "late"]
+            fresh = [entry for entry, state in states if state == "fresh"]
             _refuse_lacking(connection, fresh)
             gone = [0, 0]
             for entry in fresh:
@@ -209,7 +218,8 @@ class PostgresStore:
     def many_changes(self) -> Iterator[None]:
         """For a sync: the vectors that known_keys() told of stay until its end, whoever else syncs."""
         with self._database.session() as connection:
-            connection.execute("SELECT pg_advisory_lock_shared(%s)", (SWEEP,))
+            with patient(connection):
+                connection.execute("SELECT pg_advisory_lock_shared(%s)", (SWEEP,))
             self._syncing.connection = connection
             try:
                 yield
@@ -223,8 +233,9 @@ class PostgresStore:
             _lock_files(connection, [(root, source)])
             if _is_upload(root):
                 kept_now = connection.execute("SELECT fingerprint FROM uploads WHERE root = %s AND source = %s", (root, source)).fetchone()
-                if kept_now is not None and fingerprint and kept_now[0] != fingerprint:
-                    return  # another process has taken a newer version of the file
+                stored = connection.execute("SELECT fingerprint FROM documents WHERE root = %s AND source = %s", (root, source)).fetchone()
+                if kept_now is None or (fingerprint and kept_now[0] != fingerprint) or stored == kept_now:
+                    return  # the file is gone or a newer one, or another process could read what this one cannot
             connection.execute("DELETE FROM rejected WHERE root = %s AND source = %s", (root, source))
             connection.execute(
                 "INSERT INTO rejected VALUES (%s, %s, %s, %s, %s, %s, %s)", (root, source, kept(reason), fingerprint, stamp, reader, now())
@@ -247,7 +258,7 @@ class PostgresStore:
             return
         with self._database.transaction() as connection:
             _lock_files(connection, connection.execute("SELECT root, source FROM documents WHERE id = ANY(%s)", (ids,)).fetchall())
-            kept_still = "SELECT 1 FROM uploads u WHERE u.root = d.root AND u.source = d.source AND u.fingerprint = d.fingerprint"
+            kept_still = "SELECT 1 FROM uploads u WHERE u.root = d.root AND u.source = d.source"
             passages, words = self._remove(connection, f"id = ANY(%s) AND NOT EXISTS ({kept_still})", (ids,))
             _count(connection, -passages, -words)
         self._vectors.catch_up()
@@ -374,7 +385,11 @@ class PostgresStore:
                 with self._database.transaction() as connection:
                     _insert_vectors(connection, "next_vectors", dict(zip((key for key, _ in batch), vectors, strict=True)))
         with self._database.transaction() as connection:
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (SWEEP,))
+            with patient(connection):
+                connection.execute("SELECT pg_advisory_xact_lock(%s)", (SWEEP,))
+                # Whoever tells Chroma something has read what is pending, and waits for the vectors. After the other lock: a sync holds that until its
+                # end, and waits for Chroma to be told.
+                connection.execute("SELECT pg_advisory_xact_lock(%s)", (TELLING,))
             if connection.execute(f"SELECT 1 FROM passages p WHERE {lacking} LIMIT 1").fetchone():
                 raise StoreError("Documents were added while new vectors were made. Run `citewell reembed` again.")
             connection.execute("DROP TABLE vectors")
@@ -578,18 +593,22 @@ def _lock_files(connection: Connection[Any], files: Iterable[tuple[str, str]]) -
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (key,))
 
 
-def _late(connection: Connection[Any], entry: Entry) -> bool:
-    """Whether the version that an entry was to replace, or the uploaded file that it was made of, was removed or replaced while the entry was made."""
+def _state(connection: Connection[Any], entry: Entry) -> Literal["fresh", "there", "late"]:
+    """Whether an entry is to be stored: not where another process has stored it already, nor where the version that it was to replace, or the uploaded
+    file that it was made of, was removed or replaced while it was made."""
     if entry.replaces is None:
-        return False
-    place = (entry.root, entry.document.source)
-    rows = connection.execute("SELECT fingerprint FROM documents WHERE root = %s AND source = %s", place).fetchall()
-    if (rows[0][0] if rows else "") != entry.replaces:
-        return True
-    if not _is_upload(entry.root):
-        return False
-    rows = connection.execute("SELECT fingerprint FROM uploads WHERE root = %s AND source = %s", place).fetchall()
-    return not rows or rows[0][0] != entry.document.fingerprint
+        return "fresh"
+    place, own = (entry.root, entry.document.source), entry.document.fingerprint
+    if _is_upload(entry.root):
+        # Of an uploaded file the kept one says what is to be there, whatever was read of it before.
+        rows = connection.execute("SELECT fingerprint FROM uploads WHERE root = %s AND source = %s", place).fetchall()
+        if rows != [(own,)]:
+            return "late"
+    rows = connection.execute("SELECT fingerprint, reader FROM documents WHERE root = %s AND source = %s", place).fetchall()
+    stored, reader = rows[0] if rows else ("", 0)
+    if stored == own and reader >= entry.reader:
+        return "there"
+    return "fresh" if _is_upload(entry.root) or stored in (entry.replaces, own) else "late"
 
 
 def _insert_vectors(connection: Connection[Any], table: str, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:

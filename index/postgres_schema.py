@@ -17,7 +17,7 @@ FORMAT = 1
 
 TABLES = """
 CREATE TABLE store (
-  one boolean PRIMARY KEY DEFAULT true CHECK (one), identity text NOT NULL, format integer NOT NULL, embedder text NOT NULL,
+  one boolean PRIMARY KEY DEFAULT true CHECK (one), identity text NOT NULL, incarnation text NOT NULL, format integer NOT NULL, embedder text NOT NULL,
   next_embedder text NOT NULL DEFAULT '', changes bigint NOT NULL DEFAULT 0, passages bigint NOT NULL DEFAULT 0, words bigint NOT NULL DEFAULT 0,
   collection text NOT NULL DEFAULT '') WITH (fillfactor = 10);
 CREATE TABLE documents (
@@ -38,7 +38,7 @@ CREATE INDEX passages_by_content ON passages (content_key);
 CREATE TABLE vectors (content_key bytea PRIMARY KEY, vector bytea NOT NULL);
 ALTER TABLE vectors ALTER COLUMN vector SET STORAGE EXTERNAL;
 CREATE TABLE next_vectors (LIKE vectors INCLUDING ALL);
-CREATE TABLE pending (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, passage bigint NOT NULL, told timestamptz);
+CREATE TABLE pending (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, passage bigint NOT NULL, unreached timestamptz);
 CREATE TABLE segments (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, passages bigint NOT NULL);
 CREATE TABLE postings (term text COLLATE "C" NOT NULL, segment bigint NOT NULL, entries bytea NOT NULL, PRIMARY KEY (term, segment));
 ALTER TABLE postings ALTER COLUMN entries SET STORAGE EXTERNAL;
@@ -48,17 +48,29 @@ CREATE TABLE rejected (
   root text COLLATE "C" NOT NULL, source text COLLATE "C" NOT NULL, reason text NOT NULL, fingerprint text NOT NULL, stamp text NOT NULL,
   reader integer NOT NULL, at text NOT NULL);
 CREATE UNIQUE INDEX rejected_place ON rejected (md5(root), md5(source));
+CREATE INDEX rejected_source ON rejected USING hash (source);
 CREATE TABLE owners (root text COLLATE "C" NOT NULL, source text COLLATE "C" NOT NULL, owner text NOT NULL);
 CREATE UNIQUE INDEX owners_place ON owners (md5(root), md5(source));
+CREATE INDEX owners_source ON owners USING hash (source);
 CREATE TABLE uploads (root text COLLATE "C" NOT NULL, source text COLLATE "C" NOT NULL, fingerprint text NOT NULL, size bigint NOT NULL, content bytea NOT NULL);
 CREATE UNIQUE INDEX uploads_place ON uploads (md5(root), md5(source));
+CREATE INDEX uploads_root ON uploads USING hash (root);
+CREATE INDEX uploads_source ON uploads USING hash (source);
 ALTER TABLE uploads ALTER COLUMN content SET STORAGE EXTERNAL
 """
 """`store` has one row, written last in every transaction that changes anything: so `changes` counts them in the order in which they become visible, and
 `passages` and `words` are the totals that BM25 needs. A passage's number is never used again, and is its id in Chroma: whatever order two processes tell
-Chroma things in, a number that was removed stays removed. `pending` is what Chroma has still to be told, and what it was told a moment ago. `postings` come in `segments`, one for each
-transaction that adds passages, merged into larger ones in the background; `gone` are the passages that segments name and that are no more.
+Chroma things in, a number that was removed stays removed. `incarnation` tells whether this is the database that gave the numbers, see
+INCARNATION. `pending` is what Chroma has still to be told, and what it was told and does not find since `unreached`. `postings` come in `segments`, one
+for each transaction that adds passages, merged into larger ones in the background; `gone` are the passages that segments name and that are no more.
 Paths can be longer than an index takes, hence the hashes."""
+
+INCARNATION = (
+    "concat_ws(' ', (SELECT system_identifier FROM pg_control_system()), substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8), "
+    f"(SELECT oid FROM pg_database WHERE datname = current_database()), '{SCHEMA}.store'::regclass::oid)"
+)
+"""Another one after a dump was restored, here or elsewhere, and after another server took this one's place: numbers that Chroma knows may then be given
+again, and its collection may be another database's."""
 
 DOCUMENT = (
     "id, root, source, title, titled, fingerprint, size, pages, page_count, furniture, indexed_at, length, passages, owner, stamp, reader, text"

@@ -1,25 +1,29 @@
-"""The vectors of a shared store: PostgreSQL has them, a Chroma server finds the nearest, and what it was not told yet is compared here.
+"""The vectors of a shared store: PostgreSQL has them, a Chroma server finds the nearest, and what it does not find yet is compared here.
 
 A question first reads what is `pending`, then asks Chroma, then asks PostgreSQL which of all those are there: whatever was pending is compared exactly,
 whatever was not Chroma had been told, and what is gone is not shown. So an answer is never behind a change that was made before the question, in whatever
-process. Any process tells Chroma what any other left to be told. Where Chroma is away words answer, and it is looked for again by itself.
+process. Any process tells Chroma what any other left to be told, and nothing is struck off that a search for it does not find. Where Chroma is away words
+answer, with what is pending, and it is looked for again by itself.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from index.chroma_server import ChromaAddress, ChromaAway, ChromaServer, Collection, CollectionMissing
+from index.chroma_server import ChromaAddress, ChromaAway, ChromaRefused, ChromaServer, Collection, CollectionMissing, look
 from index.errors import StoreError
 from index.postgres_database import PostgresDatabase
-from index.postgres_schema import lock_of
-from index.postgres_words import few, narrowed
+from index.postgres_schema import INCARNATION, lock_of
+from index.postgres_words import ATTEMPTS, few, narrowed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,8 +37,11 @@ COMPARED = 20_000
 COMPARED_OF_CHOSEN = 5_000
 """Of a larger store, up to so many passages of chosen documents are read and compared one by one."""
 
-PENDING_COMPARED = 10_000
-"""So many that Chroma was not told yet are compared at most; whoever adds more waits until it has been told."""
+PENDING_COMPARED, PENDING_MOST = 10_000, 100_000
+"""Of what Chroma was not told yet, so many vectors are kept in memory, and so many are compared at most. Whoever adds more waits until it has been told."""
+
+PAGE = 5_000
+"""So many vectors are read at a time where they are not kept."""
 
 MOST_ASKED = 2_000
 """So many of the nearest are asked for at most to find those of chosen documents among them; then Chroma is asked for those alone."""
@@ -45,8 +52,17 @@ DOCUMENTS_NAMED = 1_000
 STEP = 500
 """Passages told to Chroma in one transaction."""
 
-SETTLED_SECONDS = 3.0
-"""What Chroma was told so lately is still compared here: what one client was told is done, another's search does not always find at once."""
+UNREACHED_AGAIN_SECONDS = 600.0
+"""After so long a passage is told again that Chroma was told and does not find; until it does it is compared here."""
+
+LOOKED_AFTER_SECONDS, LOOKED_AFTER = 60.0, 500
+"""So often, where the store has changed, so many passages are looked for in Chroma: its graph loses its way to some when others change."""
+
+LACKING_TOLD, LACKING_SHARE = 1_000, 0.1
+"""Where a collection lacks more passages than the first, and than this share of all, it is filled anew; fewer are told to it."""
+
+REFUSED_TELLS, REFUSED_REBUILDS = 3, 5
+"""So often a server that is there may refuse to be told before the page says so, and before a new collection is filled."""
 
 LOOK_AGAIN_SECONDS, RETRY_SECONDS = 1.0, 3.0
 """How often a process looks whether another left something to be told, and whether a server that was away is back."""
@@ -58,9 +74,28 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class _Now:
+    """The store's own row. `incarnation` is that of this moment, `made_by` the one under which the collection was named."""
+
+    identity: str
+    incarnation: str
+    made_by: str
+    embedder: str
+    collection: str
+    passages: int
+    changes: int
+
+    @property
+    def usable(self) -> str:
+        """The collection, where it is known to be of this database."""
+        return self.collection if self.incarnation == self.made_by else ""
+
+
+@dataclass(frozen=True, slots=True)
 class _Known:
     """The vectors of a small store as rows of a matrix, as they were after so many changes."""
 
+    incarnation: str
     changes: int
     numbers: NDArray[np.int64]
     ids: list[str]
@@ -68,17 +103,6 @@ class _Known:
     matrix: NDArray[np.float32]
     allowed: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     """By user, which rows they may see."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Now:
-    """The store's own row."""
-
-    identity: str
-    embedder: str
-    collection: str
-    passages: int
-    changes: int
 
 
 class SharedVectors:
@@ -92,7 +116,12 @@ class SharedVectors:
         self._collections: dict[str, Collection] = {}
         self._known: _Known | None = None
         self._comparing = threading.Lock()
-        self._fresh: dict[int, NDArray[np.float32]] = {}
+        self._checked = ""
+        """The collection that was found to hold everything."""
+        self._refused = 0
+        self._fresh: tuple[str, dict[int, NDArray[np.float32]]] = ("", {})
+        self._ghosts: set[int] = set()
+        self._looked_after, self._looked_to, self._looked_at = time.monotonic(), 0, -1
         self._changed = threading.Condition()
         self._wanted = threading.Event()
         self._news = True
@@ -108,6 +137,7 @@ class SharedVectors:
             self._changed.notify_all()
         if self._thread is not threading.current_thread():
             self._thread.join(10)
+        self._hang_up()
 
     # States
 
@@ -130,7 +160,7 @@ class SharedVectors:
         return self._now().embedder != self._embedder
 
     def _now(self) -> _Now:
-        return _Now(*self._database.rows("SELECT identity, embedder, collection, passages, changes FROM store")[0])
+        return _Now(*self._database.rows(f"SELECT identity, {INCARNATION}, incarnation, embedder, collection, passages, changes FROM store")[0])
 
     def notices(self) -> tuple[str, ...]:
         """What a user should know, in whole sentences."""
@@ -149,8 +179,6 @@ class SharedVectors:
 
     def server(self) -> str:
         """The Chroma server and its version; asked now."""
-        from index.chroma_server import look
-
         try:
             return f"Chroma {look(self._address)} at {self._address.shown}"
         except ChromaAway:
@@ -167,7 +195,7 @@ class SharedVectors:
             self._closing.wait(0.05)
 
     def _pending_count(self, most: int) -> int:
-        return int(self._database.rows("SELECT count(*) FROM (SELECT 1 FROM pending WHERE told IS NULL LIMIT %s) AS few", (most,))[0][0])
+        return int(self._database.rows("SELECT count(*) FROM (SELECT 1 FROM pending WHERE unreached IS NULL LIMIT %s) AS few", (most,))[0][0])
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -175,16 +203,17 @@ class SharedVectors:
             pause = LOOK_AGAIN_SECONDS
             try:
                 if self._keep_up():
+                    self._refused = 0
                     self._state("ready")
                     if self._news:
                         self._news = False
                         self._tidy()
             except ChromaAway as error:
-                if self.state != "failed" and not self._closing.is_set():
-                    log.warning("The Chroma server cannot be used: %s. It is tried again.", error)
-                self._server, self._collections = None, {}
-                self._state("failed")
+                self._trouble(error)
                 pause = RETRY_SECONDS
+                if isinstance(error, ChromaRefused):  # counted, and so not at once again
+                    self._closing.wait(pause)
+                    continue
             except StoreError as error:
                 # PostgreSQL is away; questions say so themselves.
                 if not self._closing.is_set():
@@ -192,34 +221,64 @@ class SharedVectors:
                 pause = RETRY_SECONDS
             except Exception:
                 log.exception("The vector index could not be kept up")
+                self._checked = ""
                 self._state("failed")
                 pause = RETRY_SECONDS
-            if pause == RETRY_SECONDS:
-                self._closing.wait(pause)
-            else:
-                self._wanted.wait(pause)
+            self._wanted.wait(pause)
+
+    def _trouble(self, error: ChromaAway) -> None:
+        """Notes that Chroma could not be told something. A server that is there may do it the next time; one that never does has a broken collection."""
+        self._checked = ""
+        if isinstance(error, ChromaRefused):
+            self._refused += 1
+            if self._refused < REFUSED_TELLS:
+                return
+        else:
+            self._hang_up()
+        if self.state != "failed" and not self._closing.is_set():
+            log.warning("The Chroma server cannot be used: %s. It is tried again.", error)
+        self._state("failed")
+
+    def _hang_up(self) -> None:
+        server, self._server, self._collections = self._server, None, {}
+        if server is not None:
+            server.close()
 
     def _keep_up(self) -> bool:
         """Tells Chroma all that is pending; False where another process fills a new collection."""
         if self._server is None:
             self._server = ChromaServer(self._address)
-            if not self._trusted(self._now()):
-                return self._rebuild()
-            if self._pending_count(PENDING_COMPARED) == PENDING_COMPARED:
-                self._state("rebuilding")
         while not self._closing.is_set():
             now = self._now()
+            if now.incarnation != now.made_by:
+                self._renew()
+                continue
+            if not now.collection or self._refused >= REFUSED_REBUILDS:
+                self._refused = 0
+                return self._rebuild(now.collection)
             try:
-                told = bool(now.collection) and self._tell_some(now.collection)
+                if self._checked != now.collection:
+                    if not self._trusted(now):
+                        return self._rebuild(now.collection)
+                    self._checked = now.collection
+                    if self._pending_count(PENDING_COMPARED) == PENDING_COMPARED:
+                        self._state("rebuilding")
+                self._tell_ghosts()
+                if not self._tell_some(now.collection):
+                    self._look_after(now)
+                    return True
             except CollectionMissing:
-                if self._now().collection != now.collection:
-                    continue
-                return self._rebuild()
-            if not now.collection:
-                return self._rebuild()
-            if not told:
-                return True
+                if self._now().collection == now.collection:
+                    return self._rebuild(now.collection)
         return False
+
+    def _renew(self) -> None:
+        """For a database that is not the one whose collection is named: another name for it, and a collection of its own."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                f"UPDATE store SET identity = %s, collection = '', incarnation = {INCARNATION}, changes = changes + 1 WHERE incarnation <> {INCARNATION}",
+                (secrets.token_hex(8),),
+            )
 
     def _collection(self, name: str) -> Collection:
         """The collection of this name, looked up once."""
@@ -233,19 +292,52 @@ class SharedVectors:
         return found
 
     def _trusted(self, now: _Now) -> bool:
-        """Whether the collection that PostgreSQL names is there, can be searched, and lacks nothing but what is pending."""
-        if not now.collection:
-            return False
+        """Whether the collection that PostgreSQL names is there and can be searched. Of passages that it lacks it is told again, and they are compared
+        until then; False where that is much."""
         try:
             collection = self._collection(now.collection)
-            held, pending = collection.count(), self._pending_count(now.passages + 1)
-            ((vectors,),) = self._database.rows("SELECT array_agg(vector) FROM (SELECT vector FROM vectors LIMIT 1) AS one")
-            if held and vectors:
-                collection.nearest(np.frombuffer(vectors[0], dtype=np.float32), 1)
+            if collection.count():
+                for (vector,) in self._database.rows("SELECT vector FROM vectors LIMIT 1", binary=True):
+                    collection.nearest(np.frombuffer(vector, dtype=np.float32), 1)
+            lacking: list[int] = []
+            last = 0
+            while rows := self._database.rows(
+                "SELECT p.number FROM passages p WHERE p.number > %s AND NOT EXISTS (SELECT 1 FROM pending o WHERE o.passage = p.number) "
+                "ORDER BY p.number LIMIT %s",
+                (last, PAGE),
+            ):
+                numbers = [row[0] for row in rows]
+                last = numbers[-1]
+                held = collection.held(numbers)
+                lacking += [number for number in numbers if number not in held]
+                if self._closing.is_set() or len(lacking) > max(LACKING_TOLD, LACKING_SHARE * now.passages):
+                    return False
         except CollectionMissing:
             return False
-        # Counted again: another process may have told what was pending.
-        return held >= self._now().passages - pending - self._pending_count(now.passages + 1)
+        if lacking:
+            log.warning("The Chroma server lacks %d passages of this store. It is told of them again.", len(lacking))
+            self._tell_again(lacking)
+        return True
+
+    def _tell_again(self, numbers: Iterable[int], unreached: bool = False) -> None:
+        """Has Chroma told of these passages, whether they are there or not."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "INSERT INTO pending (passage, unreached) SELECT n.number, CASE WHEN %s THEN now() END FROM unnest(%s::bigint[]) AS n (number)",
+                (unreached, sorted(numbers)),
+            )
+
+    def _tell_ghosts(self) -> None:
+        """Has Chroma told of passages that it holds and PostgreSQL does not, and that nobody is about to tell it of: a process was killed between two
+        requests."""
+        if self._ghosts:
+            ghosts, self._ghosts = self._ghosts, set()
+            gone = (
+                "NOT EXISTS (SELECT 1 FROM passages p WHERE p.number = n.number) AND NOT EXISTS (SELECT 1 FROM pending o WHERE o.passage = n.number)"
+            )
+            rows = self._database.rows(f"SELECT n.number FROM unnest(%s::bigint[]) AS n (number) WHERE {gone}", (sorted(ghosts),))
+            if rows:
+                self._tell_again(row[0] for row in rows)
 
     def _tell_some(self, name: str) -> bool:
         """Tells Chroma some of what is pending. False where nothing is left, or another process is at it.
@@ -257,19 +349,24 @@ class SharedVectors:
                 return False
             if connection.execute("SELECT collection FROM store").fetchone()[0] != name:
                 return True  # another process has just filled a new one
-            collection = self._collection(name)
-            connection.execute("DELETE FROM pending WHERE told < now() - make_interval(secs => %s)", (SETTLED_SECONDS,))
-            rows = connection.execute("SELECT number, passage FROM pending WHERE told IS NULL ORDER BY number LIMIT %s", (STEP,)).fetchall()
+            rows = connection.execute(
+                "SELECT number, passage FROM pending WHERE unreached IS NULL OR unreached < now() - make_interval(secs => %s) "
+                "ORDER BY unreached NULLS FIRST, number LIMIT %s",
+                (UNREACHED_AGAIN_SECONDS, STEP),
+            ).fetchall()
             if not rows:
                 return False
-            self._tell(connection, collection, sorted({row[1] for row in rows}))
-            connection.execute("UPDATE pending SET told = clock_timestamp() WHERE number = ANY(%s)", ([row[0] for row in rows],))
+            unreached = self._tell(connection, self._collection(name), sorted({row[1] for row in rows}))
+            connection.execute("DELETE FROM pending WHERE number = ANY(%s)", ([row[0] for row in rows if row[1] not in unreached],))
+            connection.execute(
+                "UPDATE pending SET unreached = clock_timestamp() WHERE number = ANY(%s)", ([r[0] for r in rows if r[1] in unreached],)
+            )
         return True
 
-    def _tell(self, connection: Connection[Any], collection: Collection, numbers: Sequence[int]) -> None:
-        """Makes the collection hold these passages as they are now, and not those that are gone."""
+    def _tell(self, connection: Connection[Any], collection: Collection, numbers: Sequence[int]) -> set[int]:
+        """Makes the collection hold these passages as they are now, and not those that are gone; returns those that a search there does not find."""
         there = {
-            number: (vector, {"document": document, "owner": owner})
+            number: (np.frombuffer(vector, dtype=np.float32), {"document": document, "owner": owner})
             for number, vector, document, owner in connection.execute(
                 "SELECT p.number, v.vector, d.number, d.owner FROM passages p JOIN vectors v USING (content_key) JOIN documents d ON d.number = p.document "
                 "WHERE p.number = ANY(%s)",
@@ -277,55 +374,98 @@ class SharedVectors:
                 binary=True,
             ).fetchall()
         }
+
+        def add(which: Sequence[int]) -> None:
+            collection.add(which, [there[number][0] for number in which], [there[number][1] for number in which])
+            # PostgreSQL lets go of who says nothing in the middle of a transaction.
+            connection.execute("SELECT 1")
+
+        def unreached(which: Sequence[int]) -> list[int]:
+            lost = collection.unreached(which, [there[number][0] for number in which])
+            connection.execute("SELECT 1")
+            return lost
+
         held = collection.held(numbers)
-        new = [number for number in there if number not in held]
-        collection.add(new, [np.frombuffer(there[number][0], dtype=np.float32) for number in new], [there[number][1] for number in new])
+        add([number for number in there if number not in held])
         # Writing a vector anew would loosen it from the graph; only whose it is can have changed.
         old = [number for number in there if number in held]
         collection.describe(old, [there[number][1] for number in old])
         collection.delete([number for number in held if number not in there])
+        lost = unreached(list(there))
+        if lost:
+            collection.delete(lost)
+            add(lost)
+            lost = unreached(lost)
+        return set(lost)
 
-    def _rebuild(self) -> bool:
-        """Fills a new collection from PostgreSQL and names it in one transaction; False where another process is at it."""
+    def _look_after(self, now: _Now) -> None:
+        """Looks, now and then, whether some of the passages are still found; those that are not are compared from then on, and told again."""
+        if now.changes == self._looked_at or time.monotonic() - self._looked_after < LOOKED_AFTER_SECONDS:
+            return
+        rows = self._database.rows(
+            "SELECT p.number, v.vector FROM passages p JOIN vectors v USING (content_key) "
+            "WHERE p.number > %s AND NOT EXISTS (SELECT 1 FROM pending o WHERE o.passage = p.number) ORDER BY p.number LIMIT %s",
+            (self._looked_to, LOOKED_AFTER),
+            binary=True,
+        )
+        lost = self._collection(now.collection).unreached([row[0] for row in rows], [np.frombuffer(row[1], dtype=np.float32) for row in rows])
+        self._looked_after = time.monotonic()
+        if len(rows) == LOOKED_AFTER:
+            self._looked_to = rows[-1][0]
+        else:  # all have been looked at since the last change that was known then
+            self._looked_to, self._looked_at = 0, now.changes
+        if lost:
+            self._tell_again(lost)
+
+    def _rebuild(self, instead_of: str) -> bool:
+        """Fills a new collection from PostgreSQL and names it; False, as others may have to go on. Nothing is done where another process is at it or was."""
         server = self._server
         assert server is not None
         with self._database.session() as connection:
+            self._state("rebuilding")
             if not connection.execute("SELECT pg_try_advisory_lock(%s)", (TELLING,)).fetchone()[0]:
-                self._state("rebuilding")
                 return False
             now = self._now()
-            self._collections = {}
-            if self._trusted(now):  # another process was quicker
-                return True
+            if now.usable != instead_of:
+                return False  # another process was quicker
             if now.passages:
                 log.warning("The Chroma server lacks passages of this store. A new collection is filled from PostgreSQL.")
-            self.progress = 0.0
-            self._state("rebuilding")
+            self.progress, self._collections = 0.0, {}
             beginning = f"citewell-{now.identity}-"
             numbers = [
                 int(name.removeprefix(beginning)) for name in [*server.names(beginning), now.collection] if name.removeprefix(beginning).isdecimal()
             ]
             name = f"{beginning}{max(numbers, default=0) + 1}"
-            made = server.create(name)
-            done = last = 0
-            while some := connection.execute(
-                "SELECT number FROM passages WHERE number > %s ORDER BY number LIMIT %s", (last, STEP), prepare=False
-            ).fetchall():
-                if self._closing.is_set():
+            try:
+                unreached = self._fill(connection, server.create(name), now.passages)
+            except BaseException:
+                with suppress(ChromaAway):
                     server.drop(name)
-                    return False
-                last = some[-1][0]
-                self._tell(connection, made, [row[0] for row in some])
-                done += len(some)
-                self.progress = min(0.99, done / max(now.passages, 1))
+                raise
             # What changed meanwhile is pending, and told to the new collection as to any other.
+            self._tell_again(unreached, unreached=True)
             connection.execute("UPDATE store SET collection = %s", (name,))
             for other in server.names(beginning):
                 if other != name:
                     server.drop(other)
-            self._collections = {name: made}
-            self.progress = 1.0
-        return self._keep_up()
+            self._checked, self.progress = name, 1.0
+        self._wanted.set()
+        return False
+
+    def _fill(self, connection: Connection[Any], made: Collection, passages: int) -> set[int]:
+        """Tells an empty collection of everything; returns what a search there does not find."""
+        unreached: set[int] = set()
+        done = last = 0
+        while some := connection.execute(
+            "SELECT number FROM passages WHERE number > %s ORDER BY number LIMIT %s", (last, STEP), prepare=False
+        ).fetchall():
+            if self._closing.is_set():
+                raise ChromaAway("Citewell is being closed.")
+            last = some[-1][0]
+            unreached |= self._tell(connection, made, [row[0] for row in some])
+            done += len(some)
+            self.progress = min(0.99, done / max(passages, 1))
+        return unreached
 
     # Finding
 
@@ -333,104 +473,139 @@ class SharedVectors:
         self, vector: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None
     ) -> list[tuple[str, float]]:
         """Passage ids, nearest first, with their cosine similarity to the unit `vector`, which is that of PostgreSQL's vectors."""
-        now = self._now()
-        if now.embedder != self._embedder:
-            return []
-        if now.passages <= COMPARED:
-            return self._compare(now, vector, limit, document_ids, viewer)
+        found: list[tuple[str, float]] = []
+        for left in reversed(range(ATTEMPTS)):
+            now = self._now()
+            if now.embedder != self._embedder:
+                return []
+            if now.passages <= COMPARED:
+                return self._compare(now, vector, limit, document_ids, viewer)
+            found, whole = self._sought(now, vector, limit, document_ids, viewer)
+            if whole or not left:
+                break
+            after = self._now()
+            if (after.changes, after.collection) == (now.changes, now.collection):
+                break
+            # What was replaced meanwhile was found as it was, and not as it is.
+        return found
+
+    def _sought(
+        self, now: _Now, vector: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None, viewer: str | None
+    ) -> tuple[list[tuple[str, float]], bool]:
+        """What is found in a large store, and whether all that was found was there still."""
         within, values = narrowed(document_ids, viewer)
         everything = document_ids is None and viewer is None
-        if not everything and self._few(within, values):
-            return self._scan(vector, limit, within, values)
-        try:
-            return self._found(now, vector, limit, within, values, viewer, everything)
-        except ChromaAway as error:
-            if self._now().collection != now.collection:  # another process has just filled a new one
-                return self.nearest(vector, limit, document_ids, viewer)
-            log.warning("The Chroma server did not answer a question: %s. Words answered it alone.", error)
-            self._server, self._collections = None, {}
-            self._state("failed")
-            self._wanted.set()
-            return []
-
-    def _few(self, within: str, values: Mapping[str, Any]) -> bool:
-        """Whether the chosen documents have few enough passages to be compared one by one."""
-        return few(self._database, within, values, COMPARED_OF_CHOSEN)
-
-    def _found(
-        self, now: _Now, vector: NDArray[np.float32], limit: int, within: str, values: Mapping[str, Any], viewer: str | None, everything: bool
-    ) -> list[tuple[str, float]]:
-        pending = self._pending()  # before Chroma is asked: what is not among these it has been told
-        if not now.collection:
-            return []
-        collection = self._collection(now.collection)
+        if not everything and few(self._database, within, values, COMPARED_OF_CHOSEN):
+            return self._scan(vector, limit, within, values), False
+        # Before Chroma is asked: what is not among these it has been told.
+        name, pending, more = self._pending(now)
         found: list[tuple[str, float]] = []
         # More than wanted are asked for where some are not chosen, or gone while Chroma was not told yet.
         for wanted in _growing(limit if everything else 4 * limit, max(MOST_ASKED, 4 * limit)):
-            numbers = collection.nearest(vector, wanted)
-            found = self._ranked(vector, numbers, pending, limit, within, values, everything)
+            numbers = self._asked(name, vector, wanted)
+            found, whole = self._ranked(vector, numbers or [], pending, more if numbers is not None else [], limit, within, values)
+            if numbers is None:
+                return found, whole and self._now().usable == name
             if len(found) >= limit or len(numbers) < wanted:
-                return found
+                return found, whole
         if everything:
-            return found
+            return found, whole
         # Seldom chosen: Chroma is asked for those alone.
         named = [row[0] for row in self._database.rows(f"SELECT number FROM documents d WHERE {within} LIMIT {DOCUMENTS_NAMED + 1}", values)]
         if len(named) <= DOCUMENTS_NAMED:
-            numbers = collection.nearest(vector, limit, {"document": {"$in": named}})
+            numbers = self._asked(name, vector, limit, {"document": {"$in": named}})
         elif viewer is not None and "ids" not in values:
-            numbers = collection.nearest(vector, limit, {"owner": {"$in": ["", viewer]}})
+            numbers = self._asked(name, vector, limit, {"owner": {"$in": ["", viewer]}})
         else:
-            return self._scan(vector, limit, within, values)
-        return self._ranked(vector, numbers, pending, limit, within, values, False)
+            return self._scan(vector, limit, within, values), False
+        return self._ranked(vector, numbers or [], pending, more, limit, within, values)
 
-    def _pending(self) -> dict[int, NDArray[np.float32]]:
-        """The vectors of the passages that Chroma has still to be told of, by number. Read once each."""
-        numbers = {row[0] for row in self._database.rows("SELECT passage FROM pending ORDER BY number LIMIT %s", (PENDING_COMPARED,))}
-        fresh = {number: vector for number, vector in self._fresh.items() if number in numbers}
-        lacking = [number for number in numbers if number not in fresh]
+    def _asked(self, name: str, vector: NDArray[np.float32], wanted: int, where: Mapping[str, Any] | None = None) -> list[int] | None:
+        """What Chroma finds; None where it cannot be asked. It is asked once more where it fails and is there: a deletion at the same moment is enough."""
+        if not name:
+            return None
+        for again in (False, True):
+            try:
+                return self._collection(name).nearest(vector, wanted, where)
+            except CollectionMissing:
+                self._collections, self._checked = {}, ""
+                self._wanted.set()
+                return None
+            except ChromaAway as error:
+                if self._server is None:
+                    return None
+                if not again and (isinstance(error, ChromaRefused) or self._there()):
+                    continue
+                log.warning("The Chroma server did not answer a question: %s. Words answered it, and what Chroma was not told yet.", error)
+                self._checked = ""
+                if not isinstance(error, ChromaRefused):
+                    self._hang_up()
+                self._state("failed")
+                self._wanted.set()
+        return None
+
+    def _there(self) -> bool:
+        with suppress(ChromaAway):
+            look(self._address)
+            return True
+        return False
+
+    def _pending(self, now: _Now) -> tuple[str, dict[int, NDArray[np.float32]], list[int]]:
+        """The collection, and of one moment with it what it does not find yet: the newest with their vectors, and the numbers of more."""
+        rows = self._database.rows(
+            "SELECT s.collection, o.passage FROM store s LEFT JOIN LATERAL ("
+            "SELECT passage FROM pending WHERE EXISTS (SELECT 1 FROM passages p WHERE p.number = passage) GROUP BY passage "
+            "ORDER BY max(pending.number) DESC LIMIT %s) o ON true",
+            (PENDING_MOST,),
+        )
+        numbers = [row[1] for row in rows if row[1] is not None]
+        incarnation, kept = self._fresh
+        wanted = numbers[:PENDING_COMPARED]
+        fresh = {number: kept[number] for number in wanted if number in kept} if incarnation == now.incarnation else {}
+        lacking = [number for number in wanted if number not in fresh]
         if lacking:
-            rows = self._database.rows(
+            found = self._database.rows(
                 "SELECT p.number, v.vector FROM passages p JOIN vectors v USING (content_key) WHERE p.number = ANY(%s)", (lacking,), binary=True
             )
-            fresh.update((number, np.frombuffer(vector, dtype=np.float32)) for number, vector in rows)
-        self._fresh = fresh
-        return fresh
+            fresh.update((number, np.frombuffer(vector, dtype=np.float32)) for number, vector in found)
+        self._fresh = (now.incarnation, fresh)
+        return rows[0][0] if now.usable else "", fresh, numbers[PENDING_COMPARED:]
 
     def _ranked(
         self,
         vector: NDArray[np.float32],
         numbers: Sequence[int],
         pending: Mapping[int, NDArray[np.float32]],
+        more: Sequence[int],
         limit: int,
         within: str,
         values: Mapping[str, Any],
-        everything: bool,
-    ) -> list[tuple[str, float]]:
-        """The best of what Chroma found and of what it does not know yet, of those that are there."""
+    ) -> tuple[list[tuple[str, float]], bool]:
+        """The best of what Chroma found and of what it does not find yet, of those that are there; and whether all were."""
         near = list(pending)
         if pending:
             scores = np.stack(list(pending.values())) @ np.asarray(vector, dtype=np.float32)
             # Of the chosen documents any may be among them, of all the best are enough; some may be gone.
-            near = [near[place] for place in np.argsort(-scores, kind="stable")[: 4 * limit if everything else len(near)]]
-        rows = self._database.rows(
-            "SELECT p.number, p.id, v.vector FROM passages p JOIN vectors v USING (content_key) JOIN documents d ON d.number = p.document "
-            f"WHERE p.number = ANY(%(numbers)s) AND {within}",
-            {**values, "numbers": list({*numbers, *near})},
-            binary=True,
-        )
-        if everything and (ghosts := set(numbers) - {row[0] for row in rows} - pending.keys()):
-            self._exorcise(ghosts)
-        return _best(vector, sorted(rows), limit)
-
-    def _exorcise(self, numbers: set[int]) -> None:
-        """Has Chroma told again of passages that it holds and PostgreSQL does not: a process was killed between two requests."""
-        with self._database.transaction() as connection:
-            connection.execute(
-                "INSERT INTO pending (passage) SELECT ghost.number FROM unnest(%s::bigint[]) AS ghost (number) "
-                "WHERE NOT EXISTS (SELECT 1 FROM passages p WHERE p.number = ghost.number) "
-                "AND NOT EXISTS (SELECT 1 FROM pending o WHERE o.passage = ghost.number)",
-                (sorted(numbers),),
+            near = [near[place] for place in np.argsort(-scores, kind="stable")[: len(near) if values else 4 * limit]]
+        asked = {*numbers, *near}
+        best: list[tuple[str, float]] = []
+        there: set[int] = set()
+        pages = [list(asked), *(list(more[start : start + PAGE]) for start in range(0, len(more), PAGE))]
+        for page in pages:
+            rows = self._database.rows(
+                f"SELECT p.number, p.id, CASE WHEN {within} THEN v.vector END FROM passages p JOIN vectors v USING (content_key) "
+                "JOIN documents d ON d.number = p.document WHERE p.number = ANY(%(numbers)s)",
+                {**values, "numbers": page},
+                binary=True,
             )
+            there |= {row[0] for row in rows}
+            best = sorted([*best, *_best(vector, sorted(row for row in rows if row[2] is not None), limit)], key=lambda pair: -pair[1])[:limit]
+        ghosts = set(numbers) - there
+        if ghosts and self.state == "ready":
+            # Removed a moment ago, or left behind by a process that was killed: others look which.
+            self._ghosts |= ghosts
+            self._wanted.set()
+        return best, asked <= there
 
     def _compare(
         self, now: _Now, vector: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None, viewer: str | None
@@ -456,6 +631,8 @@ class SharedVectors:
     def _matrix(self, now: _Now) -> _Known:
         with self._comparing:  # so that several questions after a change do not all read it
             before = self._known
+            if before is not None and before.incarnation != now.incarnation:
+                before = None
             if before is not None and before.changes >= now.changes:
                 return before
             rows = self._database.rows("SELECT number, id, document FROM passages ORDER BY number", binary=True)
@@ -481,7 +658,9 @@ class SharedVectors:
                 matrix[kept] = old
             if added is not None and rows:
                 matrix[~kept] = added
-            self._known = _Known(now.changes, numbers, [row[1] for row in rows], np.array([row[2] for row in rows], dtype=np.int64), matrix)
+            self._known = _Known(
+                now.incarnation, now.changes, numbers, [row[1] for row in rows], np.array([row[2] for row in rows], dtype=np.int64), matrix
+            )
             return self._known
 
     def _scan(self, vector: NDArray[np.float32], limit: int, within: str, values: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -490,7 +669,7 @@ class SharedVectors:
         last = 0
         while rows := self._database.rows(
             "SELECT p.number, p.id, v.vector FROM passages p JOIN vectors v USING (content_key) JOIN documents d ON d.number = p.document "
-            f"WHERE p.number > %(last)s AND {within} ORDER BY p.number LIMIT 5000",
+            f"WHERE p.number > %(last)s AND {within} ORDER BY p.number LIMIT {PAGE}",
             {**values, "last": last},
             binary=True,
         ):
