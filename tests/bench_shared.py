@@ -124,7 +124,7 @@ def main(steps: list[int]) -> None:
                 store.put_many([entry for entry, _ in made], {key: row for _, rows in made for key, row in rows.items()})
                 done += len(made)
             stored = time.perf_counter() - begun
-            while store._database.rows("SELECT 1 FROM pending WHERE told IS NULL LIMIT 1"):
+            while store._database.rows("SELECT 1 FROM pending WHERE unreached IS NULL LIMIT 1"):
                 time.sleep(0.1)
             told = time.perf_counter() - begun
             store.finish_sync("/bench")

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
-SECONDS = 60
+SECONDS = 180
 NOT_THERE = "PostgreSQL is not installed; on Debian, `apt install postgresql`"
 
 
@@ -63,6 +63,7 @@ class Running:
         end = time.monotonic() + SECONDS
         while not self._ready():  # type: ignore[operator]
             if self.process.poll() is not None or time.monotonic() > end:
+                self.stop()
                 raise RuntimeError(self._log.read_text(errors="replace")[-3_000:])
             time.sleep(0.02)
 

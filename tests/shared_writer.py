@@ -19,12 +19,12 @@ from store_writer import PARTS, ROOT, check, identifier, parts, put, states, vec
 
 from index import shared_vectors
 from index.chroma_server import ChromaAddress
-from index.contract import DocumentStore
+from index.contract import DocumentStore, UploadKeeper
 from index.postgres import PostgresStore
-from index.schema import Entry
+from index.schema import UPLOADS, Entry
 
-DOCUMENTS = 8
-"""So many of each writer."""
+DOCUMENTS, CONTENDED = 8, 999
+"""So many of each writer, and one that all of them replace."""
 
 
 def opened(folder: Path, url: str, chroma: str) -> DocumentStore:
@@ -70,6 +70,33 @@ def ask(store: DocumentStore, number: int, log_file: Path) -> None:
             )
 
 
+def contend(store: DocumentStore, version: int) -> bool:
+    """Replaces the document that is everybody's, as an upload: whoever was quicker wins, and the other's is late. Returns whether it was taken."""
+    assert isinstance(store, UploadKeeper)
+    document, passages, keys, rows = parts(CONTENDED, version)
+    before = store.known(UPLOADS).get(document.source)
+    store.keep_upload(UPLOADS, document.source, document.fingerprint.encode(), document.fingerprint)
+    entry = Entry(document, UPLOADS, passages, keys, replaces=before.fingerprint if before else "")
+    if store.put_many([entry], dict(zip(keys, rows, strict=True))):
+        return False
+    # A server that cannot read it changes nothing of what is there.
+    store.reject(UPLOADS, document.source, "it is larger than 0 MB", document.fingerprint)
+    return True
+
+
+def contended(store: DocumentStore, before: int) -> int:
+    """Asks for the document that is everybody's; asserts that once it was asserts that once it was there (`before`) it is always there, and whole."""
+    for _ in range(20):
+        ids = [one for one, _ in store.matching(f"doc{CONTENDED}", 50)]
+        versions = [int(passage.text.split("v", 1)[1].split()[0]) for passage in store.passages(ids).values()]
+        if len(versions) == PARTS:
+            break  # otherwise it was replaced between the two, and search() would ask again
+        assert len(ids) == PARTS or not before, f"half of the document that is everybody's: {len(ids)}"
+    assert len(set(versions)) <= 1, f"two versions at once: {versions}"
+    assert not before or len(versions) == PARTS, "the document that is everybody's is not found"
+    return versions[0] if versions else 0
+
+
 def past(log: str, number: int) -> list[int]:
     """All versions of a document that a log has begun, in order."""
     return [
@@ -81,29 +108,35 @@ def past(log: str, number: int) -> list[int]:
     ]
 
 
-def work(store: DocumentStore, writer: int, log_file: Path, chance: random.Random, seconds: float) -> tuple[int, int]:
-    """Changes this writer's documents and asks for everybody's; returns how many changes and questions."""
+def work(store: DocumentStore, writer: int, log_file: Path, chance: random.Random, seconds: float) -> tuple[int, int, int]:
+    """Changes this writer's documents and asks for everybody's; returns how many changes and questions, and how often it replaced everybody's."""
     log = os.open(log_file, os.O_WRONLY | os.O_APPEND)
 
     def note(line: str) -> None:
         os.write(log, f"{line}\n".encode())
 
-    changes = questions = 0
+    changes = questions = taken = seen = 0
     latest = max((version for number in range(writer * 100, writer * 100 + DOCUMENTS) for version in past(log_file.read_text(), number)), default=0)
     settled(store)
     for number, allowed in states(log_file.read_text()).items():
         if number // 100 == writer and len(allowed) > 1:  # the writer before this one was killed
-            there = {document.id: store.document_file(document.id)[2] for document in store.documents()}
-            version = int(there.get(identifier(number), "0.0").partition(".")[2])
+            try:
+                version = int(store.document_file(identifier(number))[2].partition(".")[2])
+            except KeyError:
+                version = 0
             assert version in allowed, f"document {number} is {version} and should be one of {allowed}"
             note(f"is {number}:{version}")
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         number, latest = writer * 100 + chance.randrange(DOCUMENTS), latest + 1
-        step = chance.choice(["put", "many", "remove", "ask", "ask", "ask", "ask"])
+        step = chance.choice(["put", "many", "remove", "ask", "ask", "ask", "ask", "turn"])
         if step == "ask":
             ask(store, chance.randrange(3) * 100 + chance.randrange(DOCUMENTS), log_file)
             questions += 1
+            continue
+        if step == "turn":
+            taken += contend(store, time.time_ns())
+            seen = contended(store, seen)
             continue
         version = 0 if step == "remove" else latest
         several = sorted({number, writer * 100 + chance.randrange(DOCUMENTS)}) if step == "many" else [number]
@@ -121,7 +154,7 @@ def work(store: DocumentStore, writer: int, log_file: Path, chance: random.Rando
         changes += 1
         if chance.random() < 0.05:
             store.finish_sync(ROOT)
-    return changes, questions
+    return changes, questions, taken
 
 
 def forked(writer: int, seed: int, log_file: Path, url: str, chroma: str, seconds: float) -> int:
@@ -129,11 +162,14 @@ def forked(writer: int, seed: int, log_file: Path, url: str, chroma: str, second
     if child:
         return child
     try:
+        logging.basicConfig(
+            filename=log_file.with_suffix(".warnings"), level=logging.WARNING, format="%(asctime)s %(process)d %(message)s", force=True
+        )
         store = opened(log_file.parent / f"data-{writer}", url, chroma)
         ready(store)
         done = work(store, writer, log_file, random.Random(seed), seconds)
         with log_file.open("a") as log:
-            log.write("worked {} {}\n".format(*done))
+            log.write("worked {} {} {}\n".format(*done))
         store.close()
         os._exit(0)
     except BaseException:
@@ -149,37 +185,76 @@ def main(url: str, chroma: str, log_file: Path, seconds: float, kills: int) -> N
     import chromadb  # noqa: F401 - once, not once a fork
     import psycopg  # noqa: F401
 
-    logging.disable(logging.CRITICAL)
     # So that Chroma is asked, and not all compared.
     shared_vectors.COMPARED = shared_vectors.COMPARED_OF_CHOSEN = 0
     log_file.touch()
+    running = {forked(writer, writer, log_file, url, chroma, seconds) for writer in (0, 1)}
+    try:
+        _kill_and_wait(running, url, chroma, log_file, kills)
+        report = _checked(url, chroma, log_file)
+    except BaseException:
+        warnings = log_file.with_suffix(".warnings")
+        sys.stderr.write(warnings.read_text()[-3_000:] if warnings.exists() else "")
+        raise
+    finally:
+        for child in running:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    sys.stdout.write(json.dumps(report) + "\n")
+
+
+def _kill_and_wait(running: set[int], url: str, chroma: str, log_file: Path, kills: int) -> None:
+    """Kills a third writer again and again, and waits for the `running` ones."""
     chance = random.Random(7)
-    steady = [forked(writer, writer, log_file, url, chroma, seconds) for writer in (0, 1)]
+
+    def well() -> str:
+        log = log_file.read_text()
+        assert "wrong" not in log, log[log.index("wrong") :][:3_000]
+        return log
+
     for kill in range(kills):
         size = log_file.stat().st_size
         child = forked(2, 100 + kill, log_file, url, chroma, 600)
-        while b"done 2" not in log_file.read_bytes()[size:]:
-            log = log_file.read_text()
-            assert "wrong" not in log, log[log.index("wrong") :][:3_000]
+        running.add(child)
+        while b"done 20" not in log_file.read_bytes()[size:]:
+            well()
             time.sleep(0.005)
         time.sleep(chance.uniform(0.0, 0.3))
+        running.discard(child)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    ended = [os.waitpid(child, 0)[1] for child in steady]
+    for child in list(running):
+        running.discard(child)
+        _, ended = os.waitpid(child, 0)
+        assert ended == 0, well()[-3_000:]
+    well()
+
+
+def _checked(url: str, chroma: str, log_file: Path) -> dict[str, int]:
+    """What was done and what is there, all of which was looked for by words and by vectors."""
     log = log_file.read_text()
-    assert "wrong" not in log, log[log.index("wrong") :][:3_000]
-    assert ended == [0, 0], log[-3_000:]
     store = opened(log_file.parent / "data", url, chroma)
-    ready(store)
-    found = check(store, log)
-    changes, questions = (sum(int(line.split()[place]) for line in log.splitlines() if line.startswith("worked")) for place in (1, 2))
-    deadline = time.monotonic() + 20
-    while (left := store._database.rows("SELECT count(*) FROM pending")[0][0]) and time.monotonic() < deadline:  # type: ignore[attr-defined]
-        time.sleep(0.05)
-    told = store._vectors._collection(store._vectors._now().collection).count()  # type: ignore[attr-defined]
-    report = {"changes": changes, "questions": questions, "documents": sum(map(bool, found.values())), "pending": left}
-    sys.stdout.write(json.dumps({**report, "held": told, "passages": store.passage_count()}) + "\n")
-    store.close()
+    try:
+        ready(store)
+        assert contended(store, 1), "the document that is everybody's"
+        name = parts(CONTENDED, 1)[0].source
+        store.drop_upload(UPLOADS, name)  # type: ignore[attr-defined]
+        store.remove_many([identifier(CONTENDED)])
+        found = check(store, log)
+        changes, questions, taken = (sum(int(line.split()[place]) for line in log.splitlines() if line.startswith("worked")) for place in (1, 2, 3))
+        rows = store._database.rows  # type: ignore[attr-defined]
+        deadline = time.monotonic() + 20
+        while (left := rows("SELECT count(*) FROM pending")[0][0]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        collection = store._vectors._collection(store._vectors._now().collection)  # type: ignore[attr-defined]
+        numbers = [row[0] for row in rows("SELECT number FROM passages")]
+        held = collection.held(numbers)
+        return {
+            "changes": changes, "questions": questions, "replaced by turns": taken, "documents": sum(map(bool, found.values())), "pending": left,
+            "passages": store.passage_count(), "lacking": len(numbers) - len(held), "ghosts": collection.count() - len(held),
+        }  # fmt: skip
+    finally:
+        store.close()
 
 
 if __name__ == "__main__":

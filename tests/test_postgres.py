@@ -12,11 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import servers
 from conftest import FakeEmbedder, FakeModel, Opening, make_assistant
@@ -24,16 +26,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_writer import PARTS, ROOT, identifier, parts, put, vector, visible
 
-from index import postgres_words, shared_vectors
-from index.chroma_server import ChromaAddress, ChromaAway, ChromaServer
+from index import postgres_database, postgres_words, shared_vectors
+from index.chroma_server import ChromaAddress, ChromaAway, ChromaRefused, ChromaServer, Collection
 from index.contract import DocumentStore, UploadKeeper
-from index.errors import InvalidSettings, StoreError, StoreTooNew
-from index.postgres import PostgresStore
+from index.errors import EmbedderChanged, InvalidSettings, StoreError, StoreTooNew
+from index.postgres import PostgresStore, _lock_files
 from index.postgres_schema import kept, told
+from index.read import fingerprint
 from index.schema import OWN_UPLOADS, UPLOADS, Entry
+from index.search import search
 from index.store import Store
 from index.types import Document
 from index.visible import Visible
+from rag import library
 from rag.accounts import User
 from rag.assistant import Assistant
 from rag.settings import Settings
@@ -72,6 +77,16 @@ def pending(store: PostgresStore) -> int:
     return int(store._database.rows("SELECT count(*) FROM pending")[0][0])
 
 
+def collection(store: PostgresStore) -> Collection:
+    """What Chroma has of the store."""
+    return store._vectors._collection(store._vectors._now().collection)
+
+
+def by_meaning(store: DocumentStore, number: int, version: int = 1) -> bool:
+    """Whether all of a document's passages are found by their vectors."""
+    return all(store.nearest(vector(number, version, part), 1)[0][1] > 0.999 for part in range(PARTS))
+
+
 # Several processes
 
 
@@ -82,20 +97,32 @@ def test_a_change_in_one_process_is_known_to_the_other_at_once(
     one, other = two
     if told_late:
         monkeypatch.setattr(shared_vectors.SharedVectors, "_tell_some", lambda self, name: False)
+
+    def settled() -> None:
+        """Nothing is left to be compared, so that Chroma alone finds it; or nothing was told, so that Chroma finds nothing."""
+        if not told_late:
+            eventually(lambda: pending(one) == 0)
+
     for number in range(12):
         put(one, number)
+        settled()
         assert visible(other, number, 1)
     put(one, 3, 2)
+    settled()
     assert visible(other, 3, 2)
     assert not visible(other, 3, 1)
     other.remove(identifier(4))
+    settled()
     assert not visible(one, 4, 1)
     one.set_owner(identifier(5), "ann")
+    settled()
     passages = {passage.id for passage in parts(5, 1)[1]}
     assert passages & {found for found, _ in other.nearest(vector(5, 1, 0), 50, None, "ann")}
     assert not passages & {found for found, _ in other.nearest(vector(5, 1, 0), 50, None, "ben")}
     assert not passages & {found for found, _ in other.matching("doc5v1", 50, None, "ben")}
-    assert (pending(one) > 0) is told_late or not told_late
+    assert (pending(one) > 0) is told_late
+    held = {one for (one,) in two[0]._database.rows("SELECT number FROM passages")} if not told_late else set()
+    assert collection(other).held(range(1, 60)) == held
 
 
 def test_small_stores_are_compared_and_notice_what_others_change(two: tuple[PostgresStore, PostgresStore]) -> None:
@@ -158,11 +185,11 @@ def test_processes_that_write_ask_and_are_killed(shared_store: Opening, postgres
     report = json.loads(done.stdout)
     assert report["questions"] > 20, "each of which was checked for being stale"
     assert report["changes"] > 20
+    assert report["replaced by turns"] > 5
     assert report["pending"] == 0, "what the killed ones left to be told, others told"
     assert report["passages"] == PARTS * report["documents"] > 0
-    assert report["held"] - report["passages"] <= 10 * PARTS, (
-        "a kill between two requests may leave a vector; it is never shown, and goes when it is found"
-    )
+    assert report["lacking"] == 0, "Chroma finds all that PostgreSQL does not call pending"
+    assert report["ghosts"] <= 10 * PARTS, "a kill between two requests may leave a vector; it is never shown, and goes when it is found"
 
 
 # Chroma away, emptied, hung
@@ -186,6 +213,7 @@ def test_without_chroma_words_answer_and_it_is_found_again_by_itself(
         assert store.wait_for_index(60) == "ready"
         for number in range(5):
             put(store, number)
+        eventually(lambda: pending(store) == 0)
         server.stop()
         put(store, 5)
         eventually(lambda: store.index_state == "failed")
@@ -194,9 +222,10 @@ def test_without_chroma_words_answer_and_it_is_found_again_by_itself(
         monkeypatch.setattr(shared_vectors, "COMPARED", 0)
         monkeypatch.setattr(shared_vectors, "COMPARED_OF_CHOSEN", 0)
         started = time.monotonic()
-        assert store.nearest(vector(1, 1, 1), 5) == []
+        told, untold = ({passage.id for passage in parts(number, 1)[1]} for number in (1, 5))
+        assert {one for one, _ in store.nearest(vector(1, 1, 1), 5)} == untold, "what Chroma was not told is compared as ever"
         assert time.monotonic() - started < 5
-        assert len(store.matching("doc1", 50)) == PARTS
+        assert {one for one, _ in store.matching("doc1", 50)} == told
         assert "does not answer" in store.notices()[0]
         assert "word search alone" in store.notices()[0]
         assert "does not answer" in store.server
@@ -217,12 +246,14 @@ def test_without_chroma_words_answer_and_it_is_found_again_by_itself(
         eventually(lambda: store._vectors._now().collection != before and store.index_state == "ready")
         assert visible(store, 1, 2)
         assert visible(store, 3, 1)
-        # It loses some of them while nobody looks.
+        # It loses some of them while nobody looks, and holds as many that are gone.
         store.close()
-        collection = ChromaServer(with_chroma).collection(store_collection(postgres_server[0]))
-        collection.delete(list(range(1, 7)))
+        lessened = ChromaServer(with_chroma).collection(store_collection(postgres_server[0]))
+        lessened.delete(list(range(1, 7)))
+        lessened.add(list(range(900_001, 900_007)), [vector(99, 1, part) for part in range(6)], [{"document": 1, "owner": ""}] * 6)
         store = PostgresStore(tmp_path / "data", postgres_server[0], with_chroma, IDENTITY)
         eventually(lambda: store.index_state == "ready")
+        eventually(lambda: pending(store) == 0)
         assert all(visible(store, number, 1) for number in (0, 3, 4, 5))
         # It holds something that is gone: that is never shown, and goes.
         made = ChromaServer(with_chroma).collection(store_collection(postgres_server[0]))
@@ -241,6 +272,243 @@ def store_collection(url: str) -> str:
         return str(connection.execute("SELECT collection FROM citewell.store").fetchone()[0])  # type: ignore[index]
 
 
+def all_told(store: PostgresStore, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        put(store, number)
+    eventually(lambda: pending(store) == 0)
+
+
+@pytest.mark.parametrize("said", [ChromaRefused, ChromaAway])
+def test_one_error_of_chroma_costs_no_answer(
+    two: tuple[PostgresStore, PostgresStore], by_chroma: None, monkeypatch: pytest.MonkeyPatch, said: type[ChromaAway]
+) -> None:
+    store, nearest, fails = two[0], Collection.nearest, iter([True])
+
+    def failing(self: Collection, *given: Any) -> list[int]:
+        if next(fails, False):
+            raise said("searching failed")
+        return nearest(self, *given)
+
+    all_told(store, range(4))
+    monkeypatch.setattr(Collection, "nearest", failing)
+    assert by_meaning(store, 1)
+    assert next(fails, None) is None
+    assert store.notices() == ()
+
+
+def test_errors_of_chroma_leave_what_is_pending_and_end_by_themselves(
+    two: tuple[PostgresStore, PostgresStore], by_chroma: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, nearest = two[0], Collection.nearest
+    all_told(store, range(4))
+    monkeypatch.setattr(shared_vectors, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(shared_vectors, "REFUSED_REBUILDS", 10**9)
+    monkeypatch.setattr(shared_vectors.SharedVectors, "_tell_some", lambda self, name: False)
+    put(store, 5)
+
+    def failing(self: Collection, *given: Any) -> list[int]:
+        raise ChromaRefused("searching failed")
+
+    monkeypatch.setattr(Collection, "nearest", failing)
+    assert by_meaning(store, 5), "nobody needs Chroma for that"
+    assert not by_meaning(store, 1)
+    assert "does not answer" in store.notices()[0]
+    before = store._vectors._now().collection
+    monkeypatch.setattr(Collection, "nearest", nearest)
+    eventually(lambda: store.index_state == "ready")
+    assert store._vectors._now().collection == before
+    assert by_meaning(store, 1)
+
+
+def test_a_collection_that_never_answers_is_filled_anew(
+    two: tuple[PostgresStore, PostgresStore], by_chroma: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, nearest = two[0], Collection.nearest
+    all_told(store, range(4))
+    broken = store._vectors._now().collection
+
+    def failing(self: Collection, *given: Any) -> list[int]:
+        if self._collection.name == broken:
+            raise ChromaRefused("searching failed")
+        return nearest(self, *given)
+
+    monkeypatch.setattr(shared_vectors, "RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(Collection, "nearest", failing)
+    store.nearest(vector(1, 1, 0), 1)
+    eventually(lambda: store._vectors._now().collection != broken and store.index_state == "ready")
+    assert by_meaning(store, 1)
+
+
+def test_what_a_search_in_chroma_does_not_find_stays_pending_and_is_found(
+    two: tuple[PostgresStore, PostgresStore], by_chroma: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = two
+    nearest, unreached = Collection.nearest, Collection.unreached
+    all_told(one, range(3))
+    added = one._database.rows("SELECT last_value FROM passages_number_seq")[0][0] + 1  # the next one's number
+    lost = [added]
+
+    monkeypatch.setattr(Collection, "nearest", lambda self, *given: [number for number in nearest(self, *given) if number not in lost])
+    monkeypatch.setattr(
+        Collection, "unreached", lambda self, numbers, vectors: [*unreached(self, numbers, vectors), *(one for one in numbers if one in lost)]
+    )
+    put(one, 3)
+    eventually(lambda: one._database.rows("SELECT passage FROM pending WHERE unreached IS NOT NULL") == [(added,)])
+    assert by_meaning(other, 3)
+    # An update of others can lose one that was found before: it is looked for now and then.
+    monkeypatch.setattr(shared_vectors, "LOOKED_AFTER_SECONDS", 0.0)
+    lost.append(2)
+    put(one, 4)
+    eventually(lambda: {row[0] for row in one._database.rows("SELECT passage FROM pending")} == {added, 2})
+    assert by_meaning(other, 0)
+    # Later it is told again, and found.
+    lost.clear()
+    monkeypatch.setattr(shared_vectors, "UNREACHED_AGAIN_SECONDS", 0.0)
+    eventually(lambda: pending(one) == 0)
+    assert all(by_meaning(other, number) for number in range(5))
+
+
+def test_chroma_itself_finds_each_vector_and_knows_of_one_that_it_does_not(two: tuple[PostgresStore, PostgresStore]) -> None:
+    store = two[0]
+    all_told(store, range(3))
+    there = collection(store)
+    assert there.unreached([1, 2], [vector(0, 1, 0), vector(0, 1, 1)]) == []
+    assert there.unreached([1, 777], [vector(0, 1, 0), vector(7, 7, 7)]) == [777]
+    there.add(list(range(800, 830)), [vector(5, 5, 5)] * 30, [{"document": 1, "owner": ""}] * 30)
+    assert there.unreached(list(range(800, 830)), [vector(5, 5, 5)] * 30) == [], "any of the same will do"
+
+
+def test_a_collection_that_lacks_much_is_not_trusted_on_the_second_look(
+    two: tuple[PostgresStore, PostgresStore], shared_store: Opening, tmp_path: Path, by_chroma: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_vectors, "LACKING_TOLD", 0)
+    monkeypatch.setattr(shared_vectors, "LACKING_SHARE", 0.0)
+    one, other = two
+    all_told(one, range(4))
+    with other._database.session() as connection:
+        # Another process is just telling Chroma something.
+        connection.execute("SELECT pg_advisory_lock(%s)", (shared_vectors.TELLING,))
+        collection(one).delete([1, 2, 3])
+        three = shared_store(tmp_path / "three", IDENTITY)
+        eventually(lambda: three.index_state == "rebuilding")
+        assert three.wait_for_index(1.5) == "rebuilding"
+    eventually(lambda: three.index_state == "ready")
+    assert all(by_meaning(three, number) for number in range(4))
+    three.close()
+
+
+def test_a_restored_dump_takes_a_collection_of_its_own(
+    two: tuple[PostgresStore, PostgresStore], shared_store: Opening, postgres_server: Servers, chroma_server: Servers, tmp_path: Path, by_chroma: None
+) -> None:
+    programs = servers.postgres_programs()
+    assert programs is not None
+    for number in range(4):
+        put(two[0], number)
+    eventually(lambda: pending(two[0]) == 0)
+    subprocess.run([programs / "pg_dump", "-n", "citewell", "-f", tmp_path / "dump", postgres_server[0]], check=True)
+    # What was done since is undone, and its numbers are given again.
+    two[0].remove(identifier(1))
+    for number in (10, 11):
+        put(two[1], number)
+    eventually(lambda: pending(two[0]) == 0)
+    before = two[0]._vectors._now()
+    for store in two:
+        store.close()
+    restoring = [programs / "psql", "-q", "-v", "ON_ERROR_STOP=1", "-c", "DROP SCHEMA citewell CASCADE", "-f", tmp_path / "dump", postgres_server[0]]
+    subprocess.run(restoring, check=True, capture_output=True)
+    restored = shared_store(tmp_path / "three", IDENTITY)
+    try:
+        put(restored, 20)
+        put(restored, 21)
+        assert isinstance(restored, PostgresStore)
+        eventually(lambda: restored.index_state == "ready" and pending(restored) == 0)
+        assert all(visible(restored, number, 1) for number in (0, 1, 2, 3, 20, 21))
+        assert not visible(restored, 10, 1)
+        now = restored._vectors._now()
+        assert now.collection.startswith(f"citewell-{now.identity}-")
+        assert now.identity != before.identity
+        assert ChromaServer(ChromaAddress(chroma_server[0])).collection(before.collection).count() > 0, (
+            "which may be that of the database that was dumped"
+        )
+    finally:
+        restored.close()
+
+
+@pytest.mark.parametrize("most", [1_000, 6], ids=["compared", "the newest are"])
+def test_of_much_that_is_pending_the_newest_is_compared(
+    two: tuple[PostgresStore, PostgresStore], by_chroma: None, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    one, other = two
+    all_told(one, range(10))
+    monkeypatch.setattr(shared_vectors, "PENDING_COMPARED", 4)
+    monkeypatch.setattr(shared_vectors, "PENDING_MOST", most)
+    monkeypatch.setattr(shared_vectors, "PAGE", 2)
+    monkeypatch.setattr(shared_vectors.SharedVectors, "_tell_some", lambda self, name: False)
+    monkeypatch.setattr(shared_vectors.SharedVectors, "catch_up", lambda self: None)
+    one.remove_many([identifier(number) for number in range(8)])
+    for number in range(20, 24):
+        put(one, number)
+    one.set_owner(identifier(22), "ann")
+    for number in (22, 23) if most == 6 else (8, 9, 20, 21, 22, 23):
+        assert by_meaning(other, number)
+    assert {one for one, _ in other.nearest(vector(22, 1, 0), 100, None, "ben")}.isdisjoint(passage.id for passage in parts(22, 1)[1])
+
+
+def test_a_document_that_is_replaced_while_it_is_asked_for_is_found(
+    two: tuple[PostgresStore, PostgresStore], by_chroma: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = two
+    all_told(one, range(3))
+    nearest, seen, passages = Collection.nearest, postgres_words.WordIndex._seen, PostgresStore.passages
+    versions = iter(range(2, 9))
+    embedder = FakeEmbedder(dimension=16)
+    monkeypatch.setattr(embedder, "embed", lambda texts: np.stack([vector(1, 1, 0) for _ in texts]))
+
+    def replaced_in_between(kind: type, name: str, original: Callable[..., Any]) -> None:
+        once = iter([True])
+
+        def both(self: Any, *given: Any) -> Any:
+            found = original(self, *given) if kind is Collection else None
+            if next(once, False):
+                put(other, 1, next(versions))
+            return original(self, *given) if found is None else found
+
+        monkeypatch.setattr(kind, name, both)
+
+    for which in (None, [identifier(1)], [identifier(1), identifier(2)]):
+        replaced_in_between(Collection, "nearest", nearest)
+        assert {found.split("-")[0] for found in sources(one, one.nearest(vector(1, 1, 0), 100, which))} >= {"1.txt"}
+        replaced_in_between(postgres_words.WordIndex, "_seen", seen)
+        assert len(one.matching("doc1", 50, which)) == PARTS
+    for name, original in (("passages", passages),):
+        replaced_in_between(PostgresStore, name, original)
+        assert "1.txt" in {hit.passage.source for hit in search(one, embedder, "doc1", 5)}
+
+
+def sources(store: DocumentStore, found: Iterable[tuple[str, float]]) -> set[str]:
+    return {passage.source for passage in store.passages([one for one, _ in found]).values()}
+
+
+def test_clients_of_chroma_are_closed(two: tuple[PostgresStore, PostgresStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    from chromadb.api.shared_system_client import SharedSystemClient
+
+    monkeypatch.setattr(shared_vectors, "RETRY_SECONDS", 0.05)
+    vectors = two[0]._vectors
+
+    def open_ones() -> int:
+        return sum(system._running for system in {id(one): one for one in SharedSystemClient._identifier_to_system.values()}.values())
+
+    before = open_ones()
+    for _ in range(3):
+        server = vectors._server
+        vectors._trouble(ChromaAway("it was away"))
+        vectors._wanted.set()
+        eventually(lambda server=server: vectors.state == "ready" and vectors._server not in (None, server))
+        assert server is not None
+        assert server._client._server._session.is_closed
+    assert open_ones() <= before
+
+
 def test_a_chroma_that_hangs_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
@@ -250,6 +518,12 @@ def test_a_chroma_that_hangs_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(ChromaAway):
             ChromaServer(ChromaAddress(f"http://127.0.0.1:{silent.getsockname()[1]}"))
         assert time.monotonic() - started < 10
+
+
+def test_an_address_of_the_sixth_version_keeps_its_brackets() -> None:
+    address = ChromaAddress("http://[::1]:9000", "ck-hidden")
+    assert (address.shown, address.host, address.port) == ("http://[::1]:9000", "[::1]", 9000)
+    assert "ck-hidden" not in repr(address)
 
 
 def test_a_connected_chroma_has_a_deadline(chroma_server: Servers) -> None:
@@ -278,6 +552,7 @@ def test_connections_that_the_server_drops_are_made_anew(two: tuple[PostgresStor
 def test_a_postgres_that_is_away_is_a_plain_error_without_the_password(
     tmp_path: Path, chroma_server: Servers, caplog: pytest.LogCaptureFixture
 ) -> None:
+    pytest.importorskip("psycopg", reason="the package psycopg is not installed")
     port = servers.free_port()
     with pytest.raises(StoreError, match="does not answer") as caught:
         PostgresStore(tmp_path, f"postgresql://ann:pa55word@127.0.0.1:{port}/db", ChromaAddress(chroma_server[0]), IDENTITY)
@@ -302,6 +577,48 @@ def test_what_a_server_refuses_is_told_without_the_address(
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     assert "pa55word" not in str(caught.value) + caplog.text
     assert "secret-of-tests" not in str(caught.value) + caplog.text
+
+
+def test_locks_of_a_process_that_says_nothing_are_taken_and_waiting_for_one_that_works_ends(
+    postgres_server: Servers, chroma_server: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from psycopg import Error
+
+    servers.emptied(postgres_server[0])
+    chroma = ChromaAddress(chroma_server[0])
+    quick = postgres_database.SESSION.replace("'60s'", "'300ms'").replace("'30s'", "'100ms'")
+    assert quick.count("ms'") == 2
+    store = PostgresStore(tmp_path / "one", postgres_server[0], chroma, IDENTITY)
+    shown = "SELECT current_setting('tcp_keepalives_idle'), current_setting('synchronous_commit')"
+    assert store._database.rows(shown) == [("30", "local")], "the server's own is off"
+    monkeypatch.setattr(postgres_database, "SESSION", quick + "; SET default_transaction_isolation = 'repeatable read'")
+    silent = PostgresStore(tmp_path / "two", postgres_server[0], chroma, IDENTITY)
+    try:
+        # In the end the server has ended it.
+        with suppress(Error), silent._database._pool.connection() as connection:
+            with connection.transaction():
+                assert connection.execute("SHOW transaction_isolation").fetchone() == ("repeatable read",), "as an operator may have it"
+            with silent._database.transaction() as its_own:
+                assert its_own.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+            connection.execute("BEGIN")
+            _lock_files(connection, [(ROOT, "1.txt")])
+            put(store, 1)  # waits for the lock, until the server has taken it
+        assert visible(store, 1, 1)
+        with store._database.transaction() as connection:
+            _lock_files(connection, [(ROOT, "1.txt")])
+            with pytest.raises(StoreError, match=r"Another Citewell has been changing the same files.*Nothing was changed"):
+                put(silent, 1, 2)
+        put(silent, 1, 2)
+        assert visible(store, 1, 2)
+    finally:
+        silent.close()
+        store.close()
+
+
+def test_a_commit_whose_answer_is_lost_is_not_called_undone(two: tuple[PostgresStore, PostgresStore]) -> None:
+    one, other = two
+    with pytest.raises(StoreError, match="not known whether"), one._database.transaction() as connection:
+        other._database.rows("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
 
 
 def test_a_write_that_fails_changes_nothing_and_repeats_no_content(two: tuple[PostgresStore, PostgresStore]) -> None:
@@ -418,6 +735,16 @@ def test_new_vectors_replace_the_old_at_once_and_other_processes_say_what_to_do(
         third.close()
 
 
+def test_an_empty_store_takes_another_model_only_where_nobody_adds_to_it(
+    two: tuple[PostgresStore, PostgresStore], shared_store: Opening, tmp_path: Path
+) -> None:
+    with two[0].many_changes(), pytest.raises(EmbedderChanged, match=r"another.*same everywhere|Another.*same everywhere"):
+        shared_store(tmp_path / "three", "other@2")
+    shared_store(tmp_path / "three", "other@2").close()
+    with pytest.raises(StoreError, match="another embedding model"):
+        put(two[0], 1)
+
+
 # Uploads
 
 
@@ -494,6 +821,69 @@ def test_what_is_removed_while_another_server_reads_it_stays_out(two: tuple[Post
         one.upload(UPLOADS, document.source)
 
 
+def test_files_that_were_uploaded_before_the_store_was_shared_stay(assistants: tuple[Assistant, Assistant], tmp_path: Path) -> None:
+    one, _ = assistants
+    for name in ("a.txt", ".people/id-of-ann/b.txt"):
+        path = one.store.folder / UPLOADS / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("kept by a store on this machine")
+    add(one, tmp_path, "zebra.txt", "The zebra eats grass.")
+    add(one.for_user(ANN), tmp_path, "secret.txt", "The zebra of Ann eats plums.")
+    eventually(lambda: one.library.work() is None)
+    assert (one.store.folder / UPLOADS / "a.txt").exists()
+    assert (one.store.folder / UPLOADS / ".people/id-of-ann/b.txt").exists()
+    assert {info.source for info in one.store.documents()} == {"zebra.txt", "secret.txt"}
+
+
+def test_a_server_reads_what_another_was_sent_and_did_not_read(
+    assistants: tuple[Assistant, Assistant], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = assistants
+    add(one, tmp_path, "zebra.txt", "The zebra eats grass.")
+    keeper = other.store
+    assert isinstance(keeper, UploadKeeper)
+    monkeypatch.setattr(library, "UNREAD_SECONDS", 0.05)
+    one.library.resume()
+    for name, text in (("zebra.txt", "The zebra eats hay."), ("lion.txt", "The lion eats zebras.")):
+        keeper.keep_upload(UPLOADS, name, text.encode(), fingerprint(text.encode()))  # and then it is killed
+    eventually(lambda: {info.source for info in other.store.documents()} == {"zebra.txt", "lion.txt"})
+    eventually(lambda: "hay" in other.search("What does the zebra eat?")[0].passage.text)
+    assert one.library._unread() == set()
+
+
+def test_what_one_server_cannot_read_stays_as_another_read_it(two: tuple[PostgresStore, PostgresStore]) -> None:
+    one, other = two
+    document, passages, keys, rows = parts(1, 1)
+    vectors = dict(zip(keys, rows, strict=True))
+    one.keep_upload(UPLOADS, document.source, b"bytes", document.fingerprint)
+    entry = Entry(document, UPLOADS, passages, keys, reader=3, replaces="")
+    assert one.put_many([entry], vectors) == []
+    numbers = one._database.rows("SELECT number FROM passages")
+    assert other.put_many([entry], vectors) == [], "it is there, and nobody removed it"
+    assert one._database.rows("SELECT number FROM passages") == numbers, "nor was it stored again"
+    other.reject(UPLOADS, document.source, "it is larger than 1 MB")
+    assert other.rejected() == {}
+    assert visible(one, 1, 1)
+    one.keep_upload(UPLOADS, document.source, b"newer", "1.2")
+    other.remove_many([document.id])
+    assert visible(one, 1, 1), "a sync that was begun before the file was there removes nothing"
+    newer = parts(1, 2)
+    entry = Entry(newer[0], UPLOADS, newer[1], newer[2], reader=3, replaces="1.1")
+    assert other.put_many([entry], dict(zip(newer[2], newer[3], strict=True))) == []
+    assert visible(one, 1, 2)
+    one.keep_upload(UPLOADS, document.source, b"newest", "1.3")
+    other.reject(UPLOADS, document.source, "it is larger than 1 MB")
+    newest = parts(1, 3)
+    entry = Entry(newest[0], UPLOADS, newest[1], newest[2], reader=3, replaces="1.2")
+    assert one.put_many([entry], dict(zip(newest[2], newest[3], strict=True))) == [], "the other was quicker, and could not read it"
+    assert visible(one, 1, 3)
+    assert one.rejected() == {}
+    one.drop_upload(UPLOADS, document.source)
+    one.remove_many([document.id])
+    other.reject(UPLOADS, document.source, "it is larger than 1 MB")
+    assert other.rejected() == {}, "there is no such file"
+
+
 # The doors
 
 
@@ -537,7 +927,17 @@ def test_nothing_of_the_driver_is_logged_with_a_password(
         )
         assert visible(two[1], 1, 1)
     assert "secret-of-tests" not in caplog.text
-    assert "secret-of-tests" not in repr(two[0].__dict__) + repr(two[0]._database)
+
+
+def test_a_pool_that_cannot_connect_does_not_repeat_the_address(two: tuple[PostgresStore, PostgresStore], caplog: pytest.LogCaptureFixture) -> None:
+    from psycopg_pool import ConnectionPool
+
+    with (
+        caplog.at_level(logging.WARNING),
+        ConnectionPool(f"postgresql://ann:pa55word@127.0.0.1:{servers.free_port()}/db", min_size=1, reconnect_timeout=0.1, open=True) as pool,
+    ):
+        eventually(lambda: pool.get_stats().get("connections_errors"))
+    assert "error connecting" not in caplog.text
 
 
 def test_an_empty_document_and_a_bare_one_are_kept(two: tuple[PostgresStore, PostgresStore]) -> None:
