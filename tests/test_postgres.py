@@ -186,6 +186,7 @@ def test_processes_that_write_ask_and_are_killed(shared_store: Opening, postgres
     assert report["questions"] > 20, "each of which was checked for being stale"
     assert report["changes"] > 20
     assert report["replaced by turns"] > 5
+    assert report["without Chroma"] <= report["questions"] // 4, "of those the page would have said so"
     assert report["pending"] == 0, "what the killed ones left to be told, others told"
     assert report["passages"] == PARTS * report["documents"] > 0
     assert report["lacking"] == 0, "Chroma finds all that PostgreSQL does not call pending"
@@ -482,7 +483,7 @@ def test_a_document_that_is_replaced_while_it_is_asked_for_is_found(
         assert len(one.matching("doc1", 50, which)) == PARTS
     for name, original in (("passages", passages),):
         replaced_in_between(PostgresStore, name, original)
-        assert "1.txt" in {hit.passage.source for hit in search(one, embedder, "doc1", 5)}
+        assert "1.txt" in {hit.passage.source for hit in search(one, embedder, "doc1", 3 * PARTS)}
 
 
 def sources(store: DocumentStore, found: Iterable[tuple[str, float]]) -> set[str]:
@@ -586,7 +587,7 @@ def test_locks_of_a_process_that_says_nothing_are_taken_and_waiting_for_one_that
 
     servers.emptied(postgres_server[0])
     chroma = ChromaAddress(chroma_server[0])
-    quick = postgres_database.SESSION.replace("'60s'", "'300ms'").replace("'30s'", "'100ms'")
+    quick = postgres_database.SESSION.replace("'60s'", "'2000ms'").replace("'30s'", "'100ms'")
     assert quick.count("ms'") == 2
     store = PostgresStore(tmp_path / "one", postgres_server[0], chroma, IDENTITY)
     shown = "SELECT current_setting('tcp_keepalives_idle'), current_setting('synchronous_commit')"
