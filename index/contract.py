@@ -177,6 +177,11 @@ class DocumentStore(Protocol):
         Nothing is found while the vectors of a large store cannot be asked, or are of another embedding model: notices() says so.
         """
 
+    def nearest_each(
+        self, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """nearest() for each row of `vectors`."""
+
     def matching(self, query: str, limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None) -> list[tuple[str, float]]:
         """Passage ids by words (BM25 over passage, title and headings), best first. How rare a word is, is counted over all documents."""
 

@@ -565,6 +565,12 @@ class PostgresStore:
             return []
         return self._vectors.nearest(vector, limit, document_ids, viewer)
 
+    def nearest_each(
+        self, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """nearest() for each row of `vectors`, one after the other: each is asked of one moment of PostgreSQL and of Chroma."""
+        return [self.nearest(vector, limit, document_ids, viewer) for vector in vectors]
+
     def matching(self, query: str, limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None) -> list[tuple[str, float]]:
         """Passage ids by words (BM25 over passage, title and headings), best first, with a score that grows with the match; with `viewer` of what that
         user may see. How rare a word is, is counted over all documents."""

@@ -112,6 +112,18 @@ def test_a_document_is_visible_at_once_replaced_at_once_and_gone_at_once(store: 
     assert store.passage_count() == PARTS
 
 
+def test_several_vectors_find_what_each_of_them_finds(store: DocumentStore) -> None:
+    for number in range(6):
+        put(store, number)
+    store.set_owner(identifier(3), "ann")
+    asked = np.stack([vector(number, 1, 0) for number in range(6)])
+    for more in ((), ([identifier(1), identifier(3)],), (None, "ben"), ([],)):
+        each = store.nearest_each(asked, 4, *more)
+        assert [[one for one, _ in found] for found in each] == [[one for one, _ in store.nearest(row, 4, *more)] for row in asked]
+        assert len(each) == len(asked)
+    assert [found[0][0] for found in store.nearest_each(asked, 1)] == [parts(number, 1)[1][0].id for number in range(6)]
+
+
 def test_everything_is_there_after_reopening(store: DocumentStore, opening: Opening) -> None:
     put(store, 1)
     put(store, 2)
