@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from index.contract import DocumentStore
 from index.search import Query, fuse, search
 from index.sync import sync
+from index.types import Passage
 
 SCORES = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0, 1))
 
@@ -91,7 +93,36 @@ def test_a_second_look_finds_what_the_first_passage_names(store: DocumentStore, 
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
-def test_of_what_was_found_only_what_is_shown_is_read(store: DocumentStore, embedder: FakeEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["song.txt", "singer.txt"], ids=["found first", "found by the second look"])
+def test_what_is_replaced_while_it_is_asked_for_is_found_as_it_is_then(
+    store: DocumentStore, embedder: FakeEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = tmp_path / "hops"
+    folder.mkdir()
+    (folder / "song.txt").write_text("Crimson Tide Waltz is a song that Odalys Verne performed for the harbour feast.")
+    (folder / "singer.txt").write_text("Odalys Verne grew up on Texel.")
+    for number in range(30):
+        (folder / f"other-{number}.txt").write_text(f"A waltz performed by band {number} has a birthplace: the village of hall {number}.")
+    sync(store, embedder, folder)
+    (old,) = store.edges(next(document.id for document in store.documents() if document.source == name))
+    real, calls = store.passages, []
+
+    def replaced_before_it_is_read(ids: Sequence[str], *rest: Any) -> dict[str, Passage]:
+        calls.append(old.id in ids)
+        if calls.count(True) == 1 and calls[-1]:
+            (folder / name).write_text(f"{old.text} So it is now.")
+            sync(store, embedder, folder)
+        return real(ids, *rest)
+
+    monkeypatch.setattr(store, "passages", replaced_before_it_is_read)
+    hits = search(store, embedder, "What is the birthplace of who performed Crimson Tide Waltz?", limit=5)
+    assert calls.index(True) == (0 if name == "song.txt" else 1)
+    assert f"{old.text} So it is now." in [hit.passage.text for hit in hits]
+
+
+def test_of_what_was_found_only_what_is_shown_is_read(
+    store: DocumentStore, embedder: FakeEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     for number in range(120):
