@@ -188,8 +188,10 @@ def postgres_server() -> Iterator[tuple[str, servers.Running]]:
     """The address of a real PostgreSQL, one for all tests, and its process."""
     if servers.postgres_programs() is None:
         pytest.skip(servers.NOT_THERE)
-    pytest.importorskip("psycopg", reason="the package psycopg is not installed")
-    with servers.postgres() as running:
+    for package in ("psycopg", "psycopg_pool"):
+        pytest.importorskip(package, reason="the package psycopg is not installed", exc_type=ImportError)
+    with servers.postgres() as running, pytest.MonkeyPatch.context() as patched:
+        servers.unhurried(patched)
         yield running
 
 

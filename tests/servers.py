@@ -15,8 +15,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
+import pytest
+
+from index import chroma_server, postgres_database
+
 SECONDS = 180
 NOT_THERE = "PostgreSQL is not installed; on Debian, `apt install postgresql`"
+
+
+def unhurried(patched: pytest.MonkeyPatch) -> None:
+    """A busy machine is not taken for a server that is away: whoever waits for one waits for minutes."""
+    for module, limits in (
+        (chroma_server, {"ANSWER_SECONDS": 120.0, "LOOK_SECONDS": 60.0}),
+        (postgres_database, {"CONNECT_SECONDS": 60, "WAIT_SECONDS": 120.0, "SILENT_SECONDS": 120, "LOCK_SECONDS": 120, "IDLE_SECONDS": 600}),
+    ):
+        for name, limit in limits.items():
+            patched.setattr(module, name, limit)
+    session = postgres_database.SESSION
+    assert session.count("'30s'") == session.count("'60s'") == 1
+    patched.setattr(postgres_database, "SESSION", session.replace("'30s'", "'120s'").replace("'60s'", "'600s'"))
 
 
 def postgres_programs() -> Path | None:
@@ -104,7 +121,7 @@ def postgres() -> Iterator[tuple[str, Running]]:
         finally:
             server.process.terminate()
             try:
-                server.process.wait(10)
+                server.process.wait(60)
             except subprocess.TimeoutExpired:
                 server.stop()
 
@@ -118,7 +135,7 @@ def chroma() -> Iterator[tuple[str, Running]]:
 
         def ready() -> bool:
             try:
-                with urlopen(f"{url}/api/v2/heartbeat", timeout=1) as answer:
+                with urlopen(f"{url}/api/v2/heartbeat", timeout=10) as answer:
                     return bool(answer.status == 200)
             except OSError:
                 return False

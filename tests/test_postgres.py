@@ -66,7 +66,7 @@ def two(shared_store: Opening, tmp_path: Path) -> Iterator[tuple[PostgresStore, 
         one.close()
 
 
-def eventually(true: Callable[[], object], seconds: float = 30) -> None:
+def eventually(true: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it never came true"
@@ -179,7 +179,7 @@ def test_processes_that_write_ask_and_are_killed(shared_store: Opening, postgres
     shared_store(tmp_path / "first", IDENTITY).close()
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("shared_writer.py")), postgres_server[0], chroma_server[0], str(tmp_path / "log"), "6", "4"],
-        capture_output=True, text=True, timeout=200,
+        capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-4_000:]
     report = json.loads(done.stdout)
@@ -225,7 +225,7 @@ def test_without_chroma_words_answer_and_it_is_found_again_by_itself(
         started = time.monotonic()
         told, untold = ({passage.id for passage in parts(number, 1)[1]} for number in (1, 5))
         assert {one for one, _ in store.nearest(vector(1, 1, 1), 5)} == untold, "what Chroma was not told is compared as ever"
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 60, "and not as long as Chroma may take"
         assert {one for one, _ in store.matching("doc1", 50)} == told
         assert "does not answer" in store.notices()[0]
         assert "word search alone" in store.notices()[0]
@@ -518,7 +518,7 @@ def test_a_chroma_that_hangs_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> 
         started = time.monotonic()
         with pytest.raises(ChromaAway):
             ChromaServer(ChromaAddress(f"http://127.0.0.1:{silent.getsockname()[1]}"))
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60
 
 
 def test_an_address_of_the_sixth_version_keeps_its_brackets() -> None:
@@ -527,9 +527,10 @@ def test_an_address_of_the_sixth_version_keeps_its_brackets() -> None:
     assert "ck-hidden" not in repr(address)
 
 
-def test_a_connected_chroma_has_a_deadline(chroma_server: Servers) -> None:
+def test_a_connected_chroma_has_a_deadline(chroma_server: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.chroma_server.ANSWER_SECONDS", 77.0)
     server = ChromaServer(ChromaAddress(chroma_server[0]))
-    assert server._client._server._session.timeout.read == pytest.approx(20.0), "Chroma's own client waits for ever"
+    assert server._client._server._session.timeout.read == pytest.approx(77.0), "Chroma's own client waits for ever"
 
 
 # PostgreSQL away
@@ -587,12 +588,11 @@ def test_locks_of_a_process_that_says_nothing_are_taken_and_waiting_for_one_that
 
     servers.emptied(postgres_server[0])
     chroma = ChromaAddress(chroma_server[0])
-    quick = postgres_database.SESSION.replace("'60s'", "'2000ms'").replace("'30s'", "'100ms'")
-    assert quick.count("ms'") == 2
     store = PostgresStore(tmp_path / "one", postgres_server[0], chroma, IDENTITY)
-    shown = "SELECT current_setting('tcp_keepalives_idle'), current_setting('synchronous_commit')"
-    assert store._database.rows(shown) == [("30", "local")], "the server's own is off"
-    monkeypatch.setattr(postgres_database, "SESSION", quick + "; SET default_transaction_isolation = 'repeatable read'")
+    names = ("tcp_keepalives_idle", "lock_timeout", "idle_in_transaction_session_timeout", "synchronous_commit")
+    shown = "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
+    assert store._database.rows(shown) == [("30", "2min", "10min", "local")], "the server's own is off"
+    monkeypatch.setattr(postgres_database, "SESSION", postgres_database.SESSION + "; SET default_transaction_isolation = 'repeatable read'")
     silent = PostgresStore(tmp_path / "two", postgres_server[0], chroma, IDENTITY)
     try:
         # In the end the server has ended it.
@@ -601,14 +601,17 @@ def test_locks_of_a_process_that_says_nothing_are_taken_and_waiting_for_one_that
                 assert connection.execute("SHOW transaction_isolation").fetchone() == ("repeatable read",), "as an operator may have it"
             with silent._database.transaction() as its_own:
                 assert its_own.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+            connection.execute("SET idle_in_transaction_session_timeout = '3s'")
             connection.execute("BEGIN")
             _lock_files(connection, [(ROOT, "1.txt")])
             put(store, 1)  # waits for the lock, until the server has taken it
         assert visible(store, 1, 1)
         with store._database.transaction() as connection:
             _lock_files(connection, [(ROOT, "1.txt")])
-            with pytest.raises(StoreError, match=r"Another Citewell has been changing the same files.*Nothing was changed"):
-                put(silent, 1, 2)
+            with monkeypatch.context() as impatient:
+                impatient.setattr(postgres_database, "LOCK_SECONDS", 1)
+                with pytest.raises(StoreError, match=r"Another Citewell has been changing the same files.*Nothing was changed"):
+                    put(silent, 1, 2)
         put(silent, 1, 2)
         assert visible(store, 1, 2)
     finally:
