@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,12 @@ import pytest
 
 from index import chroma_server, postgres_database
 
-SECONDS = 180
+SECONDS, STARTS = 180, 3
+"""How long a server may take to start, and how often it is tried: another process may take its port before it does."""
+
+MEMORY = 2**30
+"""So much must be free in memory for a database to lie there; each process of a test run has one."""
+
 NOT_THERE = "PostgreSQL is not installed; on Debian, `apt install postgresql`"
 
 
@@ -67,18 +72,25 @@ def free_port() -> int:
 
 
 class Running:
-    """A server that can be killed, and started again with what it had on its disk."""
+    """A server on a free port, that can be killed, and started again there with what it had on its disk."""
 
-    def __init__(self, command: list[str], ready: object, log: Path, **more: object) -> None:
+    def __init__(self, command: Callable[[int], list[str]], ready: Callable[[int], bool], log: Path, **more: object) -> None:
         self._command, self._ready, self._log, self._more = command, ready, log, more
         self.folder = log.parent
-        self.start()
+        for left in reversed(range(STARTS)):
+            self.port = free_port()
+            try:
+                self.start()
+                return
+            except RuntimeError:
+                if not left:
+                    raise
 
     def start(self) -> None:
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, **self._more)  # type: ignore[call-overload]
+            self.process = subprocess.Popen(self._command(self.port), stdout=log, stderr=log, **self._more)  # type: ignore[call-overload]
         end = time.monotonic() + SECONDS
-        while not self._ready():  # type: ignore[operator]
+        while self.process.poll() is not None or not self._ready(self.port):
             if self.process.poll() is not None or time.monotonic() > end:
                 self.stop()
                 raise RuntimeError(self._log.read_text(errors="replace")[-3_000:])
@@ -94,7 +106,8 @@ def postgres() -> Iterator[tuple[str, Running]]:
     """The address of an empty database, and its server."""
     programs = postgres_programs()
     assert programs is not None, NOT_THERE
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    # A container may have no more than 64 MB of it.
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > MEMORY else None
     with TemporaryDirectory(dir=memory, prefix="citewell-postgres-") as folder:
         place, user = Path(folder), _as_nobody()
         if user:
@@ -106,18 +119,17 @@ def postgres() -> Iterator[tuple[str, Running]]:
         options = ["-U", "citewell", "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C", "--no-sync"]
         made = subprocess.run([programs / "initdb", "-D", place / "data", *options], capture_output=True, text=True, cwd=place, **user)  # type: ignore[call-overload]
         assert made.returncode == 0, made.stdout + made.stderr
-        port = free_port()
         quick = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "200"}
-        settings = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": str(place), **quick}
-        url = f"postgresql://citewell:secret-of-tests@127.0.0.1:{port}/postgres"
+        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": str(place), **quick}
 
-        def ready() -> bool:
+        def ready(port: int) -> bool:
             return subprocess.run([programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode == 0
 
-        command = [str(programs / "postgres"), "-D", str(place / "data"), *(part for pair in settings.items() for part in ("-c", "=".join(pair)))]
-        server = Running(command, ready, log, cwd=place, **user)
+        options = [part for pair in settings.items() for part in ("-c", "=".join(pair))]
+        command = [str(programs / "postgres"), "-D", str(place / "data"), *options]
+        server = Running(lambda port: [*command, "-p", str(port)], ready, log, cwd=place, **user)
         try:
-            yield url, server
+            yield f"postgresql://citewell:secret-of-tests@127.0.0.1:{server.port}/postgres", server
         finally:
             server.process.terminate()
             try:
@@ -130,21 +142,19 @@ def postgres() -> Iterator[tuple[str, Running]]:
 def chroma() -> Iterator[tuple[str, Running]]:
     """The address of a `chroma run`, and its process."""
     with TemporaryDirectory(prefix="citewell-chroma-") as folder:
-        port = free_port()
-        url = f"http://127.0.0.1:{port}"
 
-        def ready() -> bool:
+        def ready(port: int) -> bool:
             try:
-                with urlopen(f"{url}/api/v2/heartbeat", timeout=10) as answer:
+                with urlopen(f"http://127.0.0.1:{port}/api/v2/heartbeat", timeout=10) as answer:
                     return bool(answer.status == 200)
             except OSError:
                 return False
 
         program = Path(sys.executable).with_name("chroma")
-        command = [str(program), "run", "--path", str(Path(folder) / "chroma"), "--host", "127.0.0.1", "--port", str(port)]
-        server = Running(command, ready, Path(folder) / "log")
+        command = [str(program), "run", "--path", str(Path(folder) / "chroma"), "--host", "127.0.0.1", "--port"]
+        server = Running(lambda port: [*command, str(port)], ready, Path(folder) / "log")
         try:
-            yield url, server
+            yield f"http://127.0.0.1:{server.port}", server
         finally:
             server.stop()
 

@@ -179,7 +179,7 @@ def test_processes_that_write_ask_and_are_killed(shared_store: Opening, postgres
     shared_store(tmp_path / "first", IDENTITY).close()
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("shared_writer.py")), postgres_server[0], chroma_server[0], str(tmp_path / "log"), "6", "4"],
-        capture_output=True, text=True, timeout=900,
+        capture_output=True, text=True, timeout=540,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr[-4_000:]
     report = json.loads(done.stdout)

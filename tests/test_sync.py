@@ -324,7 +324,7 @@ def test_a_file_that_vanishes_while_the_folder_is_read_is_rejected(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(300)  # in which the servers of a shared store may be started
 def test_pipes_and_sockets_are_rejected_and_never_waited_for(
     store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
