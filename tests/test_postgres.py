@@ -313,7 +313,7 @@ def test_errors_of_chroma_leave_what_is_pending_and_end_by_themselves(
     monkeypatch.setattr(Collection, "nearest", failing)
     assert by_meaning(store, 5), "nobody needs Chroma for that"
     assert not by_meaning(store, 1)
-    assert "does not answer" in store.notices()[0]
+    eventually(lambda: "does not answer" in " ".join(store.notices()))  # what was begun before it failed may say once more that all is well
     before = store._vectors._now().collection
     monkeypatch.setattr(Collection, "nearest", nearest)
     eventually(lambda: store.index_state == "ready")
@@ -852,7 +852,7 @@ def test_a_server_reads_what_another_was_sent_and_did_not_read(
         keeper.keep_upload(UPLOADS, name, text.encode(), fingerprint(text.encode()))  # and then it is killed
     eventually(lambda: {info.source for info in other.store.documents()} == {"zebra.txt", "lion.txt"})
     eventually(lambda: "hay" in other.search("What does the zebra eat?")[0].passage.text)
-    assert one.library._unread() == set()
+    eventually(lambda: one.library._unread() == set())
 
 
 def test_what_one_server_cannot_read_stays_as_another_read_it(two: tuple[PostgresStore, PostgresStore]) -> None:
