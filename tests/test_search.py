@@ -100,9 +100,11 @@ def test_what_is_replaced_while_it_is_asked_for_is_found_as_it_is_then(
     folder = tmp_path / "hops"
     folder.mkdir()
     (folder / "song.txt").write_text("Crimson Tide Waltz is a song that Odalys Verne performed for the harbour feast.")
-    (folder / "singer.txt").write_text("Odalys Verne grew up on Texel.")
+    (folder / "singer.txt").write_text("Odalys Verne grew up on Texel. Her birthplace is the village Oosterend.")
     for number in range(30):
-        (folder / f"other-{number}.txt").write_text(f"A waltz performed by band {number} has a birthplace: the village of hall {number}.")
+        (folder / f"other-{number}.txt").write_text(
+            f"A waltz performed by band {number} has a birthplace too: the village of hall {number}, where its song was sung."
+        )
     sync(store, embedder, folder)
     (old,) = store.edges(next(document.id for document in store.documents() if document.source == name))
     real, calls = store.passages, []
