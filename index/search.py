@@ -169,7 +169,7 @@ def _resolve(store: DocumentStore, names: Sequence[str]) -> list[str]:
     found: list[str] = []
     by_source: dict[str, list[str]] | None = None
     for name in names:
-        with suppress(KeyError):
+        with suppress(KeyError, UnicodeEncodeError):  # half a character stands in no store
             found.append(store.info(name).id)
             continue
         if by_source is None:

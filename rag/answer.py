@@ -219,9 +219,9 @@ def _by_model(inquiry: Inquiry, model: LanguageModel) -> Generator[Event, None, 
     """Gate, draft, verify. The gate's call reads the passages; the draft's finds them in the model server's cache."""
     question, course = inquiry.question, inquiry.course
     threshold = decide.THRESHOLDS[inquiry.assistant.settings.refusal]
-    sure, missing, hits = _read(inquiry, model, threshold)
+    sure, hits = _read(inquiry, model, threshold)
     if sure < threshold:
-        return replace(_set_right(inquiry, model) or _refusal(inquiry, missing), confidence=sure)
+        return replace(_set_right(inquiry, model) or _refusal(inquiry, _missing(question, inquiry.hits)), confidence=sure)
 
     pieces: list[str] = []
     complete, broken_off = True, ""
@@ -248,7 +248,7 @@ def _by_model(inquiry: Inquiry, model: LanguageModel) -> Generator[Event, None, 
     if not decide.worth_giving(final.leads, question, final.borne_out):
         if broken_off:  # that it said nothing to the point by then does not mean that the documents do not
             raise ModelUnavailable(broken_off)
-        return replace(_refusal(inquiry, missing), confidence=sure * decide.NOT_BORNE_OUT)
+        return replace(_refusal(inquiry, _missing(question, inquiry.hits)), confidence=sure * decide.NOT_BORNE_OUT)
     final, conflicts = _compared(inquiry, final, model)
     said = [] if complete else ["The model reached its length limit, so this answer may be incomplete."]
     if broken_off:
@@ -277,29 +277,37 @@ def _in_their_words(draft: str, verified: Verified, against: Grounds, assistant:
     return replace(merged([quoted, *others]), foreign=verified.foreign)
 
 
-def _read(inquiry: Inquiry, model: LanguageModel, threshold: float) -> tuple[float, tuple[str, ...], tuple[Hit, ...]]:
-    """How sure the model is with what it read, the question's words that this leaves uncovered, and what it read: the best excerpts, or all where those settle nothing.
+def _read(inquiry: Inquiry, model: LanguageModel, threshold: float) -> tuple[float, tuple[Hit, ...]]:
+    """How sure the model is with what it read, and what it read: the best excerpts, or all where those settle nothing.
 
-    The rest follows the best in the prompt, so that the model server has read those already.
+    The rest follows the best in the prompt, so that the model server has read those already. A model that says yes or no and no more has settled nothing by its no.
     """
     question, hits, course = inquiry.question, inquiry.hits, inquiry.course
     if not inquiry.wants_all and len(hits) > READ_FIRST and not prompt.asks_about_document(question):
-        sure, missing = _confidence(question, hits[:READ_FIRST], model, course)
-        if decide.settled(sure, threshold):
-            return sure, missing, hits[:READ_FIRST]
-    sure, missing = _confidence(question, hits, model, course)
-    return sure, missing, hits
+        sure, graded = _confidence(question, hits[:READ_FIRST], model, course)
+        if decide.settled(sure, threshold) and (graded or sure >= threshold):
+            return sure, hits[:READ_FIRST]
+    return _confidence(question, hits, model, course)[0], hits
 
 
-def _confidence(question: str, hits: Sequence[Hit], model: LanguageModel, course: Course) -> tuple[float, tuple[str, ...]]:
-    """How likely it is that the evidence answers the question, and the question's words that it leaves uncovered."""
+def _confidence(question: str, hits: Sequence[Hit], model: LanguageModel, course: Course) -> tuple[float, bool]:
+    """How likely it is that the evidence answers the question, and whether the model told more than yes or no."""
     stated, usage = model.probability(prompt.messages(question, hits, prompt.GATE, READ_FIRST))
     course.add(usage)
-    missing, part = decide.uncovered(question, [f"{hit.passage.title}\n{hit.passage.heading}\n{hit.passage.text}" for hit in hits])
-    if prompt.asks_about_document(question):
-        missing, part = (), 0.0  # that it was written, published or has a title, no document says
+    _, part = _uncovered(question, hits)
     near = max((hit.similarity for hit in hits if hit.similarity is not None), default=None)
-    return decide.confidence(stated, near, part), missing
+    return decide.confidence(stated, near, part), 0.0 < stated < 1.0
+
+
+def _missing(question: str, hits: Sequence[Hit]) -> tuple[str, ...]:
+    """The question's words that none of the excerpts holds."""
+    return _uncovered(question, hits)[0]
+
+
+def _uncovered(question: str, hits: Sequence[Hit]) -> tuple[tuple[str, ...], float]:
+    if prompt.asks_about_document(question):
+        return (), 0.0  # that it was written, published or has a title, no document says
+    return decide.uncovered(question, [f"{hit.passage.title}\n{hit.passage.heading}\n{hit.passage.text}" for hit in hits])
 
 
 def _compared(inquiry: Inquiry, verified: Verified, model: LanguageModel | None = None) -> tuple[Verified, tuple[str, ...]]:

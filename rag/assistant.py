@@ -214,6 +214,8 @@ class Assistant:
 
     def model_status(self) -> ModelStatus:
         """Whether the model can answer, in a plain sentence."""
+        if self._status.state == "loading" and isinstance(self._model, EmbeddedModel) and self._model.loaded:
+            return ModelStatus("ready", "", self._model.name)  # a question was sooner
         return self._status
 
     def starters(self) -> tuple[str, ...]:
@@ -257,6 +259,7 @@ class Assistant:
                 self._status = ModelStatus("missing", f"{said} {UNTIL_THEN}", wanted.name)
                 return
             self._model, self._status = _embedded(path, wanted.name, self.settings)
+            after = 0.0
         if isinstance(self._model, EmbeddedModel) and not self._model.loaded:
             self._status = ModelStatus("loading", "The language model is loading.", self._model.name)
             if self._closing.wait(after):

@@ -108,15 +108,22 @@ def _tell_notices(assistant: Assistant) -> None:
 
 
 def _tell_later(assistant: Assistant) -> None:
-    """Tells the notices of a server's store once its index is open, without whom it serves waiting for that."""
+    """Tells the notices of a server's store: what there is at once, and once its index is open what came of that, for which nobody is kept waiting."""
     import threading
 
     from index.errors import CitewellError
     from rag.assistant import PAGE_SECONDS
 
+    known = assistant.store.notices()
+    for notice in known:
+        print(f"citewell: {notice}", file=sys.stderr)
+
     def tell() -> None:
         with suppress(CitewellError):  # it was closed meanwhile
-            _tell_notices(assistant)
+            assistant.store.wait_for_index(3.0)
+            for notice in assistant.store.notices():
+                if notice not in known:
+                    print(f"citewell: {notice}", file=sys.stderr)
 
     telling = threading.Timer(PAGE_SECONDS, tell)
     telling.daemon = True
@@ -261,7 +268,6 @@ def serve(
     from rag.assistant import open_assistant, seed
     from rag.service import Visitors
 
-    gc.disable()  # nearly all that imports make stays: to look through it for what can go, again and again, takes a fifth of the start
     settings = _settings(data_dir, model, host=host, port=port)
     logs.begin(settings.secrets)
     with Visitors(settings) as visitors, closing(_listener(settings)) as listener, open_assistant(settings, fetch=False, patient=True) as assistant:
@@ -272,10 +278,14 @@ def serve(
         from rag.server import Server, create_app
 
         # By name: the page stands above this package and may import it, not the other way round.
+        gc.disable()  # nearly all that imports make stays: to look through it for what can go, again and again, takes a fifth of the start
         door = create_app(assistant, visitors)
-        page = resolve_name("ui.app:mount")(door, door.state.service)
+        try:
+            page = resolve_name("ui.app:mount")(door, door.state.service)
+        finally:
+            gc.enable()
+        gc.collect()
         gc.freeze()
-        gc.enable()
         assistant.prepare_in_background()
         assistant.library.resume()
         assistant.store.announce(_address(settings, listener, own=True), visitors.local_key)

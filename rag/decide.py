@@ -73,7 +73,7 @@ def confidence(stated: float, similarity: float | None, uncovered: float) -> flo
 
 
 def settled(confidence: float, threshold: float) -> bool:
-    """Whether the best excerpts have settled that there is an answer, or that there is none, so that reading more would not change it."""
+    """Whether the best excerpts have settled that there is an answer, or that there is none, so that reading more would seldom change it."""
     return confidence >= threshold + ENOUGH * (1 - threshold) or confidence < HOPELESS * threshold
 
 

@@ -328,7 +328,7 @@ class Library:
 
     def resume(self) -> None:
         """Reads, in the background, what was uploaded before Citewell was stopped; of a shared store from now on also what another server leaves unread."""
-        for root, source, _ in self._unread():
+        for root, source, _ in sorted(self._unread()):
             self._queue(self.folder(root), READING_UPLOADS, source)
         if self._keeper is not None and self._watcher is None:
             self._watcher = threading.Thread(target=self._watch, name="citewell-unread", daemon=True)

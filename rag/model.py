@@ -462,7 +462,7 @@ BATCH = 64
 
 
 SENDING_SECONDS = 0.2
-"""How long loading holds back: while xllamacpp loads a model, no other thread of this process runs, and evidence that was found just before is on its way to whoever asked."""
+"""How long a question holds back that finds the model unloaded: while xllamacpp loads a model, no other thread of this process runs, and evidence that was found just before is on its way to whoever asked."""
 
 NICE = 5
 """By how much the model's threads stand back behind others: it keeps all cores busy for seconds, and the page, the browser and other users' searches need them for moments."""
@@ -471,7 +471,8 @@ NICE = 5
 def _behind_others() -> None:
     """Lowers the priority of the calling thread, and of those that it will begin. On Linux, as elsewhere it would be the whole process's."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICE)
+        with suppress(OSError):  # it loads all the same
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICE)
 
 
 class EmbeddedModel:
@@ -497,7 +498,6 @@ class EmbeddedModel:
         """Starts the model's server once; later calls return at once."""
         with self._lock:
             if self._client is None:
-                time.sleep(SENDING_SECONDS)
                 # A thread of its own: the server's threads have its priority, and nobody can raise their own again.
                 with ThreadPoolExecutor(1, thread_name_prefix="citewell-load", initializer=_behind_others) as loading:
                     self._server, key = loading.submit(self._served).result()
@@ -532,10 +532,15 @@ class EmbeddedModel:
             ) from error
 
     def stream(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Finished]:
-        return self.load().stream(messages, max_tokens)
+        return self._asked().stream(messages, max_tokens)
 
     def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
-        return self.load().probability(messages)
+        return self._asked().probability(messages)
+
+    def _asked(self) -> OpenAIModel:
+        if not self.loaded:
+            time.sleep(SENDING_SECONDS)
+        return self.load()
 
     def close(self) -> None:
         """Frees the model's memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -18,35 +19,46 @@ from rag.service import Service
 if TYPE_CHECKING:
     from rag.mcp_server import Context, OverHttp
 
+log = logging.getLogger(__name__)
+
 
 class Door:
     """The MCP server, made when its first request comes: its package takes seconds to import, and most servers are never asked by it."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._wanted = asyncio.Event()
+        self._wanted: asyncio.Event
         self._made: asyncio.Future[OverHttp]
 
     @asynccontextmanager
     async def running(self, app: Any = None) -> AsyncIterator[None]:
         """For the lifespan of an app. A task of its own begins and ends the server, as what it opens must be closed where it was opened."""
-        self._made = asyncio.get_running_loop().create_future()
+        self._wanted, self._made = asyncio.Event(), asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._serve())
-        yield
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            self._made.cancel()
 
     async def _serve(self) -> None:
-        await self._wanted.wait()
-        try:
-            door = await asyncio.to_thread(self._new)
-        except Exception as error:
-            self._made.set_exception(error)
-            return
-        async with door.running():
-            self._made.set_result(door)
-            await asyncio.Event().wait()
+        while True:
+            await self._wanted.wait()
+            try:
+                door = await asyncio.to_thread(self._new)
+                async with door.running():
+                    self._made.set_result(door)
+                    await asyncio.Event().wait()
+            except Exception as error:
+                log.exception("The MCP door could not be opened")
+                if self._made.done():
+                    return
+                self._made.set_exception(error)
+                self._made.exception()  # it was told; that nobody waits any more is no fault
+                self._wanted.clear()
+                self._made = asyncio.get_running_loop().create_future()  # the next request tries again
 
     def _new(self) -> OverHttp:
         from rag.mcp_server import OverHttp, server_of

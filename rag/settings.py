@@ -174,7 +174,7 @@ class Settings(BaseSettings):
         except ValueError:
             passwords = []
         known = (self.api_key.get_secret_value(), self.chroma_api_key.get_secret_value(), address, *passwords, *map(unquote, passwords))
-        return tuple(secret for secret in (*known, os.environ.get("PGPASSWORD", "")) if secret)
+        return tuple(secret for secret in (*known, os.environ.get("PGPASSWORD", "") if self.shared else "") if secret)
 
     @property
     def longest_answer(self) -> float:

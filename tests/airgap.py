@@ -22,7 +22,9 @@ from pathlib import Path
 INSIDE = "AIRGAP_IS_ON"
 SET_FLAGS, UP_AND_RUNNING = 0x8914, 0x1 | 0x40
 ADD_ROUTE, REJECTED = 0x890B, 0x0200
-OWN_NETWORK = ["unshare", "--map-root-user", "--net"]
+AS_ROOT, OWN_NETWORK = ["unshare", "--net"], ["unshare", "--map-root-user", "--net"]
+"""Whoever is root keeps the other users of the machine, as whom PostgreSQL runs; others get a namespace in which they are root, and alone."""
+
 RESOLVING = {"/etc/resolv.conf": "nameserver 192.0.2.53\n", "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n"}
 """What says how names are looked up, and what it says inside: of an address kept for documentation, to which there is no way."""
 
@@ -69,11 +71,17 @@ def without_a_route() -> int:
     return int(values[names.index("OutNoRoutes")]) + int(found[1] if found else 0)
 
 
+def allowed(way: list[str]) -> bool:
+    """Whether this user may have such namespaces."""
+    return subprocess.run([*way, "true"], capture_output=True, check=False).returncode == 0
+
+
 def main(command: list[str]) -> int:
     """The command's exit code; 1 where it asked something of the outside."""
     if not os.environ.get(INSIDE):
-        mounts = ["--mount"] if subprocess.run([*OWN_NETWORK, "--mount", "true"], capture_output=True, check=False).returncode == 0 else []
-        entered = [*OWN_NETWORK, *mounts, sys.executable, __file__, *command]
+        own = next((way for way in (AS_ROOT, OWN_NETWORK) if allowed(way)), OWN_NETWORK)
+        mounts = ["--mount"] if allowed([*own, "--mount"]) else []
+        entered = [*own, *mounts, sys.executable, __file__, *command]
         return subprocess.run(entered, env={**os.environ, INSIDE: "with mounts" if mounts else "without mounts"}, check=False).returncode
     loopback_up()
     let_chromium_look()

@@ -202,6 +202,10 @@ class FakeStore:
     def notices(self) -> tuple[str, ...]:
         return self.told
 
+    @property
+    def index_state(self) -> str:
+        return "ready"
+
     def reject(self, root: str, source: str, reason: str) -> None:
         self.rejected[root, source] = Rejection(root, source, reason, datetime.now(UTC).isoformat())
 

@@ -43,7 +43,7 @@ def unhurried(patched: pytest.MonkeyPatch) -> None:
 
 def postgres_programs() -> Path | None:
     """The folder of initdb and postgres, which Debian keeps off the path; None where there is none."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    found = sorted(Path("/usr/lib/postgresql").glob("[1-9][3-9]/bin/initdb"), key=lambda path: int(path.parts[-3]))  # 13 and later
     on_path = shutil.which("initdb")
     return found[-1].parent if found else Path(on_path).parent if on_path else None
 
@@ -54,7 +54,17 @@ def _as_nobody() -> dict[str, object]:
         return {}
     name = next((name for name in ("postgres", "nobody") if _is_user(name)), "nobody")
     user = pwd.getpwnam(name)
+    if not _known(user.pw_uid):
+        pytest.skip("PostgreSQL refuses to run as root, and in this namespace there is nobody else")
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def _known(number: int) -> bool:
+    """Whether this process's namespace has a user of that number."""
+    ranges = (
+        [tuple(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()] if Path("/proc/self/uid_map").exists() else []
+    )
+    return not ranges or any(first <= number < first + count for first, _, count in ranges)
 
 
 def _is_user(name: str) -> bool:
@@ -150,7 +160,10 @@ def chroma() -> Iterator[tuple[str, Running]]:
             except OSError:
                 return False
 
-        program = Path(sys.executable).with_name("chroma")
+        beside = Path(sys.executable).with_name("chroma")
+        program = beside if beside.exists() else shutil.which("chroma")
+        if program is None:
+            pytest.skip("the command chroma, which comes with chromadb, is not installed")
         command = [str(program), "run", "--path", str(Path(folder) / "chroma"), "--host", "127.0.0.1", "--port"]
         server = Running(lambda port: [*command, str(port)], ready, Path(folder) / "log")
         try:

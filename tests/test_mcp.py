@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mcp import Client, StdioServerParameters
 from starlette.testclient import TestClient
 
 from index.store import Store
+from rag import server_mcp
 from rag.assistant import Assistant
 from rag.mcp_server import MOST_CHARACTERS, plain, relay, server_of
 from rag.metrics import Metrics
@@ -268,3 +270,41 @@ def test_every_line_on_standard_output_is_of_the_protocol(folder: Path) -> None:
         assert process.wait(20) == 0
     assert [message["id"] for message in got] == [1, 2]
     assert got[1]["result"]["structuredContent"]["text"] == "The lander Apollo was built by Grumman. [1]"
+
+
+# The door of the HTTP server
+
+
+def test_the_door_opens_at_its_first_request_again_after_a_failure_and_in_another_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    door, tries = server_mcp.Door(None), []  # type: ignore[arg-type]
+
+    class Opened:
+        @asynccontextmanager
+        async def running(self) -> AsyncIterator[None]:
+            yield
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            scope["answered"] = True
+
+    def new() -> Any:
+        tries.append(1)
+        if len(tries) == 1:
+            raise ImportError("no such package")
+        return Opened()
+
+    monkeypatch.setattr(door, "_new", new)
+
+    async def asked() -> None:
+        async with door.running():
+            begun = len(tries)
+            scopes: list[dict[str, Any]] = [{}, {}]
+            if not begun:
+                with pytest.raises(ImportError):
+                    await door({}, None, None)  # type: ignore[arg-type]
+            await asyncio.wait_for(asyncio.gather(*(door(scope, None, None) for scope in scopes)), 60)  # type: ignore[arg-type]
+            assert all(scope["answered"] for scope in scopes)
+
+    asyncio.run(asked())
+    assert len(tries) == 2
+    asyncio.run(asked())
+    assert len(tries) == 3

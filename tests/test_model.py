@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from index.errors import ModelUnavailable
-from rag.model import EmbeddedModel, Finished, LanguageModel, LlamaIndexModel, OpenAIModel, reply, yes_probability
+from rag.model import NICE, EmbeddedModel, Finished, LanguageModel, LlamaIndexModel, OpenAIModel, reply, yes_probability
 from rag.types import Usage
 
 KEY = "sk-never-to-be-shown"
@@ -512,3 +515,22 @@ def test_closing_a_llamaindex_stream_stops_it(custom_llm: Any) -> None:
     next(pieces)
     pieces.close()  # type: ignore[attr-defined]
     assert len(llm.spoken) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a priority of one thread is Linux's")
+def test_a_model_s_threads_stand_back_behind_those_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    priorities = []
+
+    def served(model: EmbeddedModel) -> tuple[Any, str]:
+        worker = threading.Thread(target=lambda: priorities.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+        worker.start()
+        worker.join()
+        return SimpleNamespace(listening_address="http://127.0.0.1:9"), "key"
+
+    monkeypatch.setattr(EmbeddedModel, "_served", served)
+    model = EmbeddedModel(tmp_path / "no.gguf", "small", 5)
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert not model.loaded
+    assert model.load() is model.load()
+    assert priorities == [min(19, own + NICE)]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own

@@ -552,9 +552,8 @@ def test_connections_that_the_server_drops_are_made_anew(two: tuple[PostgresStor
 
 
 def test_a_postgres_that_is_away_is_a_plain_error_without_the_password(
-    tmp_path: Path, chroma_server: Servers, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, postgres_server: Servers, chroma_server: Servers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pytest.importorskip("psycopg", reason="the package psycopg is not installed")
     port = servers.free_port()
     with pytest.raises(StoreError, match="does not answer") as caught:
         PostgresStore(tmp_path, f"postgresql://ann:pa55word@127.0.0.1:{port}/db", ChromaAddress(chroma_server[0]), IDENTITY)

@@ -26,7 +26,7 @@ def namespaces(*more: str) -> bool:
 
 def test_no_library_keeps_an_identifier_of_the_machine_or_tells_its_makers_of_the_process(tmp_path: Path) -> None:
     """ONNX Runtime does both from the moment it is loaded, unless it was told not to before; the door that readers and the embedder come through tells it."""
-    told = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI", "GITHUB_ACTIONS")}
+    told = {name: value for name, value in os.environ.items() if not name.endswith("_DISABLE_TELEMETRY") and name != "XDG_CACHE_HOME"}
     script = "import rag.assistant, onnxruntime, os; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['HF_HUB_DISABLE_TELEMETRY'])"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -36,7 +36,7 @@ def test_no_library_keeps_an_identifier_of_the_machine_or_tells_its_makers_of_th
         check=False,
     )
     assert done.stdout.split() == ["1", "1"], done.stderr
-    assert not list(tmp_path.rglob("*Microsoft*"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

@@ -348,7 +348,7 @@ def test_the_server_and_the_tools_write_their_log_so(monkeypatch: pytest.MonkeyP
     from rag.server import Server
 
     for command in (cli.serve, cli.mcp):
-        assert "logs.begin([settings.api_key" in looked.getsource(command)
+        assert "logs.begin(settings.secrets)" in looked.getsource(command)
     monkeypatch.setenv("OPENAI_API_KEY", "not-like-a-key-at-all")
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])

@@ -172,7 +172,7 @@ def chat_page(service: Service) -> gr.Blocks:
             """How the model and the store stand."""
             assistant = own(request)
             now, notices = assistant.model_status(), assistant.store.notices()
-            waiting = now.state not in ("ready", "none") or bool(notices)
+            waiting = now.state not in ("ready", "none") or bool(notices) or assistant.store.index_state == "opening"
             return {status: render.status_html(now.message, *notices), clock: gr.update(active=waiting)}
 
         def told(now: Choice, total: int) -> Updates:

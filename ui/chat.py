@@ -30,6 +30,9 @@ class Store(Protocol):
 
     def rejections(self) -> Sequence[Rejection]: ...
 
+    @property
+    def index_state(self) -> str: ...
+
     def notices(self) -> Sequence[str]: ...
 
 
