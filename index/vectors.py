@@ -323,7 +323,7 @@ class VectorIndex:
                 _delete(leftover)
         folder = self.folder / name if name else None
         if folder is None or not folder.is_dir():
-            if self._passages():
+            if name and self._passages():  # without a name there was none yet: a patient one, opened after the first documents came
                 log.warning("The vector index is missing. It is being built from the store.")
             return self._rebuild()
         if not self._grown() and self._pending_beyond(max(UNWRITTEN, self._noted("written") // 4)):
