@@ -152,7 +152,7 @@ def _trouble(folder: Path) -> str:
     trouble = trouble_in(path) or _forgotten(folder)
     if not trouble:
         with suppress(OSError):
-            break_seal(folder / SEAL)  # one that said nothing would stand in the way of a new one, and all be checked again each time
+            break_seal(folder / SEAL)  # none is written over one that is there: one that says nothing would have all checked again at each opening
     return trouble
 
 

@@ -279,8 +279,8 @@ def serve(
 
         # By name: the page stands above this package and may import it, not the other way round.
         gc.disable()  # nearly all that imports make stays: to look through it for what can go, again and again, takes a fifth of the start
-        door = create_app(assistant, visitors)
         try:
+            door = create_app(assistant, visitors)
             page = resolve_name("ui.app:mount")(door, door.state.service)
         finally:
             gc.enable()

@@ -25,6 +25,8 @@ SECONDS, STARTS = 180, 3
 MEMORY = 2**30
 """So much must be free in memory for a database to lie there; each process of a test run has one."""
 
+OLDEST = 13
+
 NOT_THERE = "PostgreSQL is not installed; on Debian, `apt install postgresql`"
 
 
@@ -43,9 +45,9 @@ def unhurried(patched: pytest.MonkeyPatch) -> None:
 
 def postgres_programs() -> Path | None:
     """The folder of initdb and postgres, which Debian keeps off the path; None where there is none."""
-    found = sorted(Path("/usr/lib/postgresql").glob("[1-9][3-9]/bin/initdb"), key=lambda path: int(path.parts[-3]))  # 13 and later
+    found = [path for path in Path("/usr/lib/postgresql").glob("[1-9][0-9]/bin/initdb") if int(path.parts[-3]) >= OLDEST]
     on_path = shutil.which("initdb")
-    return found[-1].parent if found else Path(on_path).parent if on_path else None
+    return max(found).parent if found else Path(on_path).parent if on_path else None
 
 
 def _as_nobody() -> dict[str, object]:

@@ -77,7 +77,8 @@ def test_several_queries_are_weighed(store: DocumentStore, embedder: FakeEmbedde
         assert search(store, embedder, queries)[0].passage.source == first
 
 
-def test_a_second_look_finds_what_the_first_passage_names(store: DocumentStore, embedder: FakeEmbedder, tmp_path: Path) -> None:
+def synced_hops(store: DocumentStore, embedder: FakeEmbedder, tmp_path: Path) -> Path:
+    """A folder, synced, in which a song's document leads to its singer's, among others that share the question's words."""
     folder = tmp_path / "hops"
     folder.mkdir()
     (folder / "song.txt").write_text("Crimson Tide Waltz is a song that Odalys Verne performed for the harbour feast.")
@@ -87,6 +88,11 @@ def test_a_second_look_finds_what_the_first_passage_names(store: DocumentStore, 
             f"A waltz performed by band {number} has a birthplace too: the village of hall {number}, where its song was sung."
         )
     sync(store, embedder, folder)
+    return folder
+
+
+def test_a_second_look_finds_what_the_first_passage_names(store: DocumentStore, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    synced_hops(store, embedder, tmp_path)
     hits = search(store, embedder, "What is the birthplace of who performed Crimson Tide Waltz?", limit=5)
     assert hits[0].passage.source == "song.txt"
     assert "singer.txt" in [hit.passage.source for hit in hits]
@@ -97,15 +103,7 @@ def test_a_second_look_finds_what_the_first_passage_names(store: DocumentStore, 
 def test_what_is_replaced_while_it_is_asked_for_is_found_as_it_is_then(
     store: DocumentStore, embedder: FakeEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    folder = tmp_path / "hops"
-    folder.mkdir()
-    (folder / "song.txt").write_text("Crimson Tide Waltz is a song that Odalys Verne performed for the harbour feast.")
-    (folder / "singer.txt").write_text("Odalys Verne grew up on Texel. Her birthplace is the village Oosterend.")
-    for number in range(30):
-        (folder / f"other-{number}.txt").write_text(
-            f"A waltz performed by band {number} has a birthplace too: the village of hall {number}, where its song was sung."
-        )
-    sync(store, embedder, folder)
+    folder = synced_hops(store, embedder, tmp_path)
     (old,) = store.edges(next(document.id for document in store.documents() if document.source == name))
     real, calls = store.passages, []
 
