@@ -15,8 +15,8 @@ from index.embed import Embedder
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TEXTS = 10_000
-"""How many texts' vectors are kept, those asked for last: some 18 MB of 384 numbers each."""
+TEXTS = 4_096
+"""How many texts' vectors are kept, those asked for last: some 8 MB of 384 numbers each, and what a hundred questions embed."""
 
 
 class Remembered:

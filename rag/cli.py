@@ -264,10 +264,11 @@ def serve(
     import os
     from pkgutil import resolve_name
 
-    from rag import logs
+    from rag import logs, memory
     from rag.assistant import open_assistant, seed
     from rag.service import Visitors
 
+    memory.share_heaps()
     settings = _settings(data_dir, model, host=host, port=port)
     logs.begin(settings.secrets)
     with Visitors(settings) as visitors, closing(_listener(settings)) as listener, open_assistant(settings, fetch=False, patient=True) as assistant:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import random
+import re
 import secrets
 import signal
 import socket
@@ -24,7 +26,7 @@ import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
-from statistics import linear_regression, median
+from statistics import linear_regression
 
 import httpx
 
@@ -199,16 +201,21 @@ def tell(asked: argparse.Namespace, place: Path, watched: Watched, spent: dict[s
     print(
         f"cross-talk: {wrong['cross-talk']}; own code missing in an answer: {wrong['missed']}; no answer: {wrong['no answer']}; error events: {wrong['error']}"
     )
-    # The first fifth is growth of caches and pools.
-    samples = watched.samples[len(watched.samples) // 5 :]
-    slope = linear_regression([minute for minute, _ in samples], [size for _, size in samples]).slope
-    third = max(1, len(samples) // 3)
-    early, late = (median(size for _, size in part) for part in (samples[:third], samples[-third:]))
-    print(f"memory: {early:.0f} MB in the first third, {late:.0f} MB in the last, slope {slope:+.2f} MB a minute")
+    # Caches and pools fill in the first half: what goes on growing afterwards is the slope.
+    grown = watched.samples[len(watched.samples) // 2 :]
+    slope = linear_regression([minute for minute, _ in grown], [size for _, size in grown]).slope
+    minutes = {int(minute): size for minute, size in watched.samples}
+    print(
+        f"memory at the end of each minute, MB: {', '.join(f'{size:.0f}' for size in minutes.values())}; slope of the second half {slope:+.2f} MB a minute"
+    )
     log = (place / "server.log").read_text(encoding="utf-8", errors="replace")
     print(f"server's log: {log.count('ERROR')} errors, {log.count('WARNING')} warnings")
-    for line in [line for line in log.splitlines() if "ERROR" in line or "WARNING" in line][:5]:
-        print(f"    {line[:200]}")
+    lines = log.splitlines()
+    told = [number for number, line in enumerate(lines) if "ERROR" in line or "WARNING" in line][:5]
+    for number in told:  # with the stack behind it, whose last lines say most
+        behind = list(itertools.takewhile(lambda line: not re.match("ERROR|WARNING", line), lines[number + 1 :]))
+        for line in [lines[number], *behind[-12:]]:
+            print(f"    {line[:200]}")
     for line in (place / "seen.jsonl").read_text(encoding="utf-8").splitlines()[:5]:
         print(f"    {line[:400]}")
 
