@@ -22,8 +22,8 @@ MEANING = 0.6
 FIRST_LOOK = 3
 """So many hits keep their places before what the second look found."""
 
-SECOND_LOOK_FROM, SECOND_LOOK_POOL = 2, 40
-"""From how many documents the second look sets out, and how many passages each of its questions brings."""
+SECOND_LOOK_POOL = 40
+"""How many passages each question of the second look brings."""
 
 SECOND_LOOK, NEAR_ENOUGH = 2.0, 0.6
 """What the nearness of its findings counts, and the cosine from which it does: below it, a question that one passage answers loses more than
@@ -88,7 +88,7 @@ def _found(
             scores[identifier] = scores.get(identifier, 0.0) + query.weight * score
         similarity = similarity or meaning
     ranked = sorted(scores, key=lambda identifier: -scores[identifier])[: max(limit, POOL)]
-    passages, all_there = _read(store, ranked, max(limit, FIRST_LOOK), SECOND_LOOK_FROM if limit > FIRST_LOOK else 1)
+    passages, all_there = _read(store, ranked, max(limit, FIRST_LOOK))
     if limit > FIRST_LOOK and passages and (all_there or not attempts_left):
         passages, scores, all_there = _looked_again(store, embedder, queries[0].text, ranked, scores, passages, limit, chosen)
     if attempts_left and not all_there:
@@ -97,8 +97,8 @@ def _found(
     return [Hit(passage, scores[passage.id], similarity.get(passage.id)) for passage in passages[:limit]]
 
 
-def _read(store: DocumentStore, ranked: Sequence[str], wanted: int, documents: int) -> tuple[list[Passage], bool]:
-    """The first passages that are still there, so many of so many documents, or all, and whether each that was read was there.
+def _read(store: DocumentStore, ranked: Sequence[str], wanted: int) -> tuple[list[Passage], bool]:
+    """The first passages that are still there, so many or all, and whether each that was read was there.
 
     The text of what nobody sees stays unread.
     """
@@ -109,7 +109,7 @@ def _read(store: DocumentStore, ranked: Sequence[str], wanted: int, documents: i
         known = store.passages(batch)
         read += len(batch)
         found += [known[identifier] for identifier in batch if identifier in known]
-        if len(found) >= wanted and len({passage.document_id for passage in found}) >= documents:
+        if len(found) >= wanted:
             break
     return found, len(found) == read
 
@@ -124,27 +124,24 @@ def _looked_again(
     limit: int,
     chosen: Sequence[str] | None,
 ) -> tuple[list[Passage], dict[str, float], bool]:
-    """The first `limit` passages, and scores, with what the best lead to: `Who wrote the song that Hello Love is on?` finds the song first, then its writer.
+    """The first `limit` passages, and scores, with what the best leads to: `Who wrote the song that Hello Love is on?` finds the song first, then its writer.
 
     `passages` are the first of `ranked` that are there. Returns as well whether each passage that was read was there.
     """
-    best: dict[str, Passage] = {}
-    for passage in passages:
-        best.setdefault(passage.document_id, passage)
-    steps = [(origin, text) for origin in list(best.values())[:SECOND_LOOK_FROM] for text in onward(question, origin)]
+    origin = passages[0]
+    steps = onward(question, origin)
     if not steps:
         return list(passages), dict(scores), True
-    found = store.nearest_each(embedder.embed([text for _, text in steps]), SECOND_LOOK_POOL, chosen)
-    leads: dict[str, list[tuple[Passage, float]]] = {}
-    for (origin, _), hits in zip(steps, found, strict=True):
+    gains: dict[str, float] = {}
+    for hits in store.nearest_each(embedder.embed(steps), SECOND_LOOK_POOL, chosen):
         for identifier, cosine in hits:
             if cosine >= NEAR_ENOUGH:
-                leads.setdefault(identifier, []).append((origin, SECOND_LOOK * round(cosine, 6) * scores[origin.id]))
+                gains[identifier] = max(gains.get(identifier, 0.0), SECOND_LOOK * round(cosine, 6) * scores[origin.id])
     known = {passage.id: passage for passage in passages}
     first = [passage.id for passage in passages[:FIRST_LOOK]]
     gone = set(ranked[: max((place for place, one in enumerate(ranked) if one in known), default=-1) + 1]) - known.keys()
-    # What a passage can come to at most, before it is known whether it is of a document that led to it.
-    most = {one: scores.get(one, 0.0) + max((gain for _, gain in leads.get(one, ())), default=0.0) for one in [*ranked, *leads]}
+    # What a passage can come to at most, before it is known whether it is of the document that led to it.
+    most = {one: scores.get(one, 0.0) + gains.get(one, 0.0) for one in [*ranked, *gains]}
     order = sorted((one for one in most if one not in first and one not in gone), key=lambda one: -most[one])
     rest: dict[str, float] = {}
     all_there = True
@@ -153,7 +150,7 @@ def _looked_again(
         known.update(store.passages([one for one in batch if one not in known]))
         all_there = all_there and all(one in known for one in batch)
         for one in batch:
-            gain = max((gain for origin, gain in leads.get(one, ()) if one in known and known[one].document_id != origin.document_id), default=0.0)
+            gain = gains.get(one, 0.0) if one in known and known[one].document_id != origin.document_id else 0.0
             if one in known and (gain or one in scores):
                 rest[one] = scores.get(one, 0.0) + gain
         following = most[order[start + limit]] if start + limit < len(order) else 0.0
