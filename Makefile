@@ -32,9 +32,9 @@ install: .venv/installed
 	@touch $@
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m "not model and not browser"
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m "not model"
 	@$(BIN)/citewell fetch --model embedded || echo "Going on without the embedded model: the tests that need it will be skipped."
-	$(BIN)/python -m pytest -m "model or browser"
+	$(BIN)/python -m pytest -m model
 
 # All of it again with no network but loopback; the kernel counts what is asked of the outside, by children too (Linux).
 airgap: .venv/installed-dev
