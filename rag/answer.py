@@ -135,12 +135,15 @@ def _answered(
 ) -> Generator[Event, None, None]:
     course = Course(time.monotonic())
     asked = prompt.checked(question)
-    standalone, queries = _understood(prompt.without_conditions(asked), history, model, course)
-    wants_all = prompt.asks_for_all(asked) or prompt.asks_for_all(standalone)
-    limit = PASSAGES_FOR_ALL if wants_all else PASSAGES
-    found = tuple(excerpts.spread(assistant.find(queries, LOOKED_THROUGH_FOR_ALL if wants_all else limit, documents), limit))
+    said = prompt.without_conditions(asked)
+    standalone, queries = followup.standalone(said, history), followup.searched(said, history)
+    wants_all, limit, found = _found(asked, standalone, queries, assistant, documents)
     evidence_ms = course.elapsed_ms()
     yield Evidence(standalone, found)
+    if model is not None and (meant := _meant(said, history, model, course)):
+        standalone, queries = meant, followup.queries(meant, history)
+        wants_all, limit, found = _found(asked, standalone, queries, assistant, documents)
+        yield Evidence(standalone, found)
     hits = _excerpts(standalone, found, limit, assistant)
     texts = _texts(assistant, (*found, *hits))
     found, hits = _still_there(found, texts), _still_there(hits, texts)
@@ -175,20 +178,25 @@ def _answered(
     )  # fmt: skip
 
 
-def _understood(question: str, history: Sequence[Turn], model: LanguageModel | None, course: Course) -> tuple[str, followup.Queries]:
-    """The question as it can be understood without the conversation, and what to search for.
+def _found(
+    asked: str, standalone: str, queries: followup.Queries, assistant: Assistant, documents: Sequence[str] | None
+) -> tuple[bool, int, tuple[Hit, ...]]:
+    """Whether a list is asked for, how many passages are shown then, and these."""
+    wants_all = prompt.asks_for_all(asked) or prompt.asks_for_all(standalone)
+    limit = PASSAGES_FOR_ALL if wants_all else PASSAGES
+    return wants_all, limit, tuple(excerpts.spread(assistant.find(queries, LOOKED_THROUGH_FOR_ALL if wants_all else limit, documents), limit))
 
-    The model is asked only where the words alone do not settle it.
-    """
-    if not history or not followup.leans_on_history(question) or followup.resolved(question, history) or model is None:
-        return followup.standalone(question, history), followup.searched(question, history)
+
+def _meant(question: str, history: Sequence[Turn], model: LanguageModel, course: Course) -> str:
+    """What a question means in its conversation, as the model puts it; empty where words alone settle that, or the model fails."""
+    if not history or not followup.leans_on_history(question) or followup.resolved(question, history):
+        return ""
     try:
         text, usage = reply(model, followup.rewrite_messages(question, history), REWRITE_TOKENS)
     except ModelUnavailable:
-        return followup.standalone(question, history), followup.searched(question, history)
+        return ""
     course.add(usage)
-    rewritten = followup.rewritten(text, question, history)
-    return rewritten, followup.queries(rewritten, history)
+    return followup.rewritten(text, question, history)
 
 
 def _excerpts(question: str, hits: Sequence[Hit], limit: int, assistant: Assistant) -> tuple[Hit, ...]:

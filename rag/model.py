@@ -152,6 +152,8 @@ class ServedModel:
                     yield piece
                 if heard.complete is None:
                     raise ModelUnavailable(f"The model '{self.name}' broke off in the middle of its answer. Try again.", passing=True)
+                if heard.declined and not spoke:
+                    raise ModelUnavailable(f"The model '{self.name}' declined to answer. Ask in other words, or set another model.")
                 if spoke or heard.complete:
                     break
                 if room:
@@ -161,7 +163,7 @@ class ServedModel:
                 self._thinks()
         except Fault as fault:
             raise self._explained(fault) from None
-        yield Finished(heard.usage, complete=heard.complete)
+        yield Finished(heard.usage, heard.complete, f"The model '{self.name}' declined to go on." if heard.declined else "")
 
     def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
         try:
@@ -270,10 +272,11 @@ class ServedModel:
 
 @dataclass(slots=True)
 class _Heard:
-    """What a stream told beside its text. `complete` is None until it says how it ended."""
+    """What a stream told beside its text. `complete` is None until it says how it ended; `declined`: the model or its service would not go on."""
 
     usage: Usage = field(default_factory=Usage)
     complete: bool | None = None
+    declined: bool = False
 
 
 class OpenAIModel(ServedModel):
@@ -298,9 +301,11 @@ class OpenAIModel(ServedModel):
             if event.get("usage"):
                 heard.usage = _usage(event["usage"])
             for choice in event.get("choices") or []:
+                delta = choice.get("delta") or {}
+                heard.declined = heard.declined or choice.get("finish_reason") == "content_filter" or bool(delta.get("refusal"))
                 if choice.get("finish_reason"):
-                    heard.complete = choice["finish_reason"] not in ("length", "content_filter")
-                if text := _text((choice.get("delta") or {}).get("content")):
+                    heard.complete = choice["finish_reason"] != "length" and not heard.declined
+                if text := _text(delta.get("content")):
                     yield text
 
     def _probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
@@ -375,7 +380,7 @@ class AnthropicModel(ServedModel):
                     reason = event["delta"].get("stop_reason") or reason
                     heard.usage = replace(heard.usage, completion_tokens=(event.get("usage") or {}).get("output_tokens") or 0)
                 case "message_stop":
-                    heard.complete = reason in ("end_turn", "stop_sequence")
+                    heard.complete, heard.declined = reason in ("end_turn", "stop_sequence"), reason == "refusal"
 
 
 def _shaped(messages: Sequence[Message], alternates: bool) -> list[Message]:

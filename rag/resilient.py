@@ -22,10 +22,10 @@ WAITS = (0.5, 1.0)
 """How often a model is asked at most before it has said anything, and the seconds between."""
 
 PATIENCE = 4.0
-"""The seconds that all waits of one question may take together: the user is told of a fault within five."""
+"""The seconds that all waits of one question may take together, and after a first failure the tries as well: the user is told of a fault within five."""
 
 PAUSE = 30.0
-LONGEST_PAUSE = 600.0
+LONGEST_PAUSE = 86_400.0
 """For how long a model that failed is left alone, and for how long at most where its server asks for more."""
 
 CHARACTERS_A_TOKEN = 12
@@ -105,6 +105,7 @@ class Resilient:
         self._pauses = pauses or Pauses()
         self._turns = turns or Turns()
         self._patience = PATIENCE
+        self._failed_at: float | None = None
         self._at = 0
         self._line = Line()
         self._late = threading.Timer(seconds, self._line.hang_up)
@@ -171,17 +172,18 @@ class Resilient:
         tries = 0
         while True:
             model = self._models[self._at]
+            began = time.monotonic()
             try:
                 self._alive()
                 self._pauses.check(model)
                 tries += 1
                 with self._listening():
                     made = ask(model)
-                self._answered = True
+                self._answered, self._failed_at = True, None
                 return made
             except ModelUnavailable as raw:
                 error = self._real(raw)
-                if error is raw and error.passing and tries < TRIES and self._waited(error, tries):
+                if error is raw and error.passing and tries < TRIES and self._waited(error, tries, time.monotonic() - began):
                     continue
                 # A model in this process has one question after the other: who waited too long says nothing of whether it works.
                 if error is raw and (error.passing or error.hung) and not isinstance(model, EmbeddedModel):
@@ -189,7 +191,7 @@ class Resilient:
                 if self._at + 1 == len(self._models) or time.monotonic() >= self._deadline:
                     raise ModelUnavailable(" ".join([*self._failures, str(error)])) from None
                 self._failures.append(str(error))
-                self._at, tries, self._answered = self._at + 1, 0, False
+                self._at, tries, self._answered, self._failed_at = self._at + 1, 0, False, None
                 self._wait_for_turn()
 
     def _wait_for_turn(self) -> None:
@@ -201,10 +203,15 @@ class Resilient:
         else:
             self._turns.leave(self)
 
-    def _waited(self, error: ModelUnavailable, tries: int) -> bool:
-        """Waits as long as the server asked for, or a moment; False where that is longer than a user should wait, and the model is to be left alone."""
+    def _waited(self, error: ModelUnavailable, tries: int, took: float) -> bool:
+        """Waits as long as the server asked for, or a moment; False where that is longer than a user should wait, and the model is to be left alone.
+
+        `took`: the seconds until it failed. One that fails slowly, as a host that drops what it is sent, would take as long again.
+        """
+        now = time.monotonic()
+        self._failed_at = now if self._failed_at is None else self._failed_at
         wait = WAITS[tries - 1] if error.retry_after is None else error.retry_after
-        if wait > min(self._patience, self._deadline - time.monotonic()):
+        if wait > min(self._patience, self._deadline - now) or wait + took > PATIENCE - (now - self._failed_at):
             return False
         self._patience -= wait
         if self._stopped.wait(wait):

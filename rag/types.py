@@ -54,7 +54,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """First event of a stream: what was searched for, and the passages that were found, best first."""
+    """What was searched for, and the passages that were found, best first: the first event of a stream.
+
+    A follow-up that words alone do not settle brings a second one, once the model has put it in full: it takes the first one's place.
+    """
 
     standalone_question: str
     hits: tuple[Hit, ...]

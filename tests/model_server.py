@@ -135,7 +135,7 @@ class _Request(BaseHTTPRequestHandler):
 
     def end(self, reason: str = "stop") -> None:
         if self.path.endswith("/messages"):
-            told = {"end_turn": "end_turn", "stop": "end_turn", "length": "max_tokens"}[reason]
+            told = {"end_turn": "end_turn", "stop": "end_turn", "length": "max_tokens", "content_filter": "refusal"}[reason]
             self.event({"type": "message_delta", "delta": {"stop_reason": told}, "usage": {"output_tokens": 3}}, "message_delta")
             self.event({"type": "message_stop"}, "message_stop")
         else:

@@ -23,7 +23,7 @@ from rag.assistant import Assistant
 from rag.model import AnthropicModel, EmbeddedModel, Finished, LanguageModel, LlamaIndexModel, ModelStatus, OpenAIModel, ServedModel
 from rag.resilient import Pauses, Resilient
 from rag.settings import Settings
-from rag.types import Answer, Event, Evidence, Token
+from rag.types import Answer, Event, Evidence, Token, Turn
 from rag.wire import retry_after
 
 QUESTION = "Who built the lander Apollo?"
@@ -129,10 +129,68 @@ def test_every_fault_ends_in_an_answer_that_says_so(
 @pytest.mark.parametrize("fault", STREAMED)
 def test_the_other_protocols_streams_fail_as_plainly(server: ModelServer, opened: Any, fault: str) -> None:
     server.fault, server.step = fault, "draft"
-    _, answer, took = asked(opened(model_at(server.url, kind=AnthropicModel)))
+    events, answer, took = asked(opened(model_at(server.url, kind=AnthropicModel)))
     assert took < IN_TIME
-    assert answer.notices
+    assert re.search(SAID[fault], answer.notices[0])
     assert answer.citations[0].quote == SAYS
+    if fault == "cut":
+        assert answer.notices[0].endswith("This answer is incomplete.")
+        assert answer.text == f"{SAYS} [1]"
+        assert any(isinstance(event, Token) for event in events)
+
+
+@pytest.mark.parametrize("kind", [OpenAIModel, AnthropicModel])
+@pytest.mark.parametrize("said", ["", f"{SAYS} And then"])
+def test_a_model_that_declines_is_not_told_as_cut_by_its_length(
+    server: ModelServer, opened: Any, kind: type[ServedModel], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import model_server
+
+    def decline(self: Any, *_: Any) -> None:
+        self.begin()
+        self.piece(said)
+        self.end("content_filter")
+
+    whole = model_server._Request.messages
+    monkeypatch.setattr(model_server._Request, "stream", decline)
+    monkeypatch.setattr(model_server._Request, "messages", lambda self, text: whole(self, text) if text.lower().startswith("yes") else decline(self))
+    _, answer, _ = asked(opened(model_at(server.url, kind=kind)))
+    assert "length limit" not in " ".join(answer.notices)
+    assert answer.citations[0].quote == SAYS
+    if said:
+        assert (answer.text, answer.notices[0]) == (f"{SAYS} [1]", "The model 'tiny-model' declined to go on. This answer is incomplete.")
+    else:
+        assert answer.notices[0].startswith("The model 'tiny-model' declined to answer.")
+
+
+BETWEEN_TWO = (Turn("user", "Is Apollo or Saturn older?"), Turn("assistant", "Apollo is older than Saturn."))
+"""Words alone do not settle what `it` is behind this, so the model is asked."""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_follow_up_has_its_evidence_before_any_model_is_asked(server: ModelServer, opened: Any, fault: str) -> None:
+    """Where that model fails, the question is searched for as it stands."""
+    server.fault, server.step = fault, "all"
+    assistant = opened(model_at(nobody() if fault == "refused" else server.url))
+    events = assistant.stream("And who built it?", BETWEEN_TWO)
+    first = next(events)
+    assert isinstance(first, Evidence)
+    assert first.hits
+    assert server.asked == [], "the evidence is there before"
+    began = time.monotonic()
+    *_, answer = events
+    assert time.monotonic() - began < 2 * IN_TIME
+    assert isinstance(answer, Answer)
+    assert answer.notices or answer.asks_back
+
+
+def test_a_follow_up_that_the_model_puts_in_full_brings_its_evidence_in_place_of_the_first(opened: Any) -> None:
+    model = FakeModel("Who built the lander Apollo?")
+    first, second, *_, answer = opened(model).stream("And who built it?", BETWEEN_TWO)
+    assert isinstance(first, Evidence)
+    assert isinstance(second, Evidence)
+    assert second.standalone_question == answer.standalone_question == "Who built the lander Apollo?"
+    assert second.hits[0].passage.text == answer.evidence[0].passage.text
 
 
 @pytest.mark.parametrize(("kind", "status"), [("overloaded_error", 529), ("authentication_error", 401)])
@@ -152,6 +210,29 @@ def test_what_passes_is_tried_again_and_then_answers(server: ModelServer, opened
     server.fault, server.times = "500", 2
     _, answer, _ = asked(opened(model_at(server.url)))
     assert (answer.text, answer.notices, answer.model) == (f"{SAYS} [1]", (), "tiny-model")
+
+
+class Slow(FakeModel):
+    """Fails, each time after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def probability(self, messages: Any) -> Any:
+        self.calls.append("")
+        time.sleep(self.seconds)
+        raise ModelUnavailable("The model cannot be reached.", passing=True)
+
+
+@pytest.mark.parametrize(("seconds", "tries"), [(0.0, 3), (0.6, 2), (1.6, 1)])
+def test_what_fails_slowly_is_told_in_time(seconds: float, tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that drops what it is sent takes as long for each try: three of them would be told after fifteen seconds."""
+    monkeypatch.setattr(resilient, "PATIENCE", 1.2)
+    model = Slow(seconds)
+    with pytest.raises(ModelUnavailable, match="cannot be reached"):
+        Resilient([model], 60).probability(MESSAGES)
+    assert len(model.calls) == tries
 
 
 def test_retry_after_is_waited_for(server: ModelServer, opened: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -78,6 +79,7 @@ def asked(store: Store, embedder: FakeEmbedder, folder: Path) -> Any:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_answers_with_citations(here: ModelServer, asked: Any, name: str) -> None:
+    here.thinking = "fields" if PRESETS[name].manners.thinks and PRESETS[name].manners.protocol == "openai" else ""
     answer = asked(model=name)
     assert (answer.text, answer.notices) == (f"{SAYS} [1]", ())
     assert answer.model == (PRESETS[name].model or "local-model")
@@ -117,6 +119,37 @@ def test_a_preset_that_fails_says_how(here: ModelServer, asked: Any, name: str, 
     assert answer.citations[0].quote == SAYS
     if fault == "401" and PRESETS[name].key:
         assert PRESETS[name].key in answer.notices[0]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize(
+    ("fault", "says"), [("cut", "broke off in the middle"), ("wrong type", "cannot be read"), ("huge", "far more than an answer|past the length")]
+)
+def test_a_preset_that_fails_while_it_writes_says_how(here: ModelServer, asked: Any, name: str, fault: str, says: str) -> None:
+    here.fault, here.step = fault, "draft"
+    answer = asked(model=name)
+    assert re.search(says, answer.notices[0])
+    assert answer.citations[0].quote == SAYS
+    if fault == "cut":
+        assert answer.notices[0].endswith("This answer is incomplete.")
+
+
+@pytest.mark.parametrize(("code", "says"), [(1002, "asked too often"), (1004, "refused the key"), (1008, "asks for payment"), (1013, "error 500")])
+@pytest.mark.parametrize("step", ["gate", "draft"])
+def test_minimax_tells_errors_under_a_good_status(
+    here: ModelServer, asked: Any, code: int, says: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import model_server
+
+    wrong = {"base_resp": {"status_code": code, "status_msg": SECRET}}
+    if step == "gate":
+        monkeypatch.setattr(model_server._Request, "whole", lambda self, text, body: self.send(200, json.dumps({**wrong, "choices": None})))
+    else:
+        monkeypatch.setattr(model_server._Request, "stream", lambda self, text, body: (self.begin(), self.event(wrong)))
+    answer = asked(model="minimax")
+    assert says in answer.notices[0]
+    assert SECRET not in answer.notices[0]
+    assert answer.citations[0].quote == SAYS
 
 
 @pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.key])
