@@ -72,7 +72,7 @@ class Queue:
     """Places for questions: those that are answered, and those that wait. Counts and never waits, as the model takes one after the other itself."""
 
     def __init__(self, at_once: int, length: int) -> None:
-        self.at_once, self._places = at_once, at_once + length
+        self.at_once, self.places = at_once, at_once + length
         self._lock = threading.Lock()
         self._taken: dict[Place, str] = {}
 
@@ -86,9 +86,9 @@ class Queue:
         a third of them already: the rest is for others."""
         with self._lock:
             own = sum(other == user for other in self._taken.values()) if user else 0
-            if own >= max(2, self._places // 3):
+            if own >= max(2, self.places // 3):
                 raise OverLimit(f"{own} of your questions are being answered or wait for it. Ask again once one of them is done.", ANSWER_SECONDS)
-            if len(self._taken) >= self._places:
+            if len(self._taken) >= self.places:
                 raise OverLimit(
                     f"Too many questions are waiting: {len(self._taken)} are being answered or wait for it. Try again in {_seconds(ANSWER_SECONDS)}.",
                     ANSWER_SECONDS,

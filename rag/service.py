@@ -82,6 +82,11 @@ class Service:
         """Whether there is but one user, who has the machine to themselves."""
         return self.visitors.policy.open
 
+    @property
+    def places(self) -> int:
+        """How many questions there is room for at a time, those that wait included."""
+        return self.queue.places
+
     def user(self, scope: Mapping[str, Any]) -> User:
         """Who sent a request, as rag.access.SignedIn wrote it into its scope. Raises NotAllowed where that says nobody."""
         user = (scope.get("state") or {}).get("user")

@@ -42,6 +42,7 @@ class Person(HttpUser):
         self.me = PEOPLE[next(NUMBERS) % len(PEOPLE)]
         # As a proxy in front would say it: https, each user from an address of their own.
         self.client.headers.update({"Authorization": f"Bearer {self.me['key']}", "X-Forwarded-Proto": "https", "X-Forwarded-For": self.me["address"]})
+        self.client.hooks["response"].append(told)
 
     def count(self, name: str, began: float) -> None:
         self.environment.events.request.fire(
@@ -99,7 +100,6 @@ class Program(Person):
                 self.count("full", began)
                 return None
             if response.status_code != 200:
-                note("status", str(response.status_code), response.text[:500])
                 return None
             for line in response.iter_lines(decode_unicode=True):
                 if line.startswith("event: "):
@@ -169,7 +169,6 @@ class PageReader(Person):
         body = {"data": given, "event_data": None, "fn_index": event["id"], "trigger_id": target, "session_hash": self.session}
         joined = self.client.post("/gradio_api/queue/join", json=body, name="page event")
         if joined.status_code != 200:
-            note("status", str(joined.status_code), joined.text[:500])
             return ""
         address = f"/gradio_api/queue/data?session_hash={self.session}"
         with self.client.get(address, name="page stream", stream=True, catch_response=True) as response:
@@ -189,6 +188,12 @@ class PageReader(Person):
             response.success()
         self.count(name, began)
         return text
+
+
+def told(response: Any, *_: Any, **__: Any) -> None:
+    """Writes down every status that says no, whatever was asked for."""
+    if response.status_code >= 400:
+        note("status", str(response.status_code), f"{response.request.method} {response.url}")
 
 
 def note(what: str, *more: str) -> None:

@@ -485,6 +485,7 @@ class FakeService:
     def __init__(self, assistant: FakeAssistant) -> None:
         self.assistant = assistant
         self.open = True
+        self.places = 84
         self.ahead = 0
         self.full = False
         self.visitors = SimpleNamespace(accounts=None)

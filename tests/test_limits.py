@@ -249,6 +249,26 @@ def test_a_limit_inside_the_http_door_is_told_as_one(assistant: Assistant, monke
         assert (response.status_code, response.headers.get("retry-after"), response.json()) == (status, wait, {"error": str(error)})
 
 
+def test_a_full_queue_is_told_at_every_door(assistant: Assistant) -> None:
+    """One question is held in the one place that there is."""
+    assistant.settings = assistant.settings.replaced(queue_length=0)
+    app = create_app(assistant)
+    queue = app.state.service.queue
+    places = [queue.place(f"user {number}") for number in range(queue.places)]
+    chat = {"model": "citewell", "messages": [{"role": "user", "content": "Who built the lander Apollo?"}]}
+    tool = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "ask", "arguments": {"question": "Who built the lander Apollo?"}}}
+    accepted = {"accept": "application/json, text/event-stream"}
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        for path, body in (("/api/ask", {"question": "q?"}), ("/v1/chat/completions", chat), ("/v1/chat/completions", {**chat, "stream": True})):
+            refused = client.post(path, json=body)
+            assert refused.status_code == 429, path
+            assert int(refused.headers["retry-after"]) > 0
+            assert "Too many questions are waiting" in refused.text
+        assert "Too many questions are waiting" in client.post("/mcp", json=tool, headers=accepted).text
+        places[0].leave()
+        assert client.post("/api/ask", json={"question": "Who built the lander Apollo?"}).status_code == 200
+
+
 @pytest.mark.parametrize(("setting", "value"), [("user_files", 0), ("user_mb", 0), ("requests_per_minute", 0), ("queue_length", -1)])
 def test_limits_that_let_nothing_through_are_refused(setting: str, value: int) -> None:
     with pytest.raises(InvalidSettings, match=f"'{setting}' cannot be used"):

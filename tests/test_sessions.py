@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -228,6 +229,32 @@ def test_a_user_has_so_many_streams_open_and_nobody_else_fewer() -> None:
         return [*statuses, await asked(DATA, ANN)]
 
     assert asyncio.run(walked()) == [429, 429, 200]
+
+
+def test_all_questions_that_there_is_room_for_are_begun(numbers: dict[str, int]) -> None:
+    """Gradio begins 40 events of its own accord, and lets a hundred wait."""
+    service = FakeService(FakeAssistant(reading_seconds=0.0, token_seconds=0.0))
+    begun: list[str] = []
+    stream = service.stream
+    service.stream = lambda door, own, question, *more, **named: (begun.append(question), stream(door, own, question, *more, **named))[1]  # type: ignore[method-assign]
+    app = mount(Starlette(), service)
+    app.add_middleware(AsSaid)
+    tabs = [f"tab {number}" for number in range(60)]
+    with TestClient(app) as client:
+        for tab in tabs:
+            join(client, tab, numbers["opened"], [])
+        assert all("process_completed" in said(streamed(client, tab)) for tab in tabs)
+        service.ahead = 1
+        assert [join(client, tab, numbers["ask"], [f"A question of {tab}?", None, None]).status_code for tab in tabs] == [200] * len(tabs)
+        join(client, "newcomer", numbers["opened"], [])
+        assert STARTERS[0] in said(streamed(client, "newcomer")), "a page opens while all others wait"
+        for _ in range(200):
+            if len(begun) == len(tabs):
+                break
+            time.sleep(0.1)
+        assert sorted(begun) == sorted(f"A question of {tab}?" for tab in tabs)
+        service.ahead = 0
+        assert "42 minutes" in said(streamed(client, tabs[-1]))
 
 
 def test_a_session_is_forgotten_once_its_page_has_been_gone_for_some_time_and_not_used(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,7 +299,10 @@ def chat_page(service: Service) -> gr.Blocks:
     os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
     os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
     page.state_session_capacity = SESSIONS
-    page.queue(max_size=100, default_concurrency_limit=ANSWERS_AT_ONCE)
+    page.queue(max_size=None, default_concurrency_limit=ANSWERS_AT_ONCE)
+    # Gradio would begin 40 events at most, and keep all others, the opening of a page too, waiting without a word. How many questions there are room for,
+    # the service says, with an answer that can be read; how many requests, the rate.
+    page._queue.max_thread_count = service.places + SESSIONS
     return page
 
 

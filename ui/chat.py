@@ -204,6 +204,11 @@ class Service(Protocol):
         ...
 
     @property
+    def places(self) -> int:
+        """How many questions there is room for at a time, those that wait included."""
+        ...
+
+    @property
     def conversations(self) -> Conversations: ...
 
     @property
