@@ -270,7 +270,7 @@ def serve(
 
     memory.share_heaps()
     settings = _settings(data_dir, model, host=host, port=port)
-    logs.begin(settings.secrets)
+    logs.begin(settings.secrets, stacks=settings.log_stacks)
     with Visitors(settings) as visitors, closing(_listener(settings)) as listener, open_assistant(settings, fetch=False, patient=True) as assistant:
         if not assistant.store.document_count():
             print("Indexing the seed documents …", flush=True)
@@ -348,7 +348,7 @@ def mcp(data_dir: DataDir = None, model: Model = None) -> None:
 
     settings = _settings(data_dir, model)
     # All but the protocol goes to standard error, which the program that started this one may show or keep.
-    logs.begin(settings.secrets)
+    logs.begin(settings.secrets, stacks=settings.log_stacks)
     try:
         assistant = open_assistant(settings, fetch=False)
     except StoreInUse as error:

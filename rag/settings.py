@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     )
     max_file_mb: float = Field(25.0, gt=0, le=1_000, description="the largest file that is read, in megabytes")
     add_urls: bool = Field(False, description="fetch documents by their web address; off by default")
+    log_stacks: bool = Field(False, description="let paths and stacks stand in the log, to find a fault; off by default")
     host: str = Field("127.0.0.1", description="address the page is served on")
     port: int = Field(7860, ge=0, le=65535, description="port the page is served on")
     tls_cert: Path | None = Field(None, description="a certificate file (PEM), with which the page is served by https")

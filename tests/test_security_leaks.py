@@ -181,8 +181,8 @@ def test_what_breaks_behind_a_door_is_not_told_at_the_door(world: World, client:
         world.forget_what_is_new(world.ben)
     assert broke > 100
     said = log.getvalue()
-    assert "Traceback" in said, "the log has what nobody else is told"
-    for secret in secrets_of(world):
+    assert "RuntimeError at rag." in said, "the log has what nobody else is told"
+    for secret in (*secrets_of(world), str(world.store.folder), PLACE, *STACK):
         assert secret not in said
 
 
@@ -348,7 +348,7 @@ def test_the_server_and_the_tools_write_their_log_so(monkeypatch: pytest.MonkeyP
     from rag.server import Server
 
     for command in (cli.serve, cli.mcp):
-        assert "logs.begin(settings.secrets)" in looked.getsource(command)
+        assert "logs.begin(settings.secrets, stacks=settings.log_stacks)" in looked.getsource(command)
     monkeypatch.setenv("OPENAI_API_KEY", "not-like-a-key-at-all")
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
@@ -361,6 +361,46 @@ def test_the_server_and_the_tools_write_their_log_so(monkeypatch: pytest.MonkeyP
     Server(lambda *_: None)  # type: ignore[arg-type]
     logging.getLogger("uvicorn.error").error("with not-like-a-key-at-all and mine")
     assert into.getvalue() == "ERROR uvicorn.error: with … and …\n"
+
+
+def failing(question: str) -> None:
+    try:
+        raise ValueError(f"{question} at {PLACE}")
+    except ValueError as error:
+        raise OSError(28, "No space left on device", f"{PLACE}/store") from error
+
+
+@pytest.mark.parametrize("stacks", [False, True])
+def test_an_error_is_one_line_that_says_where_it_came_from(stacks: bool, tmp_path: Path) -> None:
+    into = io.StringIO()
+    handler = logging.StreamHandler(into)
+    handler.setFormatter(logs.Masking([KEY], stacks))
+    logger = logging.Logger("of this test")
+    logger.addHandler(handler)
+    try:
+        failing("Who eats seeds?")
+    except OSError:
+        logger.exception("Answering of %s at %s failed, asked by POST /api/ask", KEY, tmp_path)
+    said = into.getvalue()
+    assert KEY not in said
+    if stacks:
+        assert "Traceback" in said
+        assert str(tmp_path) in said
+        return
+    first, *rest = said.splitlines()
+    assert first == f"ERROR of this test: Answering of … at …/{tmp_path.name} failed, asked by POST /api/ask"
+    assert [line.partition(" at ")[0] if "rag." in line else re.sub(r"\d+", "N", line) for line in rest] == [
+        f"  OSError (No space left on device), raised in {__name__}:N",
+        f"  of ValueError, raised in {__name__}:N",
+    ]
+
+
+def test_what_is_logged_as_text_has_no_stack_and_no_folders() -> None:
+    trace = 'A file could not be read:\nTraceback (most recent call last):\n  File "/usr/lib/x.py", line 3, in read\n    whole()\nValueError: page 7'
+    assert logs.without_places(trace) == "A file could not be read:\nValueError: page 7"
+    assert logs.without_places("'/usr/lib/python3/x.so' and /etc/passwd, https://a.example/b/c, 1/2, C:\\Users\\me\\a.txt") == (
+        "'…/x.so' and …/passwd, https://a.example/b/c, 1/2, …/a.txt"
+    )
 
 
 SETTINGS: list[dict[str, Any]] = [
