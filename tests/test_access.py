@@ -105,6 +105,17 @@ def test_a_proxy_or_a_public_name_demands_accounts_on_loopback_too(settings: dic
     assert not decide(Settings(**settings), lambda: accounts).open
 
 
+def test_a_container_may_ask_itself_whether_it_is_ready() -> None:
+    """As the health check in docs/deploy/Containerfile does, beside a proxy of another address."""
+    text = (Path(__file__).resolve().parent.parent / "docs" / "deploy" / "Containerfile").read_text(encoding="utf-8")
+    (check,) = (line for line in text.splitlines() if line.startswith("HEALTHCHECK"))
+    assert "http://127.0.0.1:7860/readyz" in check
+    assert "header" not in check.lower(), "what a proxy would say is believed of a trusted proxy alone"
+    own: dict[str, Any] = {"type": "http", "scheme": "http", "client": ("127.0.0.1", 50_000), "path": "/readyz", "headers": []}
+    for proxy in ("10.89.7.3", "127.0.0.1"):
+        assert not Policy(False, ("*",), (ip_network(proxy),)).in_the_clear(own)
+
+
 def test_a_certificate_is_looked_at_before_anything_is_served(certificate: tuple[Path, Path], accounts: Accounts, tmp_path: Path) -> None:
     cert, key = certificate
     policy = decide(Settings(host="0.0.0.0", tls_cert=cert, tls_key=key), lambda: accounts)

@@ -122,6 +122,29 @@ def test_every_door_gives_the_same_answer(address: str, lasting: Assistant, door
     assert text[citation["start"] : citation["end"]] == citation["quote"]
 
 
+@pytest.mark.browser
+def test_the_page_gives_the_same_answer(lasting: Assistant) -> None:
+    """Asked in a real browser; what is kept of it is what the other doors give."""
+    from page_browser import ask, launched, serving
+
+    from rag.server import create_app
+    from ui.app import mount
+
+    expected = as_json(lasting.ask(QUESTION).to_dict())
+    door = create_app(lasting)
+    with launched() as browser, serving(mount(door, door.state.service)) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_role("textbox", name="Your question").wait_for()
+        ask(page, QUESTION)
+        page.locator(".log .chip").first.wait_for()
+        with httpx.Client(base_url=address, trust_env=False, timeout=60) as client:
+            (kept, *_) = client.get("/api/conversations").json()
+            (exchange,) = client.get(f"/api/conversations/{kept['id']}").json()["exchanges"]
+        assert page.locator(".passage mark").first.inner_text() in expected["citations"][0]["quote"]
+    assert timeless(exchange["answer"]) == timeless(expected)
+
+
 def test_the_tools_of_a_program_give_the_same_answer(lasting: Assistant, folder: Path) -> None:
     """`citewell mcp` on a store of its own: ids follow from the folder, all else is the same."""
 
