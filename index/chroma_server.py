@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 ANSWER_SECONDS, LOOK_SECONDS = 20.0, 3.0
 """How long the server may take for one piece of work, and to say that it is there."""
 
+LOOKED_AT = 500
+"""So many passages are looked at for each search, as in an index of our own: docs/benchmarks.md, "Growth"."""
+
 HOSTED_BATCH = 300
 """A hosted Chroma takes so many at once; the server's own figure is taken where it is smaller or larger."""
 
@@ -190,13 +193,16 @@ class ChromaServer:
     def collection(self, name: str) -> Collection:
         """A collection that is there. Raises CollectionMissing."""
         with _chroma("opening a collection"):
-            return Collection(self._client.get_collection(name, embedding_function=None), self._batch)
+            found = self._client.get_collection(name, embedding_function=None)
+            if (found.configuration.get("hnsw") or {}).get("ef_search", LOOKED_AT) != LOOKED_AT:  # made by an earlier version
+                found.modify(configuration={"hnsw": {"ef_search": LOOKED_AT}})
+            return Collection(found, self._batch)
 
     def create(self, name: str) -> Collection:
         """A new collection, in place of one of its name."""
         self.drop(name)
         with _chroma("making a collection"):
-            configuration = {"hnsw": {"space": "cosine", "sync_threshold": WRITTEN_EVERY, "ef_search": 200}}
+            configuration = {"hnsw": {"space": "cosine", "sync_threshold": WRITTEN_EVERY, "ef_search": LOOKED_AT}}
             try:
                 made = self._client.create_collection(name, embedding_function=None, configuration=configuration)
             except ValueError:

@@ -10,6 +10,7 @@ import atexit
 import json
 import secrets
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from index.vectors import State
 
 SWEEP = lock_of("vectors of no passage")
+ASKED_AGAIN_SECONDS = 0.2
 """Held together by all that rely on the vectors that there are, and alone by whoever drops those that no passage refers to."""
 
 LOCKED_SINGLY = 200
@@ -384,9 +386,8 @@ class PostgresStore:
                 vectors = embed([text for _, text in batch])
                 with self._database.transaction() as connection:
                     _insert_vectors(connection, "next_vectors", dict(zip((key for key, _ in batch), vectors, strict=True)))
-        with self._database.transaction() as connection:
+        with self._alone() as connection:
             with patient(connection):
-                connection.execute("SELECT pg_advisory_xact_lock(%s)", (SWEEP,))
                 # Whoever tells Chroma something has read what is pending, and waits for the vectors. After the other lock: a sync holds that until its
                 # end, and waits for Chroma to be told.
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", (TELLING,))
@@ -401,6 +402,17 @@ class PostgresStore:
         if progress:
             progress(total, total)
         return True
+
+    @contextmanager
+    def _alone(self) -> Iterator[Connection[Any]]:
+        """A transaction while nobody syncs or adds. Asked for again and again: whoever waited for that lock would stand before the next part of the very
+        sync that has to end first."""
+        while True:
+            with self._database.transaction() as connection:
+                if connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (SWEEP,)).fetchone()[0]:
+                    yield connection
+                    return
+            time.sleep(ASKED_AGAIN_SECONDS)
 
     # Uploaded files
 

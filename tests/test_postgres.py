@@ -744,6 +744,38 @@ def test_new_vectors_replace_the_old_at_once_and_other_processes_say_what_to_do(
         third.close()
 
 
+def test_new_vectors_wait_for_a_sync_and_do_not_stand_in_its_way(two: tuple[PostgresStore, PostgresStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a lock in PostgreSQL stands before all who ask for it after: the next part of the sync that has it, too."""
+    one, other = two
+    put(one, 1)
+    embedder, refused = FakeEmbedder("other@2", 128), threading.Event()
+    asked, alone = threading.Event(), other._alone
+
+    def told() -> Any:
+        asked.set()
+        return alone()
+
+    monkeypatch.setattr(other, "_alone", told)
+
+    def replace() -> None:
+        with pytest.raises(StoreError, match="were added while new vectors were made"):
+            other.replace_vectors("other@2", lambda document, passages: [passage.text for passage in passages], embedder.embed)
+        refused.set()
+
+    with one.many_changes():
+        threading.Thread(target=replace, daemon=True).start()
+        assert asked.wait(60)
+        time.sleep(0.5)  # it asks, and is told no
+        adding = threading.Thread(target=put, args=(one, 2), daemon=True)
+        adding.start()
+        adding.join(60)
+        assert not adding.is_alive()
+        assert not refused.is_set()
+    assert refused.wait(60)
+    assert visible(other, 1, 1)
+    assert visible(other, 2, 1)
+
+
 def test_an_empty_store_takes_another_model_only_where_nobody_adds_to_it(
     two: tuple[PostgresStore, PostgresStore], shared_store: Opening, tmp_path: Path
 ) -> None:
