@@ -223,7 +223,7 @@ class QuantizedEmbedder:
                 raise unusable("embedding model", self.name, error) from error
             self._tokenizer.enable_truncation(shape.tokens)
             self._tokenizer.no_padding()
-            self._cores = _cores()
+            self._cores = cores()
             self._workers = ThreadPoolExecutor(self._cores, thread_name_prefix="citewell-embed")
             self._ready = True
 
@@ -262,7 +262,7 @@ def batches(lengths: Sequence[int], most: int = BATCH_TOKENS) -> Iterator[list[i
         start = end
 
 
-def _cores() -> int:
+def cores() -> int:
     """The physical cores that this process may use: a core's second thread adds nothing to a product of matrices."""
     try:
         allowed = os.sched_getaffinity(0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 TEXTS = 4_096
 """How many texts' vectors are kept, those asked for last: some 8 MB of 384 numbers each, and what a hundred questions embed."""
 
+SOON_SECONDS = 2.0
+"""So long a question waits for a model that is being loaded; the default one takes less. Then words alone find its evidence."""
+
 
 class Remembered:
     """An embedder that embeds no text again that it was lately given. May be used from any thread."""
@@ -26,6 +30,26 @@ class Remembered:
         self._embedder, self._most = embedder, most
         self._vectors: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
         self._lock = threading.Lock()
+        self._loaded = threading.Event()
+        self._loaded.set()
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """While the model is loaded in the background."""
+        self._loaded.clear()
+        try:
+            yield
+        finally:
+            self._loaded.set()
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether the model is being loaded in the background."""
+        return not self._loaded.is_set() and not self._embedder.loaded
+
+    def soon(self) -> bool:
+        """Whether texts can be embedded now, or after a moment; not while a large model is loaded in the background."""
+        return not self.is_loading or self._loaded.wait(SOON_SECONDS)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, one a text: shape (len(texts), dimension)."""

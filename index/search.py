@@ -61,7 +61,7 @@ def search(
 ) -> list[Hit]:
     """The best passages for a question, or for several queries that say it, best first. `documents` narrows to ids or sources.
 
-    Raises KeyError with the first name that is no document.
+    Words alone find them while a large embedding model is loaded in the background. Raises KeyError with the first name that is no document.
     """
     chosen = None if documents is None else _resolve(store, documents)
     return _found(store, embedder, [Query(question)] if isinstance(question, str) else list(question), limit, chosen, ATTEMPTS - 1)
@@ -77,7 +77,10 @@ def _found(
 ) -> list[Hit]:
     # Words are looked up while the model reads: both leave the interpreter to others.
     matching = [_beside.submit(store.matching, query.text, max(POOL, limit), chosen) for query in queries]
-    near_each = store.nearest_each(embedder.embed([query.text for query in queries]), max(POOL, limit), chosen)
+    with_meaning = not isinstance(embedder, Remembered) or embedder.soon()
+    near_each = (
+        store.nearest_each(embedder.embed([query.text for query in queries]), max(POOL, limit), chosen) if with_meaning else [[]] * len(queries)
+    )
     scores: dict[str, float] = {}
     similarity: dict[str, float] = {}
     for query, near, said in zip(queries, near_each, matching, strict=True):
@@ -89,7 +92,7 @@ def _found(
         similarity = similarity or meaning
     ranked = sorted(scores, key=lambda identifier: -scores[identifier])[: max(limit, POOL)]
     passages, all_there = _read(store, ranked, max(limit, FIRST_LOOK))
-    if limit > FIRST_LOOK and passages and (all_there or not attempts_left):
+    if with_meaning and limit > FIRST_LOOK and passages and (all_there or not attempts_left):
         passages, scores, all_there = _looked_again(store, embedder, queries[0].text, ranked, scores, passages, limit, chosen)
     if attempts_left and not all_there:
         # What was replaced since it was found is there in another version, which must be found as well.

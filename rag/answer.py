@@ -38,6 +38,7 @@ RIVAL_TOKENS = 48
 RIVAL_EXCERPTS = 2
 """What one further document may take when it is asked whether it says otherwise."""
 
+LOADING = "The embedding model was being loaded, so only passages that share words with the question were looked at. Ask again in a moment."
 WORDS_ALONE = "The vector index is being made ready, so only passages that share words with the question were looked at. Ask again in a moment."
 
 IN_THEIR_WORDS = "What the model wrote was not borne out as it stood, so the documents' nearest words stand in its place."
@@ -136,6 +137,7 @@ def _answered(
     course = Course(time.monotonic())
     asked = prompt.checked(question)
     said = prompt.without_conditions(asked)
+    by_words = assistant.remembered.is_loading
     standalone, queries = followup.standalone(said, history), followup.searched(said, history)
     wants_all, limit, found = _found(asked, standalone, queries, assistant, documents)
     evidence_ms = course.elapsed_ms()
@@ -167,8 +169,11 @@ def _answered(
     if outcome.abstained and not outcome.asks_back and hits and (unclear := followup.asked_in_vain(asked, history, standalone)):
         outcome = replace(outcome, text=f"{outcome.text} {unclear}", asks_back=True)
     notices = (*(model.notices if model is not None and name != "none" else ()), *outcome.notices)
-    if assistant.store.index_state != "ready" and all(hit.similarity is None for hit in hits):
-        notices = (*notices, WORDS_ALONE)
+    if all(hit.similarity is None for hit in hits):
+        if assistant.store.index_state != "ready":
+            notices = (*notices, WORDS_ALONE)
+        elif by_words:
+            notices = (*notices, LOADING)
     if wants_all and not outcome.abstained:
         notices = (*notices, _examined(inquiry))
     timings = Timings(round(evidence_ms, 1), course.first_token_ms, round(course.elapsed_ms(), 1))

@@ -220,10 +220,9 @@ class Assistant:
 
     def starters(self) -> tuple[str, ...]:
         """Questions to start from."""
-        documents = self.store.documents()
         if self.store.fingerprints(str(SEEDS.resolve())):
             return STARTERS
-        return tuple(f"What does “{document.title}” say?" for document in documents[:4])
+        return tuple(f"What does “{document.title}” say?" for document in self.store.documents()[:4])
 
     def prepare(self, progress: weights.Progress | None = None, after: float = 0.0) -> None:
         """Fetches what is missing of the model and loads it and the embedder, so that no question need wait.
@@ -233,7 +232,8 @@ class Assistant:
         if isinstance(self._model, EmbeddedModel) and not self._model.loaded:
             self._status = ModelStatus("loading", "The language model is loading.", self._model.name)
         try:
-            self.embedder.load()
+            with self.remembered.loading():
+                self.embedder.load()
         except CitewellError as error:
             log.error("%s", error)
         if self._status.state == "fetching":

@@ -514,12 +514,16 @@ class EmbeddedModel:
         try:
             import xllamacpp
 
+            from index.embed import cores
+
             params = xllamacpp.CommonParams()
             params.model.path = str(self._path)
             params.n_ctx = CONTEXT_TOKENS
             params.n_parallel = 1
             # It looks up from a prompt between batches alone: with the default, whoever left keeps it for a quarter of a minute. docs/benchmarks.md
             params.n_batch = params.n_ubatch = BATCH
+            # As many threads as this process may have cores, and not as many as the machine has: llama.cpp's wait for work by turning.
+            params.cpuparams.n_threads = params.cpuparams_batch.n_threads = cores()
             params.fit_params = False  # it would load the model once more, only to see how much of it fits into the memory of a graphics card
             params.cache_ram_mib = 256  # the default lets old prompts take 8 GiB
             params.hostnames, params.port = ["127.0.0.1"], 0

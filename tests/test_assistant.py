@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ from conftest import FakeEmbedder, FakeModel, FakeSentenceTransformer, make_assi
 from pydantic import SecretStr
 
 import rag
+from index import remember
 from index.errors import CitewellError, DamagedWeights, InvalidQuestion, InvalidSettings, ModelUnavailable, StoreError, StoreInUse
 from index.store import Store
 from rag import assistant as module
 from rag import weights
+from rag.answer import LOADING
 from rag.assistant import NO_MODEL, STARTERS, Assistant, configured_model, open_assistant, seed
 from rag.model import EmbeddedModel, LlamaIndexModel, OpenAIModel
 from rag.settings import SEEDS, Settings
@@ -50,6 +54,36 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 # Which model
+
+
+def test_a_server_whose_embedding_model_loads_answers_by_words(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remember, "SOON_SECONDS", 0.05)
+    released = threading.Event()
+
+    class Slow(FakeEmbedder):
+        def load(self) -> None:
+            released.wait(30)
+            self.loaded = True
+
+    embedder = Slow()
+    with make_assistant(store, embedder, FakeModel("The lander Apollo was built by Grumman.")) as assistant:
+        assistant.sync(folder)
+        embedder.loaded = False
+        assistant.prepare_in_background()
+        eventually = time.monotonic() + 10
+        while not assistant.remembered.is_loading:
+            assert time.monotonic() < eventually
+        events = assistant.stream("Who built the lander Apollo?")
+        evidence = next(events)
+        assert isinstance(evidence, Evidence)
+        assert not embedder.loaded
+        assert "Grumman" in evidence.hits[0].passage.text
+        assert {hit.similarity for hit in evidence.hits} == {None}
+        released.set()
+        *_, answer = events
+        assert isinstance(answer, Answer)
+        assert LOADING in answer.notices
+        assert LOADING not in assistant.ask("Who built the lander Apollo?").notices
 
 
 def test_none_needs_nothing() -> None:

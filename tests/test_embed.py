@@ -116,7 +116,7 @@ def test_batches_hold_each_text_once_the_longest_first_and_few_enough_tokens() -
 
 
 def test_the_cores_are_no_more_than_the_process_may_use() -> None:
-    assert 1 <= embed._cores() <= (os.cpu_count() or 1)
+    assert 1 <= embed.cores() <= (os.cpu_count() or 1)
 
 
 def test_the_default_is_found_in_its_package_under_both_its_names() -> None:

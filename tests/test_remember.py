@@ -5,9 +5,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 from conftest import FakeEmbedder
 from numpy.typing import NDArray
 
+from index import remember
 from index.remember import Remembered
 
 
@@ -29,6 +31,20 @@ def test_vectors_are_those_of_the_embedder_and_each_is_made_once() -> None:
     for texts in (["one", "two", "one"], ["three", "two"], ["one"], []):
         assert np.array_equal(remembered.embed(texts), FakeEmbedder().embed(texts))
     assert embedder.given == ["one", "two", "three"]
+
+
+def test_whoever_asks_while_the_model_is_loaded_is_told_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remember, "SOON_SECONDS", 0.05)
+    embedder = Counting()
+    embedder.loaded = False
+    remembered = Remembered(embedder)
+    assert (remembered.is_loading, remembered.soon()) == (False, True), "whoever asks loads it, where nobody else does"
+    with remembered.loading():
+        assert (remembered.is_loading, remembered.soon()) == (True, False)
+        embedder.loaded = True
+        assert (remembered.is_loading, remembered.soon()) == (False, True)
+    embedder.loaded = False
+    assert remembered.soon(), "it could not be loaded: whoever asks is told why"
 
 
 def test_what_was_not_asked_for_longest_goes() -> None:
