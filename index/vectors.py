@@ -165,9 +165,8 @@ class _Collection:
                     embedding_function=None,
                     configuration={"hnsw": {"space": "cosine", "sync_threshold": sync_threshold, "ef_search": LOOKED_AT}},
                 )
-                if (self._collection.configuration.get("hnsw") or {}).get(
-                    "ef_search"
-                ) != LOOKED_AT:  # made by an earlier version; from the next opening on
+                known = (self._collection.configuration.get("hnsw") or {}).get("ef_search")
+                if known != LOOKED_AT:  # made by an earlier version; from the next opening on
                     self._collection.modify(configuration={"hnsw": {"ef_search": LOOKED_AT}})
             except BaseException:
                 self._client.close()
@@ -687,8 +686,9 @@ class VectorIndex:
         found = [dict(hits) for hits in self._compare(recent.known, vectors, limit, document_ids, viewer)]
         # Of what Chroma finds some may be gone, or somebody else's: then it is asked for more. Many are a good part of all, so that mostly suffices.
         wanted = limit if recent.last == 0 and within == "1" else limit + limit // 4 + 1
+        most = max(MOST_ASKED, limit * 4)
         rest = list(range(len(vectors)))
-        while rest and wanted <= max(MOST_ASKED, limit * 4):
+        while rest:
             asked = self._asked(vectors[rest], wanted, of_those, values)
             if asked is None:
                 rest = []
@@ -701,7 +701,9 @@ class VectorIndex:
                 for place, hits in zip(rest, asked, strict=True)
                 if not hits or sum(cosine >= hits[-1][1] for cosine in found[place].values()) < limit
             ]
-            wanted *= 4
+            if wanted >= most:
+                break
+            wanted = min(wanted * 4, most)
         for place, hits in zip(rest, self._scan(vectors[rest], limit, within, values) if rest else [], strict=True):
             found[place] = dict(hits)
         return [sorted(hits.items(), key=lambda pair: -pair[1])[:limit] for hits in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import platform
 import subprocess
@@ -9,6 +10,7 @@ import sys
 
 import pytest
 
+from rag import cli
 from rag.memory import HEAPS
 
 THREADS = 12
@@ -44,6 +46,11 @@ def heaps(how: str, place: object, **environment: str) -> tuple[str, int]:
     ran = subprocess.run([sys.executable, "-c", CHILD, how, str(place)], env={**known, **environment}, capture_output=True, text=True, check=True)
     done, count = ran.stdout.split()
     return done, int(count)
+
+
+def test_a_server_shares_them_before_it_begins_threads() -> None:
+    code = inspect.getsource(cli.serve)
+    assert 0 < code.index("memory.share_heaps()") < code.index("open_assistant(settings")
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")

@@ -99,6 +99,21 @@ def test_a_second_look_finds_what_the_first_passage_names(store: DocumentStore, 
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
+def test_a_second_look_sets_out_from_the_best_document_alone(store: DocumentStore, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    synced_hops(store, embedder, tmp_path)
+    given: list[list[str]] = []
+
+    class Told(FakeEmbedder):
+        def embed(self, texts: Sequence[str]) -> Any:
+            given.append(list(texts))
+            return embedder.embed(texts)
+
+    search(store, Told(), "What is the birthplace of who performed Crimson Tide Waltz?", limit=5)
+    question, steps = given
+    assert len(question) == 1
+    assert {step.partition(":")[0] for step in steps} == {"Odalys Verne"}, "the only name of the best document that was not asked for"
+
+
 @pytest.mark.parametrize("name", ["song.txt", "singer.txt"], ids=["found first", "found by the second look"])
 def test_what_is_replaced_while_it_is_asked_for_is_found_as_it_is_then(
     store: DocumentStore, embedder: FakeEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
