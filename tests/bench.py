@@ -132,6 +132,7 @@ def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
             ours.append(
                 {
                     "prompt_tokens": answer.usage.prompt_tokens,
+                    "sent_tokens": answer.usage.prompt_tokens + answer.usage.cached_tokens,
                     "first_token_s": (answer.timings.first_token_ms or answer.timings.total_ms) / 1000,
                     "total_s": answer.timings.total_ms / 1000,
                     "text": answer.text,
@@ -145,7 +146,8 @@ def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
                 json={"content": row.pop("prompt")},
                 headers={"Authorization": f"Bearer {key}"},
             )
-            theirs.append({**row, "prompt_tokens": len(told.json()["tokens"])})
+            sent = len(told.json()["tokens"])
+            theirs.append({**row, "prompt_tokens": sent, "sent_tokens": sent})
             print(json.dumps({"question": question, "citewell": ours[-1], "CitationQueryEngine": theirs[-1]}, ensure_ascii=False), flush=True)
         return {"first token to llama.cpp's own time for the draft's prompt, median ratio": round(median(alone), 3) if alone else None} | {
             measure: {
@@ -153,7 +155,7 @@ def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
                 "CitationQueryEngine": round(median(row[measure] for row in theirs), 1),
                 "median ratio": round(median(a[measure] / b[measure] for a, b in zip(ours, theirs, strict=True)), 3),
             }
-            for measure in ("prompt_tokens", "first_token_s", "total_s")
+            for measure in ("prompt_tokens", "sent_tokens", "first_token_s", "total_s")
         }
 
 
