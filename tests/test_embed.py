@@ -253,5 +253,5 @@ def test_broken_weights_are_unavailable(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ModelUnavailable, match="cannot be loaded"):
         broken.load()
     monkeypatch.setattr(embed, "_located", lambda name: tmp_path / "broken")
-    with pytest.raises(ModelUnavailable, match="cannot be loaded"):
+    with pytest.raises(ModelUnavailable, match="are not those of"):
         QuantizedEmbedder().load()
