@@ -14,15 +14,13 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from index.errors import CitewellError, InvalidSettings, StoreError
+from index.vectors import LOOKED_AT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ANSWER_SECONDS, LOOK_SECONDS = 20.0, 3.0
 """How long the server may take for one piece of work, and to say that it is there."""
-
-LOOKED_AT = 500
-"""So many passages are looked at for each search, as in an index of our own: docs/benchmarks.md, "Growth"."""
 
 HOSTED_BATCH = 300
 """A hosted Chroma takes so many at once; the server's own figure is taken where it is smaller or larger."""

