@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from urllib.request import Request, urlopen
 import pytest
 from page_browser import ARGUMENTS, CANDIDATES, ask, served, watched
 from page_fake import ARCHIVE, CITATIONS, HARBOUR, STARTERS, FakeAssistant, Status
+
+from ui import app
 
 pytestmark = pytest.mark.browser
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
@@ -190,6 +193,38 @@ def test_problems_are_plain_and_keep_the_question(page: Any) -> None:
     ask(page, "   ")
     page.wait_for_timeout(300)
     answered(page, 4)
+
+
+def test_a_question_sent_while_the_answer_before_it_is_being_kept_is_asked_after_it(
+    page: Any, assistant: FakeAssistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, kept = app.kept_conversations.keep, threading.Event()
+
+    def slowly(*parts: Any) -> Any:
+        assert kept.wait(10)
+        return keep(*parts)
+
+    monkeypatch.setattr(app.kept_conversations, "keep", slowly)
+    ask(page, "How long does it take?")
+    answered(page, 1)
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    expect(page.get_by_role("button", name="New conversation")).to_have_count(0)
+    ask(page, "And at night?")
+    kept.set()
+    answered(page, 2)
+    assert [question for question, _ in assistant.asked] == ["How long does it take?", "And at night?"]
+    expect(page.get_by_role("textbox")).to_have_value("")
+    # One who goes on typing has not sent what is in the box by now.
+    kept.clear()
+    ask(page, "A third?")
+    answered(page, 3)
+    ask(page, "A fourth")
+    page.keyboard.type(" and more")
+    kept.set()
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
+    page.wait_for_timeout(300)
+    answered(page, 3)
+    expect(page.get_by_role("textbox")).to_have_value("A fourth and more")
 
 
 def test_starters_documents_and_new_lines(page: Any, assistant: FakeAssistant) -> None:

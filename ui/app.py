@@ -153,19 +153,26 @@ def chat_page(service: Service) -> gr.Blocks:
         def kept(value: Conversation, request: gr.Request) -> Conversation:
             return kept_conversations.keep(service.conversations, service.user(request.request.scope).id, value)
 
-        def shown(value: Conversation, request: gr.Request) -> Updates:
-            """Everything that follows from the conversation."""
-            idle = value.running is None
+        def shown(value: Conversation, request: gr.Request, settled: bool = False) -> Updates:
+            """Everything that follows from the conversation. Only once it is settled, by an event that comes after the question's, can anything be done with
+            it: until then Gradio would let a second question fall, and what is still to come would undo any other change."""
             return {
                 conversation: value,
                 welcome: "" if value.finished or value.running else render.welcome_html(own(request).starters()),
                 transcript: render.transcript_html(value),
                 running: render.running_html(value.running),
                 evidence: render.evidence_html(value.latest),
-                send: gr.update(visible=idle),
+                **buttons(value, settled),
+            }
+
+        def buttons(value: Conversation, settled: bool) -> Updates:
+            idle = value.running is None
+            settled = settled and idle
+            return {
+                send: gr.update(visible=idle, interactive=settled),
                 stop: gr.update(visible=not idle),
-                retry: gr.update(visible=idle and value.own and bool(value.finished)),
-                clear: gr.update(visible=idle and bool(value.finished)),
+                retry: gr.update(visible=settled and value.own and bool(value.finished)),
+                clear: gr.update(visible=settled and bool(value.finished)),
             }
 
         def state(request: gr.Request) -> Updates:
@@ -269,13 +276,20 @@ def chat_page(service: Service) -> gr.Blocks:
             assistant = own(request)
             folder = assistant.settings.data_dir if service.open else None
             value = kept_conversations.bring_back(service.conversations, assistant.store, user.id, wanted, folder) if wanted else Conversation()
-            return {masthead: render.masthead_html("" if service.open else user.name), **shown(value, request), **listed(Choice(), request)}
+            return {
+                masthead: render.masthead_html("" if service.open else user.name),
+                **shown(value, request, settled=True),
+                **listed(Choice(), request),
+            }
 
         def stopped(value: Conversation | None, request: gr.Request) -> Updates:
-            return shown((value or Conversation()).stopped(), request)
+            return shown((value or Conversation()).stopped(), request, settled=True)
+
+        def settled(value: Conversation | None, before: Choice, request: gr.Request) -> Updates:
+            return {**buttons(value or Conversation(), settled=True), **listed(before, request)}
 
         def cleared(request: gr.Request) -> Updates:
-            return shown(Conversation(), request)
+            return shown(Conversation(), request, settled=True)
 
         parts: list[Any] = [conversation, welcome, transcript, running, evidence, send, stop, retry, clear]
         around: list[Any] = [documents, status, clock, choice, chosen]
@@ -289,7 +303,8 @@ def chat_page(service: Service) -> gr.Blocks:
         asked = gr.on(
             triggers, ask, [question, conversation, choice], [*parts, question, choice, chosen], trigger_mode="once", concurrency_limit=None, **HIDDEN
         )
-        asked.then(listed, choice, around, **HIDDEN)
+        # No sooner than this event is the one before it over for the browser too.
+        asked.then(settled, [conversation, choice], [send, stop, retry, clear, *around], **HIDDEN)
         # A cancelled event counts as failed, once it has ended. A handler of the click itself would run while the answer is still being written.
         stop.click(None, cancels=[asked], api_visibility="private")
         asked.failure(stopped, conversation, parts, **HIDDEN)

@@ -120,6 +120,24 @@
     if (event.target.closest?.("#composer button, .starter") && matchMedia("(pointer: fine)").matches) document.querySelector("#ask textarea")?.focus();
   });
 
+  // While one question runs, another is not sent. What was sent before its answer had been put away is asked once it is, if it still stands there as it was.
+  addEventListener("keydown", (event) => {
+    const box = event.key === "Enter" && !event.shiftKey && !event.isComposing && event.target.closest?.("#ask textarea");
+    const sendable = document.querySelector("#send:enabled")?.offsetParent;
+    if (!box || sendable) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const typed = box.value;
+    if (!typed.trim() || document.querySelector("[data-run]")) return;
+    const watch = new MutationObserver(() => {
+      const send = document.querySelector("#send:enabled");
+      if (!send && box.value === typed) return;
+      watch.disconnect();
+      if (box.value === typed) send.click();
+    });
+    watch.observe(document.querySelector("#composer"), { subtree: true, childList: true, attributeFilter: ["disabled"] });
+  }, true);
+
   // An answer's verdict is drawn anew once something is said of it; whoever pressed its button stays there, and sees all of what came.
   document.addEventListener("click", (event) => {
     const pressed = event.target.closest?.("[data-case]");
