@@ -124,6 +124,12 @@ class DocumentStore(Protocol):
     def documents(self, document_id: str | None = None, viewer: str | None = None) -> list[DocumentInfo]:
         """All documents by source, or the one asked for; with `viewer` only those that are shared or the user's with this id."""
 
+    def latest(self, count: int, viewer: str | None = None) -> list[DocumentInfo]:
+        """The documents that were indexed last, at most so many, the newest first; the others stay unread."""
+
+    def ids_of(self, names: Sequence[str], viewer: str | None = None) -> dict[str, list[str]]:
+        """The ids of documents by name: a name is the id of one, else the source of one or more. Names of none are left out."""
+
     def owner(self, document_id: str) -> str | None:
         """Whose a document is; None where it is shared. Raises KeyError."""
 
@@ -201,6 +207,9 @@ class UploadKeeper(Protocol):
 
     def upload_roots(self) -> list[str]:
         """All roots under which something is kept."""
+
+    def unread_uploads(self) -> set[tuple[str, str, str]]:
+        """Root, source and fingerprint of every kept file whose document, or whose rejection, is not of it; asked at once, whoever uploaded it."""
 
     def upload(self, root: str, source: str) -> bytes:
         """An uploaded file's bytes. Raises KeyError when there is none."""

@@ -439,6 +439,16 @@ class PostgresStore:
         """All roots under which something is kept."""
         return [row[0] for row in self._database.rows("SELECT DISTINCT root FROM uploads ORDER BY 1")]
 
+    def unread_uploads(self) -> set[tuple[str, str, str]]:
+        """Root, source and fingerprint of every kept file whose document, or whose rejection, is not of it; asked at once, whoever uploaded it."""
+        # A file that could not be opened is noted without a fingerprint.
+        read = [
+            f"SELECT 1 FROM {table} t WHERE md5(t.root) = md5(u.root) AND md5(t.source) = md5(u.source) AND t.root = u.root AND t.source = u.source "
+            "AND t.fingerprint IN ('', u.fingerprint)"
+            for table in ("documents", "rejected")
+        ]
+        return set(self._database.rows(f"SELECT root, source, fingerprint FROM uploads u WHERE NOT EXISTS ({read[0]}) AND NOT EXISTS ({read[1]})"))
+
     def upload(self, root: str, source: str) -> bytes:
         """An uploaded file's bytes. Raises KeyError when there is none."""
         rows = self._database.rows("SELECT content FROM uploads WHERE root = %s AND source = %s", (root, source), binary=True)
@@ -484,12 +494,33 @@ class PostgresStore:
     def documents(self, document_id: str | None = None, viewer: str | None = None) -> list[DocumentInfo]:
         """All documents by source, or the one asked for; with `viewer` only those that are shared or the user's with this id."""
         within, values = narrowed(None if document_id is None else [document_id], viewer)
+        return self._infos(f"WHERE {within} ORDER BY source, root", values)
+
+    def _infos(self, which: str, values: Mapping[str, Any]) -> list[DocumentInfo]:
         rows = self._database.rows(
-            "SELECT id, source, title, length, passages, indexed_at, root, size, page_count, owner FROM documents d "
-            f"WHERE {within} ORDER BY source, root",
-            values,
+            f"SELECT id, source, title, length, passages, indexed_at, root, size, page_count, owner FROM documents d {which}", values
         )
         return [DocumentInfo(*[*row[:2], told(row[2]), *row[3:-1], row[-1] or None]) for row in rows]
+
+    def latest(self, count: int, viewer: str | None = None) -> list[DocumentInfo]:
+        """The documents that were indexed last, at most so many, the newest first; the others stay unread."""
+        within, values = narrowed(None, viewer)
+        numbers = f"SELECT number FROM documents d WHERE {within} ORDER BY number DESC LIMIT %(count)s"
+        return self._infos(f"WHERE number IN ({numbers}) ORDER BY indexed_at DESC, source, root", {**values, "count": count})
+
+    def ids_of(self, names: Sequence[str], viewer: str | None = None) -> dict[str, list[str]]:
+        """The ids of documents by name: a name is the id of one, else the source of one or more. Names of none are left out."""
+        within, values = narrowed(None, viewer)
+        found: dict[str, list[str]] = {}
+        for column in ("source", "id"):  # what an id says, holds
+            by_name: dict[str, list[str]] = {}
+            for name, identifier in self._database.rows(
+                f"SELECT {column}, id FROM documents d WHERE {column} = ANY(%(names)s) AND {within} ORDER BY source, root",
+                {**values, "names": [name for name in names if "\0" not in name]},
+            ):
+                by_name.setdefault(name, []).append(identifier)
+            found.update(by_name)
+        return found
 
     def owner(self, document_id: str) -> str | None:
         """Whose a document is; None where it is shared. Raises KeyError when there is no such document."""
@@ -574,16 +605,16 @@ class PostgresStore:
 
         Nothing is found while the Chroma server of a large store does not answer, or the vectors are of another embedding model: notices() says so.
         """
-        if limit < 1 or (document_ids is not None and not document_ids):
-            self._database.rows("SELECT 1")
-            return []
-        return self._vectors.nearest(vector, limit, document_ids, viewer)
+        return self.nearest_each(vector[np.newaxis], limit, document_ids, viewer)[0]
 
     def nearest_each(
         self, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None
     ) -> list[list[tuple[str, float]]]:
-        """nearest() for each row of `vectors`, one after the other: each is asked of one moment of PostgreSQL and of Chroma."""
-        return [self.nearest(vector, limit, document_ids, viewer) for vector in vectors]
+        """nearest() for each row of `vectors`, all asked at once."""
+        if limit < 1 or (document_ids is not None and not document_ids) or not len(vectors):
+            self._database.rows("SELECT 1")
+            return [[] for _ in vectors]
+        return self._vectors.nearest(vectors, limit, document_ids, viewer)
 
     def matching(self, query: str, limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None) -> list[tuple[str, float]]:
         """Passage ids by words (BM25 over passage, title and headings), best first, with a score that grows with the match; with `viewer` of what that

@@ -14,7 +14,7 @@ import numpy as np
 
 from index import postings
 from index.postgres_database import PostgresDatabase
-from index.postgres_schema import lock_of
+from index.postgres_schema import INCARNATION, lock_of
 from index.postings import Counted
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class WordIndex:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
+        self._gone: tuple[str, int, NDArray[np.int64]] = ("", -1, np.empty(0, dtype=np.int64))
+        """What was gone in a database after so many changes."""
 
     def add(self, connection: Connection[Any], passages: Iterable[tuple[int, Counted]]) -> None:
         """Makes passages found by their words, inside the caller's transaction."""
@@ -90,20 +92,25 @@ class WordIndex:
         self, words: Sequence[tuple[str, ...]], limit: int, document_ids: Sequence[str] | None, viewer: str | None
     ) -> tuple[list[tuple[str, float]], int | None]:
         """What is found, and the number of the store's last change where something was left out that may have been replaced since."""
-        # One statement, and so one moment: totals, what is gone and the postings belong together.
+        # One statement, and so one moment: totals, what is gone and the postings belong together. What is gone is read where something has changed since.
+        incarnation, known, gone = self._gone
         found: dict[str, list[bytes]] = {}
-        gone, passages, total, changes = b"", 0, 0, 0
+        passages, total, changes = 0, 0, 0
         for term, entries, *totals in self._database.rows(
-            "SELECT NULL, (SELECT string_agg(int8send(passage), '' ORDER BY passage) FROM gone), passages, words, changes FROM store "
-            "UNION ALL SELECT term, entries, NULL, NULL, NULL FROM postings WHERE term = ANY(%s)",
-            ([term for terms in words for term in terms],),
+            f"SELECT NULL, CASE WHEN {INCARNATION} = %(incarnation)s AND changes = %(known)s THEN NULL "
+            "ELSE (SELECT coalesce(string_agg(int8send(passage), '' ORDER BY passage), '') FROM gone) END, passages, words, changes, "
+            f"{INCARNATION} FROM store UNION ALL SELECT term, entries, NULL, NULL, NULL, NULL FROM postings WHERE term = ANY(%(terms)s)",
+            {"incarnation": incarnation, "known": known, "terms": [term for terms in words for term in terms]},
             binary=True,
         ):
             if term is None:
-                gone, (passages, total, changes) = entries or b"", totals
+                passages, total, changes, incarnation = totals
+                if entries is not None:
+                    gone = np.frombuffer(entries, dtype=">i8").astype(np.int64)
+                    self._gone = (incarnation, changes, gone)
             else:
                 found.setdefault(term, []).append(entries)
-        numbers, scores = postings.ranked(words, found, np.frombuffer(gone, dtype=">i8").astype(np.int64), passages, total / max(passages, 1))
+        numbers, scores = postings.ranked(words, found, gone, passages, total / max(passages, 1))
         seen, whole = self._seen(numbers, scores, limit, document_ids, viewer)
         return seen, None if whole else changes
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
 from index.contract import DocumentStore
@@ -31,6 +31,9 @@ others gain. A cosine of the default model; docs/benchmarks.md says how it was c
 
 ATTEMPTS = 3
 """A question begins anew where what it found was replaced meanwhile, so often in all."""
+
+HALF = re.compile("[\ud800-\udfff]")
+"""Half a character, which stands in no document's name."""
 
 _beside = ThreadPoolExecutor(32, thread_name_prefix="citewell-words")
 """Threads that last, as each has its own connection to a store; so many that nobody waits for another's words."""
@@ -166,15 +169,5 @@ def _looked_again(
 
 
 def _resolve(store: DocumentStore, names: Sequence[str]) -> list[str]:
-    found: list[str] = []
-    by_source: dict[str, list[str]] | None = None
-    for name in names:
-        with suppress(KeyError, UnicodeEncodeError):  # half a character stands in no store
-            found.append(store.info(name).id)
-            continue
-        if by_source is None:
-            by_source = {}
-            for document in store.documents():
-                by_source.setdefault(document.source, []).append(document.id)
-        found += by_source[name]
-    return found
+    known = store.ids_of([name for name in names if not HALF.search(name)])
+    return [identifier for name in names for identifier in known[name]]

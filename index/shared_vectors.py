@@ -61,6 +61,12 @@ LOOKED_AFTER_SECONDS, LOOKED_AFTER = 60.0, 500
 LACKING_TOLD, LACKING_SHARE = 1_000, 0.1
 """Where a collection lacks more passages than the first, and than this share of all, it is filled anew; fewer are told to it."""
 
+COUNTED_TIMES, COUNTED_AGAIN_SECONDS = 3, 0.5
+"""So often a collection's vectors are counted before too few of them are believed, as others may be telling it something."""
+
+LOOKED_FOR, LOOKED_FOR_PLACES = 1_000, 10
+"""Where it has enough of them, so many are looked for at the end and at so many other places."""
+
 REFUSED_TELLS, REFUSED_REBUILDS = 3, 5
 """So often a server that is there may refuse to be told before the page says so, and before a new collection is filled."""
 
@@ -260,6 +266,7 @@ class SharedVectors:
                 if self._checked != now.collection:
                     if not self._trusted(now):
                         return self._rebuild(now.collection)
+                    self._drop_others(now)
                     self._checked = now.collection
                     if self._pending_count(PENDING_COMPARED) == PENDING_COMPARED:
                         self._state("rebuilding")
@@ -293,31 +300,51 @@ class SharedVectors:
 
     def _trusted(self, now: _Now) -> bool:
         """Whether the collection that PostgreSQL names is there and can be searched. Of passages that it lacks it is told again, and they are compared
-        until then; False where that is much."""
+        until then; False where that is much. Where it holds as many as it should, and all of those that are looked for, it is not read through."""
+        lacking: list[int] = []
         try:
             collection = self._collection(now.collection)
             if collection.count():
                 for (vector,) in self._database.rows("SELECT vector FROM vectors LIMIT 1", binary=True):
-                    collection.nearest(np.frombuffer(vector, dtype=np.float32), 1)
-            lacking: list[int] = []
-            last = 0
-            while rows := self._database.rows(
-                "SELECT p.number FROM passages p WHERE p.number > %s AND NOT EXISTS (SELECT 1 FROM pending o WHERE o.passage = p.number) "
-                "ORDER BY p.number LIMIT %s",
-                (last, PAGE),
-            ):
-                numbers = [row[0] for row in rows]
-                last = numbers[-1]
-                held = collection.held(numbers)
-                lacking += [number for number in numbers if number not in held]
-                if self._closing.is_set() or len(lacking) > max(LACKING_TOLD, LACKING_SHARE * now.passages):
-                    return False
+                    collection.nearest(np.frombuffer(vector, dtype=np.float32)[np.newaxis], 1)
+            if not self._seems_whole(collection):
+                last = 0
+                while numbers := self._told_after(last):
+                    last = numbers[-1]
+                    lacking += _not_held(collection, numbers)
+                    if self._closing.is_set() or len(lacking) > max(LACKING_TOLD, LACKING_SHARE * now.passages):
+                        return False
         except CollectionMissing:
             return False
         if lacking:
             log.warning("The Chroma server lacks %d passages of this store. It is told of them again.", len(lacking))
             self._tell_again(lacking)
         return True
+
+    def _seems_whole(self, collection: Collection) -> bool:
+        """Whether a collection has as many vectors as it was told of, and those of the newest passages and of some between: one that was lost, or put back
+        as it was at another time, has not."""
+        for _ in range(COUNTED_TIMES):
+            ((told, newest),) = self._database.rows(
+                "SELECT s.passages - (SELECT count(*) FROM passages p WHERE p.number IN (SELECT passage FROM pending)), "
+                "(SELECT coalesce(max(number), 0) FROM passages) FROM store s"
+            )
+            if collection.count() >= told:
+                break
+            self._closing.wait(COUNTED_AGAIN_SECONDS)  # others tell it something meanwhile
+        else:
+            return False
+        places = sorted({max(0, newest - LOOKED_FOR), *(secrets.randbelow(newest + 1) for _ in range(LOOKED_FOR_PLACES))})
+        return not any(_not_held(collection, numbers) for numbers in (self._told_after(place, LOOKED_FOR) for place in places) if numbers)
+
+    def _told_after(self, last: int, most: int = PAGE) -> list[int]:
+        """The numbers of passages that Chroma was told of, in order, from behind one."""
+        rows = self._database.rows(
+            "SELECT p.number FROM passages p WHERE p.number > %s AND NOT EXISTS (SELECT 1 FROM pending o WHERE o.passage = p.number) "
+            "ORDER BY p.number LIMIT %s",
+            (last, most),
+        )
+        return [row[0] for row in rows]
 
     def _tell_again(self, numbers: Iterable[int], unreached: bool = False) -> None:
         """Has Chroma told of these passages, whether they are there or not."""
@@ -431,7 +458,7 @@ class SharedVectors:
             if now.passages:
                 log.warning("The Chroma server lacks passages of this store. A new collection is filled from PostgreSQL.")
             self.progress, self._collections = 0.0, {}
-            beginning = f"citewell-{now.identity}-"
+            beginning = _collections_of(now.identity)
             numbers = [
                 int(name.removeprefix(beginning)) for name in [*server.names(beginning), now.collection] if name.removeprefix(beginning).isdecimal()
             ]
@@ -445,12 +472,21 @@ class SharedVectors:
             # What changed meanwhile is pending, and told to the new collection as to any other.
             self._tell_again(unreached, unreached=True)
             connection.execute("UPDATE store SET collection = %s", (name,))
-            for other in server.names(beginning):
-                if other != name:
-                    server.drop(other)
+            _drop_but(server, beginning, name)
             self._checked, self.progress = name, 1.0
         self._wanted.set()
         return False
+
+    def _drop_others(self, now: _Now) -> None:
+        """Drops the collections of this database that nobody names any more: a process was killed before it could."""
+        server = self._server
+        assert server is not None
+        with self._database.transaction() as connection:
+            # Whoever fills a new one holds this.
+            if connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (TELLING,)).fetchone()[0]:
+                ((identity, collection),) = connection.execute("SELECT identity, collection FROM store").fetchall()
+                if collection == now.collection:
+                    _drop_but(server, _collections_of(identity), collection)
 
     def _fill(self, connection: Connection[Any], made: Collection, passages: int) -> set[int]:
         """Tells an empty collection of everything; returns what a search there does not find."""
@@ -470,17 +506,18 @@ class SharedVectors:
     # Finding
 
     def nearest(
-        self, vector: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None
-    ) -> list[tuple[str, float]]:
-        """Passage ids, nearest first, with their cosine similarity to the unit `vector`, which is that of PostgreSQL's vectors."""
-        found: list[tuple[str, float]] = []
+        self, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """For each row of unit `vectors` passage ids, nearest first, with their cosine similarity, which is that of PostgreSQL's vectors. All rows are asked
+        of one moment, together."""
+        found: list[list[tuple[str, float]]] = [[] for _ in vectors]
         for left in reversed(range(ATTEMPTS)):
             now = self._now()
             if now.embedder != self._embedder:
-                return []
+                return [[] for _ in vectors]
             if now.passages <= COMPARED:
-                return self._compare(now, vector, limit, document_ids, viewer)
-            found, whole = self._sought(now, vector, limit, document_ids, viewer)
+                return self._compare(now, vectors, limit, document_ids, viewer)
+            found, whole = self._sought(now, vectors, limit, document_ids, viewer)
             if whole or not left:
                 break
             after = self._now()
@@ -490,43 +527,44 @@ class SharedVectors:
         return found
 
     def _sought(
-        self, now: _Now, vector: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None, viewer: str | None
-    ) -> tuple[list[tuple[str, float]], bool]:
+        self, now: _Now, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None, viewer: str | None
+    ) -> tuple[list[list[tuple[str, float]]], bool]:
         """What is found in a large store, and whether all that was found was there still."""
         within, values = narrowed(document_ids, viewer)
         everything = document_ids is None and viewer is None
         if not everything and few(self._database, within, values, COMPARED_OF_CHOSEN):
-            return self._scan(vector, limit, within, values), False
+            return self._scan(vectors, limit, within, values), False
         # Before Chroma is asked: what is not among these it has been told.
         name, pending, more = self._pending(now)
-        found: list[tuple[str, float]] = []
+        found: list[list[tuple[str, float]]] = []
         # More than wanted are asked for where some are not chosen, or gone while Chroma was not told yet.
         for wanted in _growing(limit if everything else 4 * limit, max(MOST_ASKED, 4 * limit)):
-            numbers = self._asked(name, vector, wanted)
-            found, whole = self._ranked(vector, numbers or [], pending, more if numbers is not None else [], limit, within, values)
-            if numbers is None:
+            near = self._asked(name, vectors, wanted)
+            found, whole = self._ranked(vectors, near or [], pending, more if near is not None else [], limit, within, values)
+            if near is None:
                 return found, whole and self._now().usable == name
-            if len(found) >= limit or len(numbers) < wanted:
+            if all(len(best) >= limit or len(numbers) < wanted for best, numbers in zip(found, near, strict=True)):
                 return found, whole
         if everything:
             return found, whole
         # Seldom chosen: Chroma is asked for those alone.
         named = [row[0] for row in self._database.rows(f"SELECT number FROM documents d WHERE {within} LIMIT {DOCUMENTS_NAMED + 1}", values)]
         if len(named) <= DOCUMENTS_NAMED:
-            numbers = self._asked(name, vector, limit, {"document": {"$in": named}})
+            near = self._asked(name, vectors, limit, {"document": {"$in": named}})
         elif viewer is not None and "ids" not in values:
-            numbers = self._asked(name, vector, limit, {"owner": {"$in": ["", viewer]}})
+            near = self._asked(name, vectors, limit, {"owner": {"$in": ["", viewer]}})
         else:
-            return self._scan(vector, limit, within, values), False
-        return self._ranked(vector, numbers or [], pending, more, limit, within, values)
+            return self._scan(vectors, limit, within, values), False
+        return self._ranked(vectors, near or [], pending, more, limit, within, values)
 
-    def _asked(self, name: str, vector: NDArray[np.float32], wanted: int, where: Mapping[str, Any] | None = None) -> list[int] | None:
-        """What Chroma finds; None where it cannot be asked. It is asked once more where it fails and is there: a deletion at the same moment is enough."""
+    def _asked(self, name: str, vectors: NDArray[np.float32], wanted: int, where: Mapping[str, Any] | None = None) -> list[list[int]] | None:
+        """What Chroma finds for each vector; None where it cannot be asked. It is asked once more where it fails and is there: a deletion at the same
+        moment is enough."""
         if not name:
             return None
         for again in (False, True):
             try:
-                return self._collection(name).nearest(vector, wanted, where)
+                return self._collection(name).nearest(vectors, wanted, where)
             except CollectionMissing:
                 self._collections, self._checked = {}, ""
                 self._wanted.set()
@@ -573,22 +611,24 @@ class SharedVectors:
 
     def _ranked(
         self,
-        vector: NDArray[np.float32],
-        numbers: Sequence[int],
+        vectors: NDArray[np.float32],
+        found: Sequence[Sequence[int]],
         pending: Mapping[int, NDArray[np.float32]],
         more: Sequence[int],
         limit: int,
         within: str,
         values: Mapping[str, Any],
-    ) -> tuple[list[tuple[str, float]], bool]:
-        """The best of what Chroma found and of what it does not find yet, of those that are there; and whether all were."""
-        near = list(pending)
+    ) -> tuple[list[list[tuple[str, float]]], bool]:
+        """For each vector the best of what Chroma found and of what it does not find yet, of those that are there; and whether all were."""
+        numbers = {number for one in found for number in one}
+        asked = set(numbers)
         if pending:
-            scores = np.stack(list(pending.values())) @ np.asarray(vector, dtype=np.float32)
+            near = list(pending)
+            scores = np.asarray(vectors, dtype=np.float32) @ np.stack(list(pending.values())).T
             # Of the chosen documents any may be among them, of all the best are enough; some may be gone.
-            near = [near[place] for place in np.argsort(-scores, kind="stable")[: len(near) if values else 4 * limit]]
-        asked = {*numbers, *near}
-        best: list[tuple[str, float]] = []
+            for row in scores:
+                asked |= {near[place] for place in np.argsort(-row, kind="stable")[: len(near) if values else 4 * limit]}
+        best: list[list[tuple[str, float]]] = [[] for _ in vectors]
         there: set[int] = set()
         pages = [list(asked), *(list(more[start : start + PAGE]) for start in range(0, len(more), PAGE))]
         for page in pages:
@@ -599,8 +639,8 @@ class SharedVectors:
                 binary=True,
             )
             there |= {row[0] for row in rows}
-            best = sorted([*best, *_best(vector, sorted(row for row in rows if row[2] is not None), limit)], key=lambda pair: -pair[1])[:limit]
-        ghosts = set(numbers) - there
+            best = _better(best, vectors, sorted(row for row in rows if row[2] is not None), limit)
+        ghosts = numbers - there
         if ghosts and self.state == "ready":
             # Removed a moment ago, or left behind by a process that was killed: others look which.
             self._ghosts |= ghosts
@@ -608,21 +648,21 @@ class SharedVectors:
         return best, asked <= there
 
     def _compare(
-        self, now: _Now, vector: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None, viewer: str | None
-    ) -> list[tuple[str, float]]:
+        self, now: _Now, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None, viewer: str | None
+    ) -> list[list[tuple[str, float]]]:
         """The nearest passages, all compared one by one; their vectors are kept, and those that others added are read."""
         known = self._matrix(now)
         if not known.ids:
-            return []
-        scores = known.matrix @ np.asarray(vector, dtype=np.float32)
+            return [[] for _ in vectors]
+        scores = np.asarray(vectors, dtype=np.float32) @ known.matrix.T
         if document_ids is not None:
             scores = np.where(np.isin(known.documents, self._numbers(document_ids, viewer)), scores, -np.inf)
         elif viewer is not None:
             if viewer not in known.allowed:
                 known.allowed[viewer] = np.isin(known.documents, self._numbers(None, viewer))
             scores = np.where(known.allowed[viewer], scores, -np.inf)
-        best = np.argsort(-scores, kind="stable")[:limit]
-        return [(known.ids[place], float(scores[place])) for place in best if scores[place] > -np.inf]
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :limit]
+        return [[(known.ids[place], float(row[place])) for place in places if row[place] > -np.inf] for row, places in zip(scores, best, strict=True)]
 
     def _numbers(self, document_ids: Sequence[str] | None, viewer: str | None) -> NDArray[np.int64]:
         within, values = narrowed(document_ids, viewer)
@@ -663,9 +703,9 @@ class SharedVectors:
             )
             return self._known
 
-    def _scan(self, vector: NDArray[np.float32], limit: int, within: str, values: Mapping[str, Any]) -> list[tuple[str, float]]:
-        """The nearest of all passages that the condition chooses, compared one by one."""
-        best: list[tuple[str, float]] = []
+    def _scan(self, vectors: NDArray[np.float32], limit: int, within: str, values: Mapping[str, Any]) -> list[list[tuple[str, float]]]:
+        """For each vector the nearest of all passages that the condition chooses, compared one by one."""
+        best: list[list[tuple[str, float]]] = [[] for _ in vectors]
         last = 0
         while rows := self._database.rows(
             "SELECT p.number, p.id, v.vector FROM passages p JOIN vectors v USING (content_key) JOIN documents d ON d.number = p.document "
@@ -674,8 +714,24 @@ class SharedVectors:
             binary=True,
         ):
             last = rows[-1][0]
-            best = sorted([*best, *_best(vector, rows, limit)], key=lambda pair: -pair[1])[:limit]
+            best = _better(best, vectors, rows, limit)
         return best
+
+
+def _collections_of(identity: str) -> str:
+    """How the names of a database's collections begin."""
+    return f"citewell-{identity}-"
+
+
+def _drop_but(server: ChromaServer, beginning: str, name: str) -> None:
+    for other in server.names(beginning):
+        if other != name:
+            server.drop(other)
+
+
+def _not_held(collection: Collection, numbers: Sequence[int]) -> list[int]:
+    held = collection.held(numbers)
+    return [number for number in numbers if number not in held]
 
 
 def _growing(first: int, most: int) -> Iterator[int]:
@@ -684,9 +740,14 @@ def _growing(first: int, most: int) -> Iterator[int]:
         first *= 4
 
 
-def _best(vector: NDArray[np.float32], rows: Sequence[Sequence[Any]], limit: int) -> list[tuple[str, float]]:
-    """Of rows of number, id and vector the nearest."""
+def _better(
+    best: Sequence[Sequence[tuple[str, float]]], vectors: NDArray[np.float32], rows: Sequence[Sequence[Any]], limit: int
+) -> list[list[tuple[str, float]]]:
+    """For each vector the nearest of those found before and of rows of number, id and vector."""
     if not rows:
-        return []
-    scores = np.stack([np.frombuffer(row[2], dtype=np.float32) for row in rows]) @ np.asarray(vector, dtype=np.float32)
-    return [(rows[place][1], float(scores[place])) for place in np.argsort(-scores, kind="stable")[:limit]]
+        return [list(one) for one in best]
+    scores = np.asarray(vectors, dtype=np.float32) @ np.stack([np.frombuffer(row[2], dtype=np.float32) for row in rows]).T
+    return [
+        sorted([*one, *((rows[place][1], float(row[place])) for place in np.argsort(-row, kind="stable")[:limit])], key=lambda pair: -pair[1])[:limit]
+        for one, row in zip(best, scores, strict=True)
+    ]

@@ -67,6 +67,9 @@ RANKED_WORDS = 32
 
 EMBEDDED_AT_ONCE = 64
 
+INFO = "SELECT id, source, title, length, passages, indexed_at, root, size, json_array_length(pages) FROM documents"
+"""What a listing says of documents, but for their owners."""
+
 log = logging.getLogger(__name__)
 
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -479,17 +482,34 @@ class Store:
         if viewer is not None:
             conditions, values = [*conditions, f"id {SEEN}" if document_id is None else "owner IN ('', ?)"], [*values, viewer]
         where = " AND ".join(conditions)
-        rows = self._database.rows(
-            "SELECT id, source, title, length, passages, indexed_at, root, size, json_array_length(pages) FROM documents "
-            f"WHERE {where} ORDER BY source, root",
-            values,
-        )
+        rows = self._database.rows(f"{INFO} WHERE {where} ORDER BY source, root", values)
         # By the index: in a store that was taken over from version 2 the column stands behind the text, which would be read for it.
         if document_id is None:
             owners = dict(self._database.rows("SELECT id, owner FROM documents INDEXED BY documents_of WHERE owner > ''"))
         else:
             owners = {row[0]: self.owner(row[0]) for row in rows}
         return [DocumentInfo(*[*row, owners.get(row[0])]) for row in rows]
+
+    def latest(self, count: int, viewer: str | None = None) -> list[DocumentInfo]:
+        """The documents that were indexed last, at most so many, the newest first; the others stay unread."""
+        whose, values = ("", []) if viewer is None else ("INDEXED BY documents_of WHERE owner IN ('', ?)", [viewer])
+        numbers = f"SELECT number FROM documents {whose} ORDER BY number DESC LIMIT ?"
+        rows = self._database.rows(f"{INFO} WHERE number IN ({numbers}) ORDER BY indexed_at DESC, source, root", [*values, count])
+        return [DocumentInfo(*[*row, self.owner(row[0])]) for row in rows]
+
+    def ids_of(self, names: Sequence[str], viewer: str | None = None) -> dict[str, list[str]]:
+        """The ids of documents by name: a name is the id of one, else the source of one or more. Names of none are left out."""
+        whose, more = ("", []) if viewer is None else ("AND owner IN ('', ?)", [viewer])
+        found: dict[str, list[str]] = {}
+        for column in ("source", "id"):  # what an id says, holds
+            by_name: dict[str, list[str]] = {}
+            for batch, marks in batches(dict.fromkeys(names)):
+                for name, identifier in self._database.rows(
+                    f"SELECT {column}, id FROM documents WHERE {column} IN ({marks}) {whose} ORDER BY source, root", [*batch, *more]
+                ):
+                    by_name.setdefault(name, []).append(identifier)
+            found.update(by_name)
+        return found
 
     def owner(self, document_id: str) -> str | None:
         """Whose a document is; None where it is shared. Raises KeyError when there is no such document."""

@@ -91,6 +91,14 @@ class Visible:
         """All that the user sees by source, or the one asked for."""
         return self._store.documents(document_id, self.viewer)
 
+    def latest(self, count: int) -> list[DocumentInfo]:
+        """Those of what the user sees that were indexed last, the newest first."""
+        return self._store.latest(count, self.viewer)
+
+    def ids_of(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """The ids of documents that the user sees by name, as Store.ids_of()."""
+        return self._store.ids_of(names, self.viewer)
+
     def document_count(self) -> int:
         """How many documents the user sees."""
         return self._store.document_count(self.viewer)

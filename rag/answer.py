@@ -404,7 +404,7 @@ def _examined(inquiry: Inquiry) -> str:
     """What a list or a count was drawn from: whoever relies on it must know what was not looked at."""
     read, store = len({hit.passage.document_id for hit in inquiry.hits}), inquiry.assistant.store
     chosen = inquiry.documents
-    there = store.document_count() if chosen is None else len([info for info in store.documents() if {info.id, info.source} & set(chosen)])
+    there = store.document_count() if chosen is None else len({identifier for ids in store.ids_of(chosen).values() for identifier in ids})
     return f"For this list I read the passages nearest to the question, which are in {read} of {max(read, there)} documents."
 
 

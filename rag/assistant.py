@@ -222,7 +222,7 @@ class Assistant:
         """Questions to start from."""
         if self.store.fingerprints(str(SEEDS.resolve())):
             return STARTERS
-        return tuple(f"What does “{document.title}” say?" for document in self.store.documents()[:4])
+        return tuple(f"What does “{document.title}” say?" for document in self.store.latest(4))
 
     def prepare(self, progress: weights.Progress | None = None, after: float = 0.0) -> None:
         """Fetches what is missing of the model and loads it and the embedder, so that no question need wait.

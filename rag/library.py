@@ -339,15 +339,7 @@ class Library:
         alone: whoever replaces one reads it."""
         if self._keeper is None:
             return {(root, source, "") for root in (UPLOADS, *self._own_roots()) for _, source in self.waiting(root)}
-        found: set[tuple[str, str, str]] = set()
-        for root in self._keeper.upload_roots():
-            known = self._store.known(root)
-            for source, (kept, _) in self._keeper.uploads(root).items():
-                before = known.get(source)
-                # A file that could not be opened is noted without a fingerprint.
-                if before is None or before.fingerprint not in ("", kept):
-                    found.add((root, source, kept))
-        return found
+        return self._keeper.unread_uploads()
 
     def _watch(self) -> None:
         """Reads what another server was sent and did not read, as it was stopped."""

@@ -184,6 +184,16 @@ class FakeStore:
     def documents(self) -> list[DocumentInfo]:
         return [stored.info for stored in list(self.stored.values())]
 
+    def latest(self, count: int) -> list[DocumentInfo]:
+        return sorted(self.documents(), key=lambda info: info.indexed_at, reverse=True)[:count]
+
+    def document_count(self) -> int:
+        return len(self.stored)
+
+    def ids_of(self, names: Sequence[str]) -> dict[str, list[str]]:
+        known = [(name, info.id) for info in self.documents() for name in {info.id, info.source} & {*names}]
+        return {name: [one for named, one in known if named == name] for name, _ in known}
+
     def info(self, document_id: str) -> DocumentInfo:
         return self.stored[document_id].info
 

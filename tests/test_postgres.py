@@ -398,6 +398,96 @@ def test_a_collection_that_lacks_much_is_not_trusted_on_the_second_look(
     three.close()
 
 
+def test_several_questions_are_asked_of_chroma_and_of_postgres_at_once(
+    two: tuple[PostgresStore, PostgresStore], by_chroma: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = two
+    all_told(one, range(6))
+    asked = np.stack([vector(number, 1, 0) for number in range(6)])
+    alone = [other.nearest(row, 4) for row in asked]
+    times: list[int] = []
+    nearest, rows = Collection.nearest, other._database.rows
+    monkeypatch.setattr(Collection, "nearest", lambda self, vectors, *more: times.append(len(vectors)) or nearest(self, vectors, *more))
+    statements: list[str] = []
+
+    def counted(statement: str, *more: Any, **options: Any) -> list[Any]:
+        if threading.current_thread() is threading.main_thread():
+            statements.append(statement)
+        return rows(statement, *more, **options)
+
+    monkeypatch.setattr(other._database, "rows", counted)
+    together = other.nearest_each(asked, 4)
+    assert times == [6]
+    assert len(statements) == 3, "how the store stands, what is pending, and what was found"
+    assert [[found for found, _ in hits] for hits in together] == [[found for found, _ in hits] for hits in alone]
+    assert [hits[0][1] for hits in together] == pytest.approx([1.0] * 6, abs=1e-5)
+
+
+def test_what_is_gone_is_read_again_only_where_something_changed(two: tuple[PostgresStore, PostgresStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = two
+    for number in range(4):
+        put(one, number)
+    one.remove(identifier(2))
+    ranked, given = postgres_words.postings.ranked, []
+
+    def noticed(words: Any, found: Any, gone: Any, *more: Any) -> Any:
+        given.append(gone)
+        return ranked(words, found, gone, *more)
+
+    monkeypatch.setattr(postgres_words.postings, "ranked", noticed)
+    for _ in range(3):
+        assert other.matching("doc2v1", 5) == []
+        assert other.matching("doc1v1", 5)
+    assert len(given[0]) == PARTS
+    assert all(later is given[0] for later in given)
+    one.remove(identifier(1))
+    assert other.matching("doc1v1", 5) == []
+    assert len(given[-1]) == 2 * PARTS
+
+
+def test_a_collection_that_was_put_back_as_it_was_is_noticed_without_being_read_through(
+    two: tuple[PostgresStore, PostgresStore], shared_store: Opening, tmp_path: Path, by_chroma: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_vectors, "LOOKED_FOR", 2)
+    monkeypatch.setattr(shared_vectors, "LOOKED_FOR_PLACES", 0)
+    monkeypatch.setattr(shared_vectors, "PAGE", 5)
+    one, _ = two
+    all_told(one, range(8))
+    looked_for: list[int] = []
+    held = Collection.held
+    monkeypatch.setattr(Collection, "held", lambda self, numbers: looked_for.extend(numbers) or held(self, numbers))
+    three = shared_store(tmp_path / "three", IDENTITY)
+    assert three.wait_for_index(60) == "ready"
+    assert len(looked_for) == 2, "it holds as many as it should, and the newest"
+    three.close()
+    newest = max(row[0] for row in one._database.rows("SELECT number FROM passages"))
+    # As many as before, but not the same: as a copy of another day may be.
+    collection(one).delete([newest])
+    collection(one).add([newest + 1_000], [vector(99, 99, 0)], [{"document": 1, "owner": ""}])
+    four = shared_store(tmp_path / "four", IDENTITY)
+    assert four.wait_for_index(60) == "ready"
+    eventually(lambda: pending(one) == 0)
+    assert held(collection(one), [newest]) == {newest}
+    assert all(by_meaning(four, number) for number in range(8))
+    four.close()
+
+
+def test_a_collection_that_nobody_names_any_more_goes(two: tuple[PostgresStore, PostgresStore], shared_store: Opening, tmp_path: Path) -> None:
+    one, _ = two
+    all_told(one, range(2))
+    now, server = one._vectors._now(), one._vectors._server
+    assert server is not None
+    left, others = f"citewell-{now.identity}-999", f"citewell-{now.identity[:-1]}x-1"
+    for name in (left, others):
+        server.create(name)
+    three = shared_store(tmp_path / "three", IDENTITY)
+    assert three.wait_for_index(60) == "ready"
+    assert set(server.names("citewell-")) >= {now.collection, others}
+    assert left not in server.names("citewell-")
+    server.drop(others)
+    three.close()
+
+
 def test_a_restored_dump_takes_a_collection_of_its_own(
     two: tuple[PostgresStore, PostgresStore], shared_store: Opening, postgres_server: Servers, chroma_server: Servers, tmp_path: Path, by_chroma: None
 ) -> None:

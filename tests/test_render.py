@@ -49,6 +49,10 @@ ATTACK = (
 )
 
 
+def listed(store: FakeStore) -> str:
+    return render.documents_html(store.latest(render.LATEST), store.document_count())
+
+
 class Reader(HTMLParser):
     """Collects tags with their attributes, and the text."""
 
@@ -124,7 +128,7 @@ def test_every_renderer_escapes() -> None:
         render.running_html(exchange),
         render.evidence_html(exchange),
         render.transcript_html(Conversation((finished, Exchange("q", problem=ATTACK), Exchange("q", stopped=True, draft=ATTACK)))),
-        render.documents_html(FakeStore().documents()),
+        listed(FakeStore()),
         render.welcome_html([ATTACK]),
         render.status_html(ATTACK, ATTACK),
         render.choice_html(Choice({ATTACK: ATTACK}, (ATTACK,)), 5),
@@ -255,7 +259,7 @@ def test_a_running_exchange_says_what_is_going_on() -> None:
 
 
 def test_documents_and_starters() -> None:
-    html = render.documents_html(FakeStore().documents())
+    html = listed(FakeStore())
     assert [link["href"] for link in Reader(html).all("a")] == [
         "/documents/a1f0-ferry",
         "/documents/b2%2Farchive",
@@ -263,14 +267,14 @@ def test_documents_and_starters() -> None:
         "/documents/d4-report",
         "/documents/e5-clock",
     ]
-    assert "There are no documents yet" in render.documents_html([])
+    assert "There are no documents yet" in render.documents_html([], 0)
     assert [button["data-question"] for button in Reader(render.welcome_html(STARTERS)).all("button")] == list(STARTERS)
 
 
 def test_beside_the_chat_stand_a_few_of_many_documents() -> None:
     store = FakeStore()
     store.fill(10_000)
-    html = render.documents_html(store.documents())
+    html = listed(store)
     assert len(Reader(html).all("a")) == render.LATEST
     assert "Show 10,005 documents" in html
     assert f"and {10_005 - render.LATEST:,} more" in html

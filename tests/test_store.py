@@ -124,6 +124,38 @@ def test_several_vectors_find_what_each_of_them_finds(store: DocumentStore) -> N
     assert [found[0][0] for found in store.nearest_each(asked, 1)] == [parts(number, 1)[1][0].id for number in range(6)]
 
 
+def test_the_latest_documents_are_told_without_the_others(store: DocumentStore) -> None:
+    for number in range(5):
+        put(store, number)
+    put(store, 1, version=2)
+    store.set_owner(identifier(4), "ann")
+    assert {info.id for info in store.latest(2)} == {identifier(1), identifier(4)}
+    assert {info.id for info in store.latest(2, "ben")} == {identifier(1), identifier(3)}
+    assert {info.id: info.owner for info in store.latest(9, "ann")} == {identifier(n): "ann" if n == 4 else None for n in range(5)}
+    assert store.latest(9) == sorted(store.documents(), key=lambda info: info.indexed_at, reverse=True)
+    store.remove(identifier(1))
+    assert {info.id for info in store.latest(2)} == {identifier(3), identifier(4)}
+
+
+def test_documents_are_named_by_their_ids_and_sources(store: DocumentStore) -> None:
+    for number in range(3):
+        put(store, number)
+    document, passages, keys, _ = parts(1, 1)
+    twin = replace(document, id="twin")
+    store.put_many([Entry(twin, "/elsewhere", [replace(one, id=f"twin{one.id}", document_id="twin") for one in passages], keys)], {})
+    posing = parts(7, 1)[0]  # whose source is another's id
+    store.put_many([Entry(replace(posing, source=identifier(2)), ROOT, [], [])], {})
+    store.set_owner(identifier(0), "ann")
+    named = store.ids_of([identifier(0), document.source, identifier(2), "nothing", "nothing\0"])
+    assert {name: sorted(ids) for name, ids in named.items()} == {
+        identifier(0): [identifier(0)],
+        document.source: sorted([identifier(1), "twin"]),
+        identifier(2): [identifier(2)],
+    }
+    assert store.ids_of([identifier(0), identifier(1)], "ben") == {identifier(1): [identifier(1)]}
+    assert store.ids_of([]) == {}
+
+
 def test_everything_is_there_after_reopening(store: DocumentStore, opening: Opening) -> None:
     put(store, 1)
     put(store, 2)

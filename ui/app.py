@@ -190,7 +190,7 @@ def chat_page(service: Service) -> gr.Blocks:
             store = own(request).store
             ids = [document_id for document_id in event.documents if isinstance(document_id, str)]
             wanted = Choice({document_id: before.chosen.get(document_id, "A document") for document_id in ids}, (), int(event.turn))
-            return told(wanted.checked(store.info), len(store.documents()))
+            return told(wanted.checked(store.info), store.document_count())
 
         async def ask(text: str, before: Conversation | None, wanted: Choice, event: gr.EventData, request: gr.Request) -> AsyncIterator[Updates]:
             if before is None:
@@ -200,7 +200,7 @@ def chat_page(service: Service) -> gr.Blocks:
             trigger = getattr(event.target, "elem_id", None)  # not the component itself: once updated, a session has its own copy
             assistant = own(request)
             of = wanted.checked(assistant.store.info)
-            news = told(of, len(assistant.store.documents())) if of != wanted else {}
+            news = told(of, assistant.store.document_count()) if of != wanted else {}
             titles, ids = tuple(of.chosen.values()), tuple(of.chosen)
             if before.running is not None:
                 now = None
@@ -268,8 +268,8 @@ def chat_page(service: Service) -> gr.Blocks:
 
         def listed(before: Choice, request: gr.Request) -> Updates:
             store = own(request).store
-            known = store.documents()
-            return {documents: render.documents_html(known), **state(request), **told(before.checked(store.info), len(known))}
+            total, latest = store.document_count(), store.latest(render.LATEST)
+            return {documents: render.documents_html(latest, total), **state(request), **told(before.checked(store.info), total)}
 
         def opened(request: gr.Request) -> Updates:
             user, wanted = service.user(request.request.scope), request.request.query_params.get("conversation", "")

@@ -472,21 +472,20 @@ def evidence_html(exchange: Exchange | None) -> str:
     )
 
 
-def documents_html(documents: Sequence[DocumentInfo]) -> str:
-    """What can be asked about, in short: each title opens its document, and the button opens the view of all."""
-    button = f'<button type="button" class="open-library" data-open-library>{"See all, add or choose" if documents else "Add documents"}</button>'
-    if not documents:
+def documents_html(latest: Sequence[DocumentInfo], total: int) -> str:
+    """What can be asked about, in short: the latest of so many documents, of which each title opens its own; the button opens the view of all."""
+    button = f'<button type="button" class="open-library" data-open-library>{"See all, add or choose" if total else "Add documents"}</button>'
+    if not total:
         return f'<section class="documents" data-total="0"><h2>Documents</h2><p class="hint">There are no documents yet.</p>{button}</section>'
-    latest = sorted(documents, key=lambda document: document.indexed_at, reverse=True)[:LATEST]
     items = "".join(
         f'<li><a href="{escape(document_link(document.id))}">{escape(document.title)}</a>'
         f'<span class="source">{escape(document.source)} · {counted(document.passages, "passage")}</span></li>'
         for document in latest
     )
-    more = f'<p class="hint">and {len(documents) - len(latest):,} more</p>' if len(documents) > len(latest) else ""
+    more = f'<p class="hint">and {total - len(latest):,} more</p>' if total > len(latest) else ""
     return (
-        f'<section class="documents" data-total="{len(documents)}"><h2>Documents</h2>{button}<input type="checkbox" id="show-documents" class="toggle">'
-        f'<label for="show-documents">Show {counted(len(documents), "document")}</label><div class="folded"><ul>{items}</ul>{more}</div></section>'
+        f'<section class="documents" data-total="{total}"><h2>Documents</h2>{button}<input type="checkbox" id="show-documents" class="toggle">'
+        f'<label for="show-documents">Show {counted(total, "document")}</label><div class="folded"><ul>{items}</ul>{more}</div></section>'
     )
 
 

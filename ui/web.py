@@ -214,7 +214,7 @@ def library_routes(service: Service) -> list[Route]:
         return JSONResponse({"source": source, "replaced": await run_in_threadpool(there_before, assistant.store, source, began)})
 
     def there_before(store: Store, source: str, began: datetime) -> bool:
-        files = (info for info in store.documents() if is_upload(info.root) and info.source == source)
+        files = (info for info in map(store.info, store.ids_of([source]).get(source, ())) if is_upload(info.root) and info.source == source)
         return any(library.time_of(info.indexed_at) < began for info in files)
 
     async def fields(request: Request, name: str) -> dict[str, Any]:
