@@ -62,7 +62,11 @@ MERGED_PART = 16
 MERGED_FROM = 20_000
 """An index of fewer passages is built anew in seconds where much was added; of more, what is new is merged into a copy of its files."""
 
-MERGE_SECONDS = 3_600.0
+FILLED_BESIDE = 20_000
+"""An index of more passages is filled by a child process at low priority too: in the server itself it would keep searches waiting for seconds."""
+
+MERGE_SECONDS, FILL_SECONDS_EACH = 3_600.0, 0.05
+"""How long a child process may merge; and how much longer it may fill an index, for each passage."""
 
 MERGED_AGAIN, MERGED_AGAIN_AT_MOST = 30.0, 3_600.0
 """Seconds until what could not be merged is tried again, twice as long each time."""
@@ -82,6 +86,9 @@ and then holds a vector that no search reaches (5 of 150 collections of 60), and
 
 COMPARED_OF_CHOSEN = 5_000
 """Of a larger store, up to so many passages of chosen documents, or of all that a user sees, are read and compared one by one."""
+
+GONE_LEFT = 0.25
+"""However much is gone, an index is first asked for no more than if so much of it were left."""
 
 MOST_ASKED = 2_000
 """So many of the nearest are asked for at most to find those of chosen documents among them."""
@@ -127,6 +134,8 @@ class _Recent:
     last: int
     place: dict[str, int]
     room: NDArray[np.float32]
+    gone: set[str]
+    """The passages that went; grown in place, as only their number matters."""
 
 
 class _Stopped(Exception):
@@ -456,30 +465,29 @@ class VectorIndex:
             self._told = set()
             total = self._passages()
         _delete(folder)
-        # In whole steps, after which alone Chroma looks whether it is time to write.
-        parts = min(WRITTEN_TIMES, max(1, round(total / WRITTEN_EVERY)))
-        made = _Collection(folder, max(STEP, total // parts // STEP * STEP) if total > UNWRITTEN else EVERYTHING_IN_MEMORY)
-        try:
-            done = last = 0
-            while True:
-                self._go_on()
-                rows = self._database.rows(
-                    "SELECT p.number, p.id, v.vector FROM passages p JOIN vectors v USING (content_key) WHERE p.number > ? ORDER BY p.number LIMIT ?",
-                    (last, STEP),
-                )
-                if not rows:
-                    break
-                made.add([row[1] for row in rows], [row[2] for row in rows])
-                last = rows[-1][0]
-                done += len(rows)
-                self.progress = min(0.99, done / max(total, 1))
-            if total > UNWRITTEN:
-                _write_out(made)
-                made = _Collection(folder)
-            return made
-        except BaseException:
-            made.close()
-            raise
+
+        def told(done: int) -> None:
+            self.progress = min(0.99, done / max(total, 1))
+
+        def step(done: int) -> None:
+            self._go_on()
+            told(done)
+
+        if total <= FILLED_BESIDE:
+            return _filled(folder, total, self._database.rows, step)
+        trouble, said = _in_child(
+            "fill",
+            [str(folder), str(self._database.path), str(total)],
+            MERGE_SECONDS + FILL_SECONDS_EACH * total,
+            self._closing.is_set,
+            told,
+        )
+        self._go_on()
+        if trouble or said:
+            raise IndexBroken(f"a new one could not be filled: {trouble or said}")
+        made = _Collection(folder)
+        made.count()  # reads it, before writers have to wait
+        return made
 
     def tidy(self) -> None:
         """Writes an index anew to which much was added since it was written, or is about to be; the present one answers meanwhile.
@@ -686,6 +694,8 @@ class VectorIndex:
         found = [dict(hits) for hits in self._compare(recent.known, vectors, limit, document_ids, viewer)]
         # Of what Chroma finds some may be gone, or somebody else's: then it is asked for more. Many are a good part of all, so that mostly suffices.
         wanted = limit if recent.last == 0 and within == "1" else limit + limit // 4 + 1
+        if recent.gone:  # where half of all are, half of what is near is: to ask for twice as much costs less than to ask twice
+            wanted = int(wanted / max(GONE_LEFT, 1 - len(recent.gone) / max(1, self._noted("written"))))
         most = max(MOST_ASKED, limit * 4)
         rest = list(range(len(vectors)))
         while rest:
@@ -821,7 +831,7 @@ class VectorIndex:
                 return recent
             if recent is None or len(recent.known.ids) > 2 * len(recent.place) + STEP:
                 nothing = np.zeros(0, dtype=np.bool_)
-                recent = _Recent(_Known(changes, [], [], _matrix([]), nothing), 0, {}, _matrix([]))
+                recent = _Recent(_Known(changes, [], [], _matrix([]), nothing), 0, {}, _matrix([]), set())
             ((last,),) = self._database.rows("SELECT coalesce(max(rowid), 0) FROM pending")
             rows = self._database.rows(
                 "SELECT n.passage_id, p.document_id, v.vector FROM pending n LEFT JOIN passages p ON p.id = n.passage_id "
@@ -829,6 +839,8 @@ class VectorIndex:
                 (recent.last, last),
             )
             new = [row for row in rows if row[2] is not None]
+            recent.gone.update(row[0] for row in rows if row[2] is None)
+            recent.gone.difference_update(row[0] for row in new)
             before, used = recent.known, len(recent.known.ids)
             there = np.concatenate([before.there, np.ones(len(new), dtype=np.bool_)])
             place = dict(recent.place)
@@ -844,7 +856,7 @@ class VectorIndex:
                         room[:used] = before.matrix
                 room[used : used + len(new)] = added
             ids, documents = [*before.ids, *(row[0] for row in new)], [*before.documents, *(row[1] for row in new)]
-            recent = self._recent = _Recent(_Known(changes, ids, documents, room[: len(ids)], there), last, place, room)
+            recent = self._recent = _Recent(_Known(changes, ids, documents, room[: len(ids)], there), last, place, room, recent.gone)
             return recent
 
     def _forget_recent(self) -> None:
@@ -994,6 +1006,47 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and path.name not in (SEAL, "seal.new")]
 
 
+# Filling
+
+
+def _filled(folder: Path, total: int, rows: Callable[[str, Sequence[Any]], list[Any]], told: Callable[[int], None]) -> _Collection:
+    """A new index of all passages, some `total`, in its files if they are many; says how many it has after each step."""
+    # In whole steps, after which alone Chroma looks whether it is time to write.
+    parts = min(WRITTEN_TIMES, max(1, round(total / WRITTEN_EVERY)))
+    made = _Collection(folder, max(STEP, total // parts // STEP * STEP) if total > UNWRITTEN else EVERYTHING_IN_MEMORY)
+    try:
+        done = last = 0
+        while True:
+            told(done)
+            found = rows(
+                "SELECT p.number, p.id, v.vector FROM passages p JOIN vectors v USING (content_key) WHERE p.number > ? ORDER BY p.number LIMIT ?",
+                (last, STEP),
+            )
+            if not found:
+                break
+            made.add([row[1] for row in found], [row[2] for row in found])
+            last = found[-1][0]
+            done += len(found)
+        if total > UNWRITTEN:
+            _write_out(made)
+            made = _Collection(folder)
+        return made
+    except BaseException:
+        made.close()
+        raise
+
+
+def fill(folder: Path, truth: Path, total: int) -> str:
+    """Fills a new index with all passages of the store's file as they are when it begins; returns what is wrong with it. Each step is said in a line of its
+    own: how many it has."""
+    try:
+        with _snapshot(truth) as rows:
+            _filled(folder, total, rows, lambda done: print(f"{DONE}{done}", flush=True)).close()
+    except (IndexBroken, OSError, sqlite3.Error) as error:
+        return str(error)
+    return ""
+
+
 # Probing
 
 ITSELF = 0.999
@@ -1011,8 +1064,14 @@ def probe(folder: Path, truth: Path, seconds: float, stop: threading.Event) -> s
     return trouble or said
 
 
-def _in_child(what: str, values: Sequence[str], seconds: float, unwanted: Callable[[], bool]) -> tuple[str, str]:
-    """Runs this module in a child process, until it is unwanted: what kept it from its end, if anything, and what it said."""
+DONE = "done "
+"""How a line begins that tells how far a child process is."""
+
+
+def _in_child(
+    what: str, values: Sequence[str], seconds: float, unwanted: Callable[[], bool], told: Callable[[int], None] = lambda done: None
+) -> tuple[str, str]:
+    """Runs this module in a child process, until it is unwanted: what kept it from its end, if anything, and what it said. `told` hears how far it is."""
     here = str(Path(__file__).resolve().parent.parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))}
     with subprocess.Popen(
@@ -1022,6 +1081,19 @@ def _in_child(what: str, values: Sequence[str], seconds: float, unwanted: Callab
         stderr=subprocess.DEVNULL,
         env=environment,
     ) as child:
+        said: list[str] = []
+
+        def listen() -> None:
+            assert child.stdout is not None
+            for line in child.stdout:
+                text = line.decode("utf-8", "replace").strip()
+                if text.startswith(DONE):
+                    told(int(text.removeprefix(DONE)))
+                else:
+                    said.append(text)
+
+        listening = threading.Thread(target=listen, name="citewell-child", daemon=True)
+        listening.start()
         end = time.monotonic() + seconds
         while True:
             try:
@@ -1032,10 +1104,10 @@ def _in_child(what: str, values: Sequence[str], seconds: float, unwanted: Callab
                 if unwanted() or time.monotonic() > end:
                     child.kill()
                     child.wait()
+                    listening.join()
                     return f"it did not answer within {seconds:.0f} seconds", ""
-        assert child.stdout is not None
-        said = child.stdout.read().decode("utf-8", "replace").strip()
-    return (f"opening it ended a process with status {child.returncode}", "") if child.returncode != 0 else ("", said)
+        listening.join()
+    return (f"opening it ended a process with status {child.returncode}", "") if child.returncode != 0 else ("", "\n".join(said).strip())
 
 
 def examine(folder: Path, truth: Path) -> str:
@@ -1146,11 +1218,14 @@ def _main(seconds: str, what: str, *values: str) -> None:
     if hasattr(signal, "alarm"):
         signal.alarm(int(float(seconds)) + 5)
     threading.Thread(target=lambda: (os.read(sys.stdin.fileno(), 1), os._exit(1)), daemon=True).start()
+    if what != "examine" and hasattr(os, "nice"):
+        os.nice(10)  # questions come first
     if what == "merge":
-        if hasattr(os, "nice"):
-            os.nice(10)  # questions come first
         source, target, truth, last = values
         said = merge(Path(source), Path(target), Path(truth), int(last))
+    elif what == "fill":
+        folder, truth, total = values
+        said = fill(Path(folder), Path(truth), int(total))
     else:
         said = examine(*map(Path, values))
     sys.stdout.write(said)

@@ -1109,6 +1109,94 @@ def a_child_that(does: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(vectors, "_in_child", real_child)
 
 
+def test_a_large_index_is_filled_by_a_child_that_says_how_far_it_is(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "FILLED_BESIDE", 50)
+    here, progress, begun = vectors._in_child, [], threading.Event()
+
+    def heard(what: str, values: Sequence[str], seconds: float, unwanted: Callable[[], bool], told: Callable[[int], None]) -> tuple[str, str]:
+        assert what == "fill"
+        begun.set()
+        return real_child(what, values, seconds, unwanted, lambda done: progress.append(done) or told(done))
+
+    store = opened(place)
+    bulk(store, 30)
+    told_here: list[str] = []
+    monkeypatch.setattr(vectors._Collection, "add", lambda self, ids, rows: told_here.extend(ids))
+    monkeypatch.setattr(vectors, "_in_child", heard)
+    before, index = vector_folder(place), store._vectors
+    index._in_background(index._rebuild)
+    assert begun.wait(30)
+    store.remove(identifier(3))  # meanwhile
+    until(lambda: store.index_state == "ready" and vector_folder(place) != before)
+    assert told_here == []
+    assert progress[0] == 0
+    assert progress[-1] in (29 * PARTS, 30 * PARTS), "as it is when it begins, with or without what was removed"
+    assert indexed(store)
+    assert gone(store, 3, 1)
+    assert reached(store, range(4, 30)) > 0.95
+    after = vector_folder(place)
+    store.close()
+    monkeypatch.setattr(vectors, "_in_child", here)
+    again = opened(place)
+    assert vector_folder(place) == after
+    again.close()
+
+
+def test_a_fill_that_fails_leaves_words_and_is_tried_again(place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    store = opened(place)
+    bulk(store, 30)
+    monkeypatch.setattr(vectors, "FILLED_BESIDE", 50)
+    monkeypatch.setattr(vectors, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(vectors, "_in_child", lambda *_: ("opening it ended a process with status -9", ""))
+    index = store._vectors
+    assert index._current is not None
+    index._broken(index._current, vectors.IndexBroken("for the test"))
+    assert index.wait(30) == "failed"
+    assert "status -9" in caplog.text
+    assert store.matching("doc5v1", 3)
+    assert visible(store, 5, 1), "few passages are compared"
+    monkeypatch.setattr(vectors, "_in_child", real_child)
+    monkeypatch.setattr(vectors, "COMPARED", 0)
+    store.nearest(vector(5, 1, 1), 3)
+    assert index.wait(60) == "ready"
+    assert indexed(store)
+    store.close()
+
+
+def test_closing_ends_a_fill_at_once(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(place)
+    bulk(store, 30)
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import sqlite3, time\nconnect = sqlite3.connect\ndef slow(*a, **k): time.sleep(60)\nsqlite3.connect = slow\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setattr(vectors, "FILLED_BESIDE", 50)
+    began, real = threading.Event(), real_child
+    monkeypatch.setattr(vectors, "_in_child", lambda *given: began.set() or real(*given))
+    before = vector_folder(place)
+    store._vectors._in_background(store._vectors._rebuild)
+    assert began.wait(30)
+    started = time.monotonic()
+    store.close()
+    assert time.monotonic() - started < 15
+    assert [path for path in place.glob("chroma-*") if path.is_dir()] == [before]
+
+
+def test_where_half_is_gone_twice_as_many_are_asked_for_at_once(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with grown.many_changes():
+        grown.remove_many([identifier(number) for number in range(0, 30, 2)])
+        asked: list[int] = []
+        nearest = vectors._Collection.nearest
+        monkeypatch.setattr(vectors._Collection, "nearest", lambda self, rows, limit: asked.append(limit) or nearest(self, rows, limit))
+        grown.nearest(vector(5, 1, 1), 8)
+        assert asked[0] == 2 * (8 + 2 + 1)
+        put(grown, 0)
+        grown.nearest(vector(5, 1, 1), 8)
+        assert asked[-1] < asked[0], "what came again is not gone"
+
+
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
 HELD = "(target.parent / 'held').touch(); time.sleep(60)"
 
