@@ -176,12 +176,12 @@ class SharedVectors:
                 "The passages' vectors are of another embedding model; until `citewell reembed` has made new ones, or Citewell is started with the model "
                 "that made them, answers come from word search alone.",
             )
-        if self.state not in ("failed", "rebuilding"):
+        if self.state not in ("failed", "rebuilding") or (self.state == "rebuilding" and now.passages <= COMPARED):
             return ()
         meanwhile = "all passages are compared one by one" if now.passages <= COMPARED else "answers come from word search alone"
         if self.state == "failed":
             return (f"The Chroma server does not answer; until it does, {meanwhile}. It is tried again every few seconds.",)
-        return (f"The vector index is being rebuilt ({100 * self.progress:.0f} %); until then {meanwhile}.",)
+        return (f"The vector index is being built ({100 * self.progress:.0f} %); until then answers come from word search alone.",)
 
     def server(self) -> str:
         """The Chroma server and its version; asked now."""

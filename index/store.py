@@ -218,9 +218,8 @@ class Store:
             said.append(
                 "The passages' vectors are of another embedding model; until `citewell reembed` has made new ones, answers come from word search alone."
             )
-        elif index.state == "rebuilding":
-            meanwhile = "answers take a little longer" if index.answers_meanwhile() else "answers come from word search alone"
-            said.append(f"The vector index is being rebuilt ({100 * index.progress:.0f} %); until then {meanwhile}.")
+        elif index.state == "rebuilding" and not index.answers_meanwhile():
+            said.append(f"The vector index is being built ({100 * index.progress:.0f} %); until then answers come from word search alone.")
         elif index.state == "ready" and index.behind:
             said.append(
                 f"What is new could not be put into the vector index ({index.behind}); it is found nevertheless, but answers take longer. "

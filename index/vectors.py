@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -136,6 +136,17 @@ class _Recent:
     room: NDArray[np.float32]
     gone: set[str]
     """The passages that went; grown in place, as only their number matters."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Those:
+    """Of which passages the nearest are wanted: those that the condition chooses and that are not known to be gone; of as many as are `enough`, nearest
+    first, the vectors are read."""
+
+    within: str
+    values: Sequence[Any]
+    gone: Container[str]
+    enough: int
 
 
 class _Stopped(Exception):
@@ -406,14 +417,22 @@ class VectorIndex:
         folder = self._next_folder()
         made = None
         try:
+            with self._database.writing:
+                self._told = set()
+                ((last,),) = self._database.rows("SELECT coalesce(max(rowid), 0) FROM pending")
             made = self._filled(folder)
             with self._database.writing:
                 self._go_on()
-                waiting = {row[0] for row in self._database.rows("SELECT passage_id FROM pending")}
-                self._learn(made, waiting | (self._told or set()))
-                if made.count() != self._passages():
+                # What came meanwhile it learns too, unless that is so much that writers would wait for it: then it stays pending. Where the index before it
+                # was told something meanwhile, rows were taken out, and their numbers tell nothing.
+                told = self._told or set()
+                later = [row[0] for row in self._database.rows("SELECT passage_id FROM pending WHERE ? OR rowid > ?", (bool(told), last))]
+                if told or len(later) <= max(UNWRITTEN, STEP):
+                    self._learn(made, {*later, *told})
+                    later = []
+                if not _holds(made, later, self._database.rows):
                     raise IndexBroken("a new one does not hold what the store holds")
-                old = self._put_in_place(made, None, 0)
+                old = self._put_in_place(made, last if later else None, 0)
                 self._told, self.progress, self.reason = None, 1.0, ""
                 self._now("ready")
         except BaseException as error:
@@ -461,9 +480,7 @@ class VectorIndex:
 
     def _filled(self, folder: Path) -> _Collection:
         """A new index of all passages as they are when it begins, in its files if they are many; what changes meanwhile gathers in `_told` and `pending`."""
-        with self._database.writing:
-            self._told = set()
-            total = self._passages()
+        total = self._passages()
         _delete(folder)
 
         def told(done: int) -> None:
@@ -589,6 +606,21 @@ class VectorIndex:
         if not self._building.locked() and time.monotonic() - self._refused_at >= wait:
             self._in_background(work)
 
+    def _build_in_background(self) -> None:
+        """Builds an index of a store that has none to speak of, while a sync adds to it: what it has not learned is compared with each question."""
+
+        def work() -> None:
+            try:
+                with self._building:
+                    if self.state == "ready" and not self._grown() and self._pending_beyond(MERGED):
+                        self._build()
+                self.catch_up()
+            except StoreError as error:
+                log.warning("The vector index stays as it is: %s", error)
+
+        if not self._building.locked():
+            self._in_background(work)
+
     def _pending_beyond(self, most: int) -> bool:
         ((pending,),) = self._database.rows("SELECT count(*) FROM (SELECT 1 FROM pending LIMIT ?)", (most + 1,))
         return int(pending) > most
@@ -607,6 +639,8 @@ class VectorIndex:
                     self._merge_in_background(most)
                 return
             if self._deferring:
+                if self.state == "ready" and self._pending_beyond(MERGED):
+                    self._build_in_background()
                 return
             if self.state == "ready" and self._current is not None:
                 try:
@@ -688,7 +722,6 @@ class VectorIndex:
         chosen = [] if document_ids is None else ["p.document_id IN (SELECT value FROM json_each(?))"]
         values = [*([] if document_ids is None else [json.dumps(list(document_ids))]), *([] if viewer is None else [viewer])]
         within = " AND ".join([*chosen, *([] if viewer is None else [f"p.document_id {SEEN}"])]) or "1"
-        of_those = " AND ".join([*chosen, *([] if viewer is None else [SEEN_EACH])]) or "1"
         # Before Chroma is asked: what it is told of between the two is found twice, and not never.
         recent = self._recall()
         found = [dict(hits) for hits in self._compare(recent.known, vectors, limit, document_ids, viewer)]
@@ -697,19 +730,21 @@ class VectorIndex:
         if recent.gone:  # where half of all are, half of what is near is: to ask for twice as much costs less than to ask twice
             wanted = int(wanted / max(GONE_LEFT, 1 - len(recent.gone) / max(1, self._noted("written"))))
         most = max(MOST_ASKED, limit * 4)
+        each = " AND ".join([*chosen, *([] if viewer is None else [SEEN_EACH])]) or "1"
+        those = _Those(each, values, recent.gone, most if within != "1" else limit + limit // 4 + 1)
         rest = list(range(len(vectors)))
         while rest:
-            asked = self._asked(vectors[rest], wanted, of_those, values)
+            asked = self._asked(vectors[rest], wanted, those)
             if asked is None:
                 rest = []
                 break
-            for place, hits in zip(rest, asked, strict=True):
+            for place, (hits, _) in zip(rest, asked, strict=True):
                 found[place].update(hits)
-            # What it was not asked for is no nearer than the last that it found.
+            # What it was not asked for is no nearer than the last that it found; where it has no more, there is nothing that was not asked for.
             rest = [
                 place
-                for place, hits in zip(rest, asked, strict=True)
-                if not hits or sum(cosine >= hits[-1][1] for cosine in found[place].values()) < limit
+                for place, (hits, more) in zip(rest, asked, strict=True)
+                if more and (not hits or sum(cosine >= hits[-1][1] for cosine in found[place].values()) < limit)
             ]
             if wanted >= most:
                 break
@@ -864,38 +899,40 @@ class VectorIndex:
         with self._recalling:
             self._recent = None
 
-    def _asked(self, vectors: NDArray[np.float32], limit: int, within: str, values: Sequence[Any]) -> list[list[tuple[str, float]]] | None:
-        """What Chroma finds; where it cannot be asked now, after some waiting, or None."""
-        found = self._ask(vectors, limit, within, values)
+    def _asked(self, vectors: NDArray[np.float32], wanted: int, those: _Those) -> list[tuple[list[tuple[str, float]], bool]] | None:
+        """What Chroma finds, and whether it has more; where it cannot be asked now, after some waiting, or None."""
+        found = self._ask(vectors, wanted, those)
         if found is None:
             self.wait(OPENING_SECONDS if self.state == "opening" else REBUILDING_SECONDS)
-            found = self._ask(vectors, limit, within, values)
+            found = self._ask(vectors, wanted, those)
         return found
 
-    def _ask(self, vectors: NDArray[np.float32], limit: int, within: str, values: Sequence[Any]) -> list[list[tuple[str, float]]] | None:
-        """What Chroma finds, put in order by SQLite's vectors; None when it cannot be asked."""
+    def _ask(self, vectors: NDArray[np.float32], wanted: int, those: _Those) -> list[tuple[list[tuple[str, float]], bool]] | None:
+        """What Chroma finds, put in order by SQLite's vectors, and whether it has more; None when it cannot be asked."""
         current = self._current
         if current is None:
             return None
         try:
-            found = current.nearest(vectors, limit)
+            found = current.nearest(vectors, wanted)
         except IndexBroken as error:
             if self._current is not current:
-                return self._ask(vectors, limit, within, values)
+                return self._ask(vectors, wanted, those)
             self._broken(current, error)
             return None
+        near = [[identifier for identifier in ids if identifier not in those.gone][: those.enough] for ids in found]
         rows = [
             row
-            for batch, marks in batches(dict.fromkeys(identifier for ids in found for identifier in ids))
+            for batch, marks in batches(dict.fromkeys(identifier for ids in near for identifier in ids))
             for row in self._database.rows(
-                f"SELECT p.id, v.vector FROM passages p JOIN vectors v USING (content_key) WHERE p.id IN ({marks}) AND {within}", [*batch, *values]
+                f"SELECT p.id, v.vector FROM passages p JOIN vectors v USING (content_key) WHERE p.id IN ({marks}) AND {those.within}",
+                [*batch, *those.values],
             )
         ]
         matrix, place = _matrix([row[1] for row in rows]), {row[0]: number for number, row in enumerate(rows)}
         return [
-            _ranked(vector, there, matrix[[place[identifier] for identifier in there]], limit)
-            for vector, ids in zip(vectors, found, strict=True)
-            for there in [[identifier for identifier in ids if identifier in place]]
+            (_ranked(vector, there, matrix[[place[identifier] for identifier in there]], wanted), len(ids) == wanted)
+            for vector, ids, alive in zip(vectors, found, near, strict=True)
+            for there in [[identifier for identifier in alive if identifier in place]]
         ]
 
     def _scan(self, vectors: NDArray[np.float32], limit: int, within: str, values: Sequence[Any]) -> list[list[tuple[str, float]]]:

@@ -407,7 +407,7 @@ def test_while_a_large_index_is_rebuilt_words_answer_and_it_says_so(store: Store
         assert store.nearest(vector(1, 1, 1), 3) == []
         assert time.monotonic() - started < 3
         assert store.index_state == "rebuilding"
-        assert store.notices() == ("The vector index is being rebuilt (0 %); until then answers come from word search alone.",)
+        assert store.notices() == ("The vector index is being built (0 %); until then answers come from word search alone.",)
         assert len(store.matching("doc1v1", 10)) == PARTS
         put(store, 1, 2)
         store.remove(identifier(2))
@@ -418,6 +418,14 @@ def test_while_a_large_index_is_rebuilt_words_answer_and_it_says_so(store: Store
     assert gone(store, 2, 1)
     assert reached(store, range(3, 40)) > 0.95
     assert store.notices() == ()
+
+
+def test_while_the_index_of_a_small_store_is_built_nothing_is_said_as_nobody_notices(store: Store) -> None:
+    bulk(store, 5)
+    store._vectors._now("rebuilding")
+    assert store.notices() == ()
+    assert visible(store, 3, 1)
+    store._vectors._now("ready")
 
 
 def test_an_index_that_is_behind_still_answers_while_another_is_built(place: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None) -> None:
@@ -1195,6 +1203,98 @@ def test_where_half_is_gone_twice_as_many_are_asked_for_at_once(grown: Store, mo
         put(grown, 0)
         grown.nearest(vector(5, 1, 1), 8)
         assert asked[-1] < asked[0], "what came again is not gone"
+
+
+def test_a_large_sync_into_an_empty_store_does_not_leave_all_of_it_to_the_end(
+    place: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None
+) -> None:
+    monkeypatch.setattr(vectors, "MERGED", 60)
+    monkeypatch.setattr(vectors, "MERGED_FROM", 50)
+    monkeypatch.setattr(vectors, "STEP", 10)
+    monkeypatch.setattr(vectors, "UNWRITTEN", 10)
+    merged_here(monkeypatch)
+    store = opened(place)
+    before, building, going_on, real = vector_folder(place), threading.Event(), threading.Event(), vectors.VectorIndex._filled
+
+    def held(self: Any, folder: Path) -> Any:
+        made = real(self, folder)
+        building.set()
+        assert going_on.wait(30)
+        return made
+
+    monkeypatch.setattr(vectors.VectorIndex, "_filled", held)
+    with store.many_changes():
+        bulk(store, 25)
+        assert building.wait(30)
+        # More than it learns while writers wait; of it some is new, some replaces what the index has, and some of that goes.
+        bulk(store, 10, first=40)
+        put(store, 3, 2)
+        store.remove(identifier(4))
+        going_on.set()
+        until(lambda: vector_folder(place) != before)
+        waiting = {row[0] for row in store._database.rows("SELECT passage_id FROM pending")}
+        assert waiting == {
+            one.id for number, version in ((3, 1), (3, 2), (4, 1), *((n, 1) for n in range(40, 50))) for one in parts(number, version)[1]
+        }
+        assert store._database.meta("written") == str(34 * PARTS)
+        assert all(visible(store, number, 1) for number in (1, 2, 24, 40, 49))
+        assert visible(store, 3, 2)
+        assert gone(store, 3, 1)
+        assert gone(store, 4, 1)
+        store.finish_sync("/root")
+    assert store._database.rows("SELECT * FROM pending") == []
+    assert indexed(store)
+    assert gone(store, 4, 1)
+    assert reached(store, range(40, 50)) > 0.95
+    store.close()
+
+
+def test_what_an_index_was_told_while_another_is_built_that_learns_too(place: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None) -> None:
+    monkeypatch.setattr(vectors, "UNWRITTEN", 10)
+    monkeypatch.setattr(vectors, "STEP", 10)
+    store = opened(place)
+    bulk(store, 20)
+    before, building, going_on, real = vector_folder(place), threading.Event(), threading.Event(), vectors.VectorIndex._filled
+
+    def held(self: Any, folder: Path) -> Any:
+        made = real(self, folder)
+        building.set()
+        assert going_on.wait(30)
+        return made
+
+    monkeypatch.setattr(vectors.VectorIndex, "_filled", held)
+    index = store._vectors
+
+    def build() -> None:
+        with index._building:
+            index._build()
+
+    index._in_background(build)
+    assert building.wait(30)
+    store.remove(identifier(3))
+    bulk(store, 12, first=30)  # told to the present one at once: so their rows are out of `pending`, and numbers begin anew
+    assert store._database.rows("SELECT * FROM pending") == []
+    put(store, 5, 2)
+    going_on.set()
+    until(lambda: vector_folder(place) != before)
+    assert index.wait(30) == "ready"
+    assert store._database.rows("SELECT * FROM pending") == []
+    assert indexed(store)
+    assert gone(store, 3, 1)
+    assert gone(store, 5, 1)
+    assert visible(store, 5, 2)
+    assert reached(store, range(30, 42)) > 0.95
+    store.close()
+
+
+def test_where_an_index_has_no_more_nothing_is_read_through(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors.VectorIndex, "_scan", lambda *_: pytest.fail("read through"))
+    with grown.many_changes():
+        grown.remove_many([identifier(number) for number in range(30)])
+        bulk(grown, 10, first=100)
+        assert all(visible(grown, number, 1) for number in range(100, 110))
+        assert len(grown.nearest(vector(105, 1, 0), 25)) == 25
+        assert gone(grown, 3, 1)
 
 
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
