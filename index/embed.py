@@ -23,6 +23,7 @@ import numpy as np
 
 from index import bert
 from index.errors import ModelUnavailable
+from index.threads import behind_others
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +41,9 @@ BATCH_TOKENS = 512
 
 SHARED_TOKENS = 48
 """So many tokens are not worth sharing with another core."""
+
+QUESTION_TOKENS = 2_048
+"""More tokens at a time are no question's: they are embedded by threads of their own, behind all others, or a question would wait for a sync's batches."""
 
 IDENTIFYING = (".safetensors", ".json", ".txt", ".model")
 """Suffixes of a model folder's files that decide what its vectors are: weights, tokenizer, pooling and configuration."""
@@ -226,6 +230,7 @@ class QuantizedEmbedder:
             self._tokenizer.no_padding()
             self._cores = cores()
             self._workers = ThreadPoolExecutor(self._cores, thread_name_prefix="citewell-embed")
+            self._behind = ThreadPoolExecutor(self._cores, thread_name_prefix="citewell-embed-many", initializer=behind_others)
             self._ready = True
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -249,7 +254,7 @@ class QuantizedEmbedder:
         if len(grouped) == 1:
             fill(grouped[0])
         else:
-            list(self._workers.map(fill, grouped))
+            list((self._workers if sum(map(len, tokens)) <= QUESTION_TOKENS else self._behind).map(fill, grouped))
         return vectors
 
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import queue
 import re
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from index.errors import ModelUnavailable
+from index.threads import behind_others
 from rag import thinking
 from rag.presets import Manners
 from rag.prompt import Message
@@ -473,13 +472,6 @@ NICE = 5
 """By how much the model's threads stand back behind others: it keeps all cores busy for seconds, and the page, the browser and other users' searches need them for moments."""
 
 
-def _behind_others() -> None:
-    """Lowers the priority of the calling thread, and of those that it will begin. On Linux, as elsewhere it would be the whole process's."""
-    if sys.platform == "linux":
-        with suppress(OSError):  # it loads all the same
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICE)
-
-
 class EmbeddedModel:
     """A GGUF file run in this process by llama.cpp, on loopback behind a random key. Loads when first used, or by load()."""
 
@@ -504,7 +496,7 @@ class EmbeddedModel:
         with self._lock:
             if self._client is None:
                 # A thread of its own: the server's threads have its priority, and nobody can raise their own again.
-                with ThreadPoolExecutor(1, thread_name_prefix="citewell-load", initializer=_behind_others) as loading:
+                with ThreadPoolExecutor(1, thread_name_prefix="citewell-load", initializer=behind_others, initargs=(NICE,)) as loading:
                     self._server, key = loading.submit(self._served).result()
                 self._client = OpenAIModel(f"{self._server.listening_address}/v1", self._name, key, self._seconds, self._seconds)
             return self._client
