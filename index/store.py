@@ -14,9 +14,10 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -45,6 +46,7 @@ from index.schema import (
 )
 from index.schema import Entry as Entry
 from index.seal import keep_private, private, write_seal
+from index.threads import behind_others
 from index.types import Document, DocumentInfo, Known, Passage, Rejection, Span
 from index.vectors import State, VectorIndex
 from index.words import content_words
@@ -69,6 +71,8 @@ EMBEDDED_AT_ONCE = 64
 
 INFO = "SELECT id, source, title, length, passages, indexed_at, root, size, json_array_length(pages) FROM documents"
 """What a listing says of documents, but for their owners."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +102,7 @@ class Store:
         self._database = Database(folder / NAME)
         self._index: VectorIndex | None = None
         self._process = os.getpid()
+        self._many = threading.local()
         self._closing = threading.Lock()
         self._lock = FileLock(folder / "lock", mode=0o600, thread_local=False)
         try:
@@ -264,14 +269,28 @@ class Store:
         if self._vectors.withheld:
             raise StoreError("The store's vectors are of another embedding model. Run `citewell reembed` first; nothing was changed.")
         indexed_at = now()
-        with self._database.transaction() as connection:
+
+        def put(connection: sqlite3.Connection) -> list[Entry]:
             insert_vectors(connection, vectors, self._embedder)
             late = [entry for entry in entries if self._late(connection, entry)]
             for entry in entries:
                 if entry not in late:
                     insert_document(connection, entry, indexed_at)
+            return late
+
+        late = self._changed(put)
         self._vectors.catch_up()
         return late
+
+    def _changed(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """What a change gives that is made in one transaction; one of a sync's many in a thread that stands back behind those who ask meanwhile."""
+
+        def changed() -> T:
+            with self._database.transaction() as connection:
+                return change(connection)
+
+        aside: ThreadPoolExecutor | None = getattr(self._many, "aside", None)
+        return changed() if aside is None else aside.submit(changed).result()
 
     @staticmethod
     def _late(connection: sqlite3.Connection, entry: Entry) -> bool:
@@ -284,8 +303,12 @@ class Store:
     @contextmanager
     def many_changes(self) -> Iterator[None]:
         """For a sync: the vector index learns what changes inside all at once at the end, where nobody has to ask it before."""
-        with self._vectors.deferring():
-            yield
+        with self._vectors.deferring(), ThreadPoolExecutor(1, thread_name_prefix="citewell-changes", initializer=behind_others) as aside:
+            before, self._many.aside = getattr(self._many, "aside", None), aside
+            try:
+                yield
+            finally:
+                self._many.aside = before
 
     def reject(self, root: str, source: str, reason: str, fingerprint: str = "", stamp: str = "", reader: int = 0) -> None:
         """Remembers why a file is not a document; a version indexed earlier goes, as it is not what the folder holds any more."""
@@ -304,9 +327,13 @@ class Store:
 
     def remove_many(self, document_ids: Iterable[str]) -> None:
         """Makes documents gone, all at once; ids that are no document's are passed over."""
-        with self._database.transaction() as connection:
-            for document_id in document_ids:
+        ids = list(document_ids)
+
+        def remove(connection: sqlite3.Connection) -> None:
+            for document_id in ids:
                 remove_document(connection, document_id)
+
+        self._changed(remove)
         self._vectors.catch_up()
 
     def touch(self, root: str, stamps: Mapping[str, str]) -> None:
@@ -339,16 +366,15 @@ class Store:
 
     def forget_unused_vectors(self) -> int:
         """Drops the vectors that no passage refers to any more; returns how many. For the end of a sync: until then a file that moved finds them."""
-        with self._database.transaction() as connection:
-            return connection.execute("DELETE FROM vectors WHERE content_key NOT IN (SELECT content_key FROM passages)").rowcount
+        unused = "DELETE FROM vectors WHERE content_key NOT IN (SELECT content_key FROM passages)"
+        return self._changed(lambda connection: connection.execute(unused).rowcount)
 
     def finish_sync(self, root: str) -> None:
         """For the end of a sync that was not cancelled: what damage took of the folder has been read again, and what nothing refers to goes.
 
         Builds the vector index anew where much was added to it, so that it opens quickly; that takes some 7 seconds for 10,000 passages.
         """
-        with self._database.transaction() as connection:
-            connection.execute("DELETE FROM lost WHERE root IN (?, '')", (root,))
+        self._changed(lambda connection: connection.execute("DELETE FROM lost WHERE root IN (?, '')", (root,)))
         self.forget_unused_vectors()
         self._vectors.tidy()
 
