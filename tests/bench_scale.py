@@ -7,8 +7,8 @@ builds none again. Their text is that of the seeds and of the public question se
 each further one with a sixth of its words exchanged for others of the same texts, drawn as often as they occur, and some for invented ones, as real
 collections grow in words too. A copy's vector is the passage's real one plus noise (cosine about .85). Questions are those of the public sets, else
 sentences of the seeds. Each store is measured in a process of its own, by way of Assistant.search and the evidence event, each question once and embedded
-alone just before. At last --rewritten passages of a copy of the largest store are removed and added again by another thread, as a sync does, while
-questions are asked.
+alone just before. At last --rewritten passages of a copy of the largest store are removed and added again by another thread, as a sync does, and new
+files are read and embedded, while questions are asked, none of whose texts is remembered.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ NOISE = 0.62
 EXCHANGED, INVENTED = 1 / 6, 1 / 60
 PASSAGES_OF_A_DOCUMENT = 8
 DOCUMENTS_AT_ONCE = 64
+FRESH = 150
+"""Files that are new, of 8 passages each: some ten seconds of embedding."""
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 FOLDER = "/bench"
 
@@ -318,7 +320,7 @@ def recall(store: Any, vectors: Any, count: int = 10) -> float:
 
 
 def rewriting(folder: Path, stores: Path, asked: Sequence[str], rewritten: int) -> dict[str, Any]:
-    """Search idle, while a sync removes so many passages, and while the next one adds them again."""
+    """Search idle, while a sync removes so many passages, while the next one adds them again, and while one reads and embeds files that are new."""
     assistant, _ = opened(folder)
     with assistant:
         store = assistant.store
@@ -346,13 +348,22 @@ def rewriting(folder: Path, stores: Path, asked: Sequence[str], rewritten: int) 
             nonlocal turn
             turn += 1
             question = asked[turn % len(asked)]
+            assistant.remembered._vectors.clear()  # as for somebody who asks it first
             return timed(lambda: assistant.search(question))
+
+        def embedding() -> None:
+            report = assistant.sync(fresh)
+            assert len(report.added) > 0.9 * FRESH, report  # of random words one text or other looks like binary data
 
         for _ in range(20):
             ask()
         idle = [ask() for _ in range(len(asked))]
         figures["idle p50"], figures["idle p95"] = statistics.median(idle), percentile(idle, 0.95)
-        for name, work in (("removing", removing), ("adding", adding)):
+        fresh = folder.parent / "fresh"
+        fresh.mkdir()
+        for number in range(there, there + FRESH):
+            (fresh / f"{number}.txt").write_text(material.entry(number)[0].document.text, encoding="utf-8")
+        for name, work in (("removing", removing), ("adding", adding), ("embedding", embedding)):
             took = []
             began = time.perf_counter()
             with ThreadPoolExecutor(1) as syncing:
@@ -365,6 +376,7 @@ def rewriting(folder: Path, stores: Path, asked: Sequence[str], rewritten: int) 
             figures[f"{name} p50"], figures[f"{name} p95"], figures[f"{name} most"] = statistics.median(took), percentile(took, 0.95), max(took)
             figures[f"{name} asked"] = len(took)
             say(json.dumps(figures))
+        store.remove_many([known.document_id for known in store.known(str(fresh.resolve())).values()])
         if store.passage_count() != figures["passages"] or store.index_state != "ready" or store.notices():
             raise SystemExit(f"The store is not what it was before: {store.passage_count()} passages, {store.index_state}, {store.notices()}")
         vectors = assistant.embedder.embed(asked[:200])
@@ -522,7 +534,8 @@ def main() -> None:
                 end="",
             )
             print(
-                f"while removing ({written['removing s']:.0f} s) {both(written, 'removing')}, while adding ({written['adding s']:.0f} s) {both(written, 'adding')}."
+                f"while removing ({written['removing s']:.0f} s) {both(written, 'removing')}, while adding ({written['adding s']:.0f} s) {both(written, 'adding')}, "
+                f"while {FRESH} new files are read and embedded ({written['embedding s']:.0f} s) {both(written, 'embedding')}."
             )
             print(
                 f"recall@10 {written['recall']:.3f}, and {written['recall untold']:.3f} when the nearest of 100 documents were removed ({written['untold']} passages untold)."
