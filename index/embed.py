@@ -23,7 +23,7 @@ import numpy as np
 
 from index import bert
 from index.errors import ModelUnavailable
-from index.threads import behind_others
+from index.threads import behind_others, is_behind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ SHARED_TOKENS = 48
 """So many tokens are not worth sharing with another core."""
 
 QUESTION_TOKENS = 2_048
-"""More tokens at a time are no question's: they are embedded by threads of their own, behind all others, or a question would wait for a sync's batches."""
+"""More tokens at a time are no question's: they are embedded by threads of their own that stand back, or a question would wait for a sync's batches."""
 
 IDENTIFYING = (".safetensors", ".json", ".txt", ".model")
 """Suffixes of a model folder's files that decide what its vectors are: weights, tokenizer, pooling and configuration."""
@@ -254,7 +254,8 @@ class QuantizedEmbedder:
         if len(grouped) == 1:
             fill(grouped[0])
         else:
-            list((self._workers if sum(map(len, tokens)) <= QUESTION_TOKENS else self._behind).map(fill, grouped))
+            many = is_behind() or sum(map(len, tokens)) > QUESTION_TOKENS
+            list((self._behind if many else self._workers).map(fill, grouped))
         return vectors
 
 

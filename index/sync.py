@@ -25,6 +25,7 @@ from index.errors import CitewellError, UnreadableDocument
 from index.parse import Parser
 from index.read import MAX_BYTES, VERSION, fingerprint
 from index.schema import Entry
+from index.threads import behind_others
 from index.types import Document, Known, Passage
 
 Progress = Callable[[int, int, str], None]
@@ -339,7 +340,7 @@ def sync(
     stamps: dict[str, str] = {}
     group = _Group()
     embedding: deque[tuple[_Group, Future[dict[bytes, NDArray[np.float32]] | None]]] = deque()
-    embedders = ThreadPoolExecutor(GROUPS_AT_ONCE, thread_name_prefix="citewell-groups")
+    embedders = ThreadPoolExecutor(GROUPS_AT_ONCE, thread_name_prefix="citewell-groups", initializer=behind_others)
     given_up = threading.Event()
 
     def tell(at_hand: str) -> None:
@@ -384,7 +385,7 @@ def sync(
     with store.many_changes():
         store.remove_many([known[source].document_id for source in removed])
         store.forget_rejected(root, set(gone) - set(removed))
-        with Parser() as parser, ThreadPoolExecutor(parser.workers, thread_name_prefix="citewell-read") as pool:
+        with Parser() as parser, ThreadPoolExecutor(parser.workers, thread_name_prefix="citewell-read", initializer=behind_others) as pool:
 
             def examine(source: str, path: Path) -> _Seen | Future[_Seen]:
                 before = known.get(source)

@@ -153,8 +153,7 @@ class Material:
         return Entry(document, FOLDER, passages, keys, reader=1), dict(zip(keys, vectors, strict=True))
 
 
-def put(store: Any, material: Material, numbers: Sequence[int]) -> None:
-    entries = [material.entry(number) for number in numbers]
+def put(store: Any, entries: Sequence[tuple[Any, dict[bytes, Any]]]) -> None:
     store.put_many([entry for entry, _ in entries], {key: vector for _, vectors in entries for key, vector in vectors.items()})
 
 
@@ -179,7 +178,7 @@ def build(folder: Path, stores: Path, passages: int, embedder: Any) -> None:
         with store.many_changes():
             there = store.document_count()
             for group in groups(range(there, documents)):
-                put(store, material, group)
+                put(store, [material.entry(number) for number in group])
                 took["storing"], began = took["storing"] + time.perf_counter() - began, time.perf_counter()
                 note.write_text(json.dumps(took))
                 if group[0] % 8192 == 0:
@@ -336,10 +335,13 @@ def rewriting(folder: Path, stores: Path, asked: Sequence[str], rewritten: int) 
                     store.remove_many([f"scale{number:08d}" for number in group])
                 store.finish_sync(FOLDER)
 
+        # Made beforehand: a sync has what it stores from child processes.
+        made = [[material.entry(number) for number in group] for group in groups(numbers)]
+
         def adding() -> None:
             with store.many_changes():
-                for group in groups(numbers):
-                    put(store, material, group)
+                for entries in made:
+                    put(store, entries)
                 store.finish_sync(FOLDER)
 
         turn = 0
