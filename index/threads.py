@@ -7,10 +7,13 @@ import sys
 import threading
 from contextlib import suppress
 
+STEPS = 5
+"""Where others want all cores, a thread that is so far behind gets a quarter of one: a sync goes on under load too."""
+
 _here = threading.local()
 
 
-def behind_others(by: int = 10) -> None:
+def behind_others(by: int = STEPS) -> None:
     """Lowers the priority of the calling thread, and of those that it will begin: by so many steps below the process's own.
 
     For good, as no thread may raise its own again; on Linux alone, as elsewhere it would be the whole process's.
