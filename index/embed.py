@@ -42,9 +42,6 @@ BATCH_TOKENS = 512
 SHARED_TOKENS = 48
 """So many tokens are not worth sharing with another core."""
 
-QUESTION_TOKENS = 2_048
-"""More tokens at a time are no question's: they are embedded by threads of their own that stand back, or a question would wait for a sync's batches."""
-
 IDENTIFYING = (".safetensors", ".json", ".txt", ".model")
 """Suffixes of a model folder's files that decide what its vectors are: weights, tokenizer, pooling and configuration."""
 
@@ -254,8 +251,8 @@ class QuantizedEmbedder:
         if len(grouped) == 1:
             fill(grouped[0])
         else:
-            many = is_behind() or sum(map(len, tokens)) > QUESTION_TOKENS
-            list((self._behind if many else self._workers).map(fill, grouped))
+            # A sync's batches wait among themselves: a question's would stand behind them for a second.
+            list((self._behind if is_behind() else self._workers).map(fill, grouped))
         return vectors
 
 

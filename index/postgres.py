@@ -512,11 +512,11 @@ class PostgresStore:
         """The ids of documents by name: a name is the id of one, else the source of one or more. Names of none are left out."""
         within, values = narrowed(None, viewer)
         found: dict[str, list[str]] = {}
-        for column in ("source", "id"):  # what an id says, holds
+        for column in ("id", "source"):
             by_name: dict[str, list[str]] = {}
             for name, identifier in self._database.rows(
                 f"SELECT {column}, id FROM documents d WHERE {column} = ANY(%(names)s) AND {within} ORDER BY source, root",
-                {**values, "names": [name for name in names if "\0" not in name]},
+                {**values, "names": [name for name in names if "\0" not in name and name not in found]},
             ):
                 by_name.setdefault(name, []).append(identifier)
             found.update(by_name)

@@ -327,7 +327,8 @@ class SharedVectors:
         for _ in range(COUNTED_TIMES):
             ((told, newest),) = self._database.rows(
                 "SELECT s.passages - (SELECT count(*) FROM passages p WHERE p.number IN (SELECT passage FROM pending)), "
-                "(SELECT coalesce(max(number), 0) FROM passages) FROM store s"
+                "coalesce((SELECT p.number FROM passages p WHERE NOT EXISTS (SELECT 1 FROM pending o WHERE o.passage = p.number) "
+                "ORDER BY p.number DESC LIMIT 1), 0) FROM store s"
             )
             if collection.count() >= told:
                 break
@@ -724,9 +725,13 @@ def _collections_of(identity: str) -> str:
 
 
 def _drop_but(server: ChromaServer, beginning: str, name: str) -> None:
-    for other in server.names(beginning):
-        if other != name:
-            server.drop(other)
+    """Drops all collections that begin so but one. Where that is refused, they only take room."""
+    try:
+        for other in server.names(beginning):
+            if other != name:
+                server.drop(other)
+    except ChromaRefused as error:
+        log.warning("A collection that nobody needs any more could not be dropped: %s", error)
 
 
 def _not_held(collection: Collection, numbers: Sequence[int]) -> list[int]:

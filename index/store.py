@@ -46,7 +46,7 @@ from index.schema import (
 )
 from index.schema import Entry as Entry
 from index.seal import keep_private, private, write_seal
-from index.threads import behind_others
+from index.threads import behind_others, is_behind
 from index.types import Document, DocumentInfo, Known, Passage, Rejection, Span
 from index.vectors import State, VectorIndex
 from index.words import content_words
@@ -69,7 +69,7 @@ RANKED_WORDS = 32
 
 EMBEDDED_AT_ONCE = 64
 
-INFO = "SELECT id, source, title, length, passages, indexed_at, root, size, json_array_length(pages) FROM documents"
+INFO = "id, source, title, length, passages, indexed_at, root, size, json_array_length(pages)"
 """What a listing says of documents, but for their owners."""
 
 T = TypeVar("T")
@@ -279,7 +279,8 @@ class Store:
             return late
 
         late = self._changed(put)
-        self._vectors.catch_up()
+        if not is_behind():  # a thread that this begins would stand back too, and what it opens serves questions; the sync's own does it soon
+            self._vectors.catch_up()
         return late
 
     def _changed(self, change: Callable[[sqlite3.Connection], T]) -> T:
@@ -302,7 +303,8 @@ class Store:
 
     @contextmanager
     def many_changes(self) -> Iterator[None]:
-        """For a sync: the vector index learns what changes inside all at once at the end, where nobody has to ask it before."""
+        """For a sync: of a small store the vector index learns what changes inside at the end, of a large one whenever it is much. This thread's changes
+        are made by one that stands back behind those who ask meanwhile."""
         with self._vectors.deferring(), ThreadPoolExecutor(1, thread_name_prefix="citewell-changes", initializer=behind_others) as aside:
             before, self._many.aside = getattr(self._many, "aside", None), aside
             try:
@@ -507,7 +509,7 @@ class Store:
         if viewer is not None:
             conditions, values = [*conditions, f"id {SEEN}" if document_id is None else "owner IN ('', ?)"], [*values, viewer]
         where = " AND ".join(conditions)
-        rows = self._database.rows(f"{INFO} WHERE {where} ORDER BY source, root", values)
+        rows = self._database.rows(f"SELECT {INFO} FROM documents WHERE {where} ORDER BY source, root", values)
         # By the index: in a store that was taken over from version 2 the column stands behind the text, which would be read for it.
         if document_id is None:
             owners = dict(self._database.rows("SELECT id, owner FROM documents INDEXED BY documents_of WHERE owner > ''"))
@@ -519,16 +521,18 @@ class Store:
         """The documents that were indexed last, at most so many, the newest first; the others stay unread."""
         whose, values = ("", []) if viewer is None else ("INDEXED BY documents_of WHERE owner IN ('', ?)", [viewer])
         numbers = f"SELECT number FROM documents {whose} ORDER BY number DESC LIMIT ?"
-        rows = self._database.rows(f"{INFO} WHERE number IN ({numbers}) ORDER BY indexed_at DESC, source, root", [*values, count])
-        return [DocumentInfo(*[*row, self.owner(row[0])]) for row in rows]
+        rows = self._database.rows(
+            f"SELECT {INFO}, owner FROM documents WHERE number IN ({numbers}) ORDER BY indexed_at DESC, source, root", [*values, count]
+        )
+        return [DocumentInfo(*[*row[:-1], row[-1] or None]) for row in rows]
 
     def ids_of(self, names: Sequence[str], viewer: str | None = None) -> dict[str, list[str]]:
         """The ids of documents by name: a name is the id of one, else the source of one or more. Names of none are left out."""
         whose, more = ("", []) if viewer is None else ("AND owner IN ('', ?)", [viewer])
         found: dict[str, list[str]] = {}
-        for column in ("source", "id"):  # what an id says, holds
+        for column in ("id", "source"):  # sources for the rest alone: for them all documents' are gone through
             by_name: dict[str, list[str]] = {}
-            for batch, marks in batches(dict.fromkeys(names)):
+            for batch, marks in batches([name for name in dict.fromkeys(names) if name not in found]):
                 for name, identifier in self._database.rows(
                     f"SELECT {column}, id FROM documents WHERE {column} IN ({marks}) {whose} ORDER BY source, root", [*batch, *more]
                 ):

@@ -360,7 +360,8 @@ class VectorIndex:
         if not trouble or trouble.startswith(BEHIND):
             try:
                 if self._connected(folder, trouble):
-                    return self.tidy()
+                    self.tidy()
+                    return self.catch_up()
                 trouble = trouble or "it holds another number of passages than the store"
             except IndexBroken as error:
                 self._drop(self._current)
@@ -411,6 +412,8 @@ class VectorIndex:
         self._now("rebuilding")
         with self._building:
             self._build()
+        if self._pending_beyond(0):  # what came meanwhile was too much to wait for, and nobody else may come back to it
+            self.catch_up()
 
     def _build(self) -> None:
         """A new index, filled completely, in place of the current one. For whoever holds `_building`."""
@@ -602,8 +605,7 @@ class VectorIndex:
             except StoreError as error:
                 log.warning("The vector index stays as it is: %s", error)
 
-        wait = min(MERGED_AGAIN_AT_MOST, MERGED_AGAIN * 2 ** min(self._refusals - 1, 10)) if self._refusals else 0.0
-        if not self._building.locked() and time.monotonic() - self._refused_at >= wait:
+        if not self._building.locked() and self._may_try_again():
             self._in_background(work)
 
     def _build_in_background(self) -> None:
@@ -615,11 +617,18 @@ class VectorIndex:
                     if self.state == "ready" and not self._grown() and self._pending_beyond(MERGED):
                         self._build()
                 self.catch_up()
-            except StoreError as error:
+            except (OSError, StoreError) as error:
+                self._refusals += 1
+                self._refused_at = time.monotonic()
                 log.warning("The vector index stays as it is: %s", error)
 
-        if not self._building.locked():
+        if not self._building.locked() and self._may_try_again():
             self._in_background(work)
+
+    def _may_try_again(self) -> bool:
+        """Whether what failed the last time has waited long enough."""
+        wait = min(MERGED_AGAIN_AT_MOST, MERGED_AGAIN * 2 ** min(self._refusals - 1, 10)) if self._refusals else 0.0
+        return time.monotonic() - self._refused_at >= wait
 
     def _pending_beyond(self, most: int) -> bool:
         ((pending,),) = self._database.rows("SELECT count(*) FROM (SELECT 1 FROM pending LIMIT ?)", (most + 1,))
@@ -642,6 +651,8 @@ class VectorIndex:
                 if self.state == "ready" and self._pending_beyond(MERGED):
                     self._build_in_background()
                 return
+            if self._building.locked() and self._pending_beyond(MERGED):
+                return  # to tell both would be much; whoever builds comes back here
             if self.state == "ready" and self._current is not None:
                 try:
                     self._tell(self._current)
@@ -1074,10 +1085,11 @@ def _filled(folder: Path, total: int, rows: Callable[[str, Sequence[Any]], list[
 
 
 def fill(folder: Path, truth: Path, total: int) -> str:
-    """Fills a new index with all passages of the store's file as they are when it begins; returns what is wrong with it. Each step is said in a line of its
-    own: how many it has."""
+    """Fills a new index with all passages of the store's file, each as it is when its turn comes; returns what is wrong with it. Each step is said in a line
+    of its own: how many it has."""
     try:
-        with _snapshot(truth) as rows:
+        # Step by step, and not of one moment: that would keep SQLite from shortening its log for as long as this lasts.
+        with _reading(truth) as rows:
             _filled(folder, total, rows, lambda done: print(f"{DONE}{done}", flush=True)).close()
     except (IndexBroken, OSError, sqlite3.Error) as error:
         return str(error)
@@ -1183,11 +1195,18 @@ def examine(folder: Path, truth: Path) -> str:
 
 
 @contextmanager
-def _snapshot(truth: Path) -> Iterator[Callable[[str, Sequence[Any]], list[Any]]]:
-    """Reads the store's file as it is at one moment, without ever writing to it."""
+def _reading(truth: Path) -> Iterator[Callable[[str, Sequence[Any]], list[Any]]]:
+    """Reads the store's file, without ever writing to it."""
     with closing(sqlite3.connect(f"{truth.absolute().as_uri()}?mode=ro", uri=True, timeout=30, isolation_level=None)) as connection:
-        connection.execute("BEGIN")
         yield lambda statement, values: connection.execute(statement, values).fetchall()
+
+
+@contextmanager
+def _snapshot(truth: Path) -> Iterator[Callable[[str, Sequence[Any]], list[Any]]]:
+    """Reads the store's file as it is at one moment."""
+    with _reading(truth) as rows:
+        rows("BEGIN", ())
+        yield rows
 
 
 def _cosine(vector: NDArray[np.float32], stored: bytes) -> float:

@@ -7,9 +7,11 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from index import embed
 from index.embed import BATCH_TOKENS, DEFAULT, Embedder, QuantizedEmbedder, SentenceTransformerEmbedder, batches, open_embedder
 from index.errors import ModelUnavailable
 from index.split import sentences
+from index.threads import STEPS, behind_others, is_behind
 
 HERE = Path(__file__).resolve().parent
 
@@ -225,6 +228,48 @@ def test_a_vector_is_the_same_alone_in_company_and_from_many_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         alone = np.concatenate(list(pool.map(lambda text: embedder.embed([text]), texts)))
     np.testing.assert_allclose(embedder.embed(texts), alone, atol=1e-3)
+
+
+@pytest.mark.model
+def test_a_question_does_not_wait_for_the_batches_of_a_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = QuantizedEmbedder()
+    embedder.load()
+    held, going_on, session = threading.Event(), threading.Event(), embedder._session
+    names: list[str] = []
+
+    class Held:
+        def run(self, *given: Any) -> Any:
+            names.append(threading.current_thread().name)
+            if is_behind():
+                held.set()
+                assert going_on.wait(30)
+            return session.run(*given)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(session, name)
+
+    monkeypatch.setattr(embedder, "_session", Held())
+    many = [f"Sentence {number} of a sync that has a great deal of text to be embedded and takes its time." for number in range(120)]
+    with ThreadPoolExecutor(1, initializer=behind_others) as sync:
+        syncing = sync.submit(embedder.embed, many)
+        assert held.wait(30)
+        few = embedder.embed([f"Where does the river number {number} rise, and where does it meet the sea at last?" for number in range(12)])
+        assert not syncing.done()
+        going_on.set()
+        assert syncing.result(60).shape == (120, few.shape[1])
+    assert {name.rstrip("0123456789_") for name in names} == {"citewell-embed-many", "citewell-embed"}
+
+
+def test_a_thread_that_stands_back_does_so_for_good_and_alone() -> None:
+    with ThreadPoolExecutor(1, initializer=behind_others) as behind:
+        assert behind.submit(is_behind).result()
+        if sys.platform == "linux":
+            own = os.getpriority(os.PRIO_PROCESS, os.getpid())
+            assert behind.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result() == min(19, own + STEPS)
+            behind.submit(behind_others).result()
+            assert behind.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result() == min(19, own + STEPS)
+            assert os.getpriority(os.PRIO_PROCESS, os.getpid()) == own
+    assert not is_behind()
 
 
 @pytest.mark.model

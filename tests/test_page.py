@@ -13,6 +13,7 @@ import pytest
 from page_browser import ARGUMENTS, CANDIDATES, ask, served, watched
 from page_fake import ARCHIVE, CITATIONS, HARBOUR, STARTERS, FakeAssistant, Status
 
+from index.errors import StoreError
 from ui import app
 
 pytestmark = pytest.mark.browser
@@ -214,17 +215,83 @@ def test_a_question_sent_while_the_answer_before_it_is_being_kept_is_asked_after
     answered(page, 2)
     assert [question for question, _ in assistant.asked] == ["How long does it take?", "And at night?"]
     expect(page.get_by_role("textbox")).to_have_value("")
+    # Nor is it sent twice, however often Enter is pressed.
+    kept.clear()
+    ask(page, "Once?")
+    answered(page, 3)
+    ask(page, "Twice?")
+    for _ in range(3):
+        page.keyboard.press("Enter")
+    kept.set()
+    answered(page, 4)
+    page.wait_for_timeout(300)
+    answered(page, 4)
+    assert [question for question, _ in assistant.asked][2:] == ["Once?", "Twice?"]
     # One who goes on typing has not sent what is in the box by now.
     kept.clear()
-    ask(page, "A third?")
-    answered(page, 3)
-    ask(page, "A fourth")
+    ask(page, "A fifth?")
+    answered(page, 5)
+    page.get_by_role("button", name="Right", exact=True).last.click()  # would be undone by the keeping
+    ask(page, "A sixth")
     page.keyboard.type(" and more")
     kept.set()
     expect(page.get_by_role("button", name="Send")).to_be_enabled()
     page.wait_for_timeout(300)
-    answered(page, 3)
-    expect(page.get_by_role("textbox")).to_have_value("A fourth and more")
+    answered(page, 5)
+    expect(page.get_by_role("textbox")).to_have_value("A sixth and more")
+
+
+def test_a_store_that_is_away_keeps_nobody_from_asking_on(page: Any, assistant: FakeAssistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any) -> Any:
+        raise StoreError("The PostgreSQL server does not answer.")
+
+    monkeypatch.setattr(assistant.store, "latest", away)
+    ask(page, "How long does it take?")
+    answered(page, 1)
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
+    ask(page, "And at night?")
+    answered(page, 2)
+
+
+def test_after_stop_asking_goes_on_however_slow_the_store_is(page: Any, assistant: FakeAssistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    latest = assistant.store.latest
+
+    def slowly(count: int) -> Any:
+        time.sleep(1)
+        return latest(count)
+
+    monkeypatch.setattr(assistant.store, "latest", slowly)
+    ask(page, "A slow one?")
+    expect(page.locator(".running .draft")).to_contain_text("42 minutes")
+    page.get_by_role("button", name="Stop").click()
+    expect(answered(page, 1).locator(".stopped")).to_be_visible()
+    page.wait_for_timeout(2_500)
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    ask(page, "And now?")
+    answered(page, 2)
+
+
+def test_a_request_that_fails_after_the_answer_disables_nothing_for_good(browser: Any, address: str) -> None:
+    joined: list[str] = []
+
+    def refused(route: Any) -> None:
+        joined.append(route.request.url)
+        if len(joined) == 2:  # the first is the question, the second says that its answer has been put away
+            route.fulfill(status=429, json={"error": "Too many requests at once; wait a moment."})
+        else:
+            route.continue_()
+
+    page = browser.new_page()
+    page.goto(address)
+    page.locator(".starter").first.wait_for()
+    page.route("**/gradio_api/queue/join*", refused)
+    ask(page, "How long does it take?")
+    answered(page, 1)
+    expect(page.get_by_role("button", name="Send")).to_be_disabled()
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
+    ask(page, "And at night?")
+    answered(page, 2)
+    page.close()
 
 
 def test_starters_documents_and_new_lines(page: Any, assistant: FakeAssistant) -> None:

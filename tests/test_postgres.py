@@ -488,6 +488,29 @@ def test_a_collection_that_nobody_names_any_more_goes(two: tuple[PostgresStore, 
     three.close()
 
 
+def test_a_collection_that_chroma_does_not_drop_keeps_nothing_up(
+    two: tuple[PostgresStore, PostgresStore], shared_store: Opening, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, _ = two
+    all_told(one, range(2))
+    now, server = one._vectors._now(), one._vectors._server
+    assert server is not None
+    server.create(f"citewell-{now.identity}-999")
+
+    def refused(self: ChromaServer, name: str) -> None:
+        raise ChromaRefused("deleting a collection failed (AuthorizationError)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ChromaServer, "drop", refused)
+        three = shared_store(tmp_path / "three", IDENTITY)
+        assert three.wait_for_index(60) == "ready"
+        assert three.notices() == ()
+        assert "could not be dropped" in caplog.text
+        assert one._vectors._now().collection == now.collection
+        three.close()
+    server.drop(f"citewell-{now.identity}-999")
+
+
 def test_a_restored_dump_takes_a_collection_of_its_own(
     two: tuple[PostgresStore, PostgresStore], shared_store: Opening, postgres_server: Servers, chroma_server: Servers, tmp_path: Path, by_chroma: None
 ) -> None:

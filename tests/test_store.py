@@ -124,6 +124,36 @@ def test_several_vectors_find_what_each_of_them_finds(store: DocumentStore) -> N
     assert [found[0][0] for found in store.nearest_each(asked, 1)] == [parts(number, 1)[1][0].id for number in range(6)]
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_a_syncs_changes_are_whole_whoever_makes_them(store: Store) -> None:
+    """Those of one machine's store are made by another thread, which stands back."""
+    names: list[str] = []
+    document, passages, keys, _ = parts(2, 1)
+
+    def noticed(change: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: names.append(threading.current_thread().name) or change(*given)
+
+    with pytest.MonkeyPatch.context() as patched, store.many_changes():
+        for name in ("insert_document", "remove_document"):
+            patched.setattr(stores, name, noticed(getattr(stores, name)))
+        put(store, 1)
+        assert visible(store, 1, 1), "at once"
+        with pytest.raises(StoreError, match="without its vector"):
+            store.put_many([Entry(document, ROOT, passages, keys)], {})
+        with store.many_changes():
+            put(store, 3)
+        store.remove(identifier(1))
+        assert store.forget_unused_vectors() == PARTS
+    assert len(names) == 4
+    assert {name.rpartition("_")[0] for name in names} == {"citewell-changes"}
+    put(store, 4)
+    assert [info.id for info in store.documents()] == [identifier(3), identifier(4)]
+    with store.many_changes():
+        store.close()
+        with pytest.raises(StoreError, match="closed"):
+            put(store, 6)
+
+
 def test_the_latest_documents_are_told_without_the_others(store: DocumentStore) -> None:
     for number in range(5):
         put(store, number)

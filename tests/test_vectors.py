@@ -1249,6 +1249,37 @@ def test_a_large_sync_into_an_empty_store_does_not_leave_all_of_it_to_the_end(
     store.close()
 
 
+def test_a_build_that_fails_during_a_sync_is_not_begun_with_each_change(
+    place: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(vectors, "MERGED", 60)
+    store = opened(place)
+    before, begun = vector_folder(place), []
+
+    def full(self: Any, folder: Path) -> Any:
+        begun.append(folder)
+        raise OSError(28, "No space left on device")
+
+    with store.many_changes():
+        with monkeypatch.context() as patched:
+            patched.setattr(vectors.VectorIndex, "_filled", full)
+            bulk(store, 25)
+            until(lambda: store._vectors._refusals and not store._vectors._building.locked())
+            for number in range(30, 36):
+                put(store, number)
+            assert len(begun) == 1
+            assert "stays as it is" in caplog.text
+            assert store.index_state == "ready"
+            assert visible(store, 24, 1)
+            assert vector_folder(place) == before
+        store._vectors._refused_at -= vectors.MERGED_AGAIN
+        put(store, 40)
+        until(lambda: vector_folder(place) != before)
+        assert store._vectors._refusals == 0
+    assert indexed(store)
+    store.close()
+
+
 def test_what_an_index_was_told_while_another_is_built_that_learns_too(place: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None) -> None:
     monkeypatch.setattr(vectors, "UNWRITTEN", 10)
     monkeypatch.setattr(vectors, "STEP", 10)

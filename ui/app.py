@@ -255,8 +255,8 @@ def chat_page(service: Service) -> gr.Blocks:
                 return {running: render.forgotten_html()}
             user, key, said = service.user(request.request.scope), str(event.key), str(event.case)
             exchange = before.answered(key)
-            # While a question runs, what it makes of the conversation would undo this; the buttons are hidden then.
-            if exchange is None or before.running is not None:
+            # While a question runs, or its answer is being kept, what it makes of the conversation would undo this.
+            if exchange is None or before.running is not None or not (exchange.kept or exchange.note):
                 return {conversation: gr.skip()}
             reason = getattr(event, "reason", exchange.reason)
             verdicts: dict[str, Verdict] = {"right": "right", "keep": "wrong", "drop": ""}
@@ -285,8 +285,10 @@ def chat_page(service: Service) -> gr.Blocks:
         def stopped(value: Conversation | None, request: gr.Request) -> Updates:
             return shown((value or Conversation()).stopped(), request, settled=True)
 
-        def settled(value: Conversation | None, before: Choice, request: gr.Request) -> Updates:
-            return {**buttons(value or Conversation(), settled=True), **listed(before, request)}
+        def settled(value: Conversation | None) -> Updates:
+            # After Stop this comes beside `stopped`, which says it where this was too early to.
+            idle = value is None or value.running is None
+            return buttons(value or Conversation(), settled=True) if idle else {send: gr.skip()}
 
         def cleared(request: gr.Request) -> Updates:
             return shown(Conversation(), request, settled=True)
@@ -303,8 +305,8 @@ def chat_page(service: Service) -> gr.Blocks:
         asked = gr.on(
             triggers, ask, [question, conversation, choice], [*parts, question, choice, chosen], trigger_mode="once", concurrency_limit=None, **HIDDEN
         )
-        # No sooner than this event is the one before it over for the browser too.
-        asked.then(settled, [conversation, choice], [send, stop, retry, clear, *around], **HIDDEN)
+        # No sooner than this event is the one before it over for the browser too. It asks nothing of the store, which may be away.
+        asked.then(settled, conversation, [send, stop, retry, clear], **HIDDEN).then(listed, choice, around, **HIDDEN)
         # A cancelled event counts as failed, once it has ended. A handler of the click itself would run while the answer is still being written.
         stop.click(None, cancels=[asked], api_visibility="private")
         asked.failure(stopped, conversation, parts, **HIDDEN)

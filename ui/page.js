@@ -121,15 +121,18 @@
   });
 
   // While one question runs, another is not sent. What was sent before its answer had been put away is asked once it is, if it still stands there as it was.
+  let sending = null;
   addEventListener("keydown", (event) => {
-    const box = event.key === "Enter" && !event.shiftKey && !event.isComposing && event.target.closest?.("#ask textarea");
+    const composing = event.isComposing || event.keyCode === 229; // Safari says the end of it so
+    const box = event.key === "Enter" && !event.shiftKey && !composing && event.target.closest?.("#ask textarea");
     const sendable = document.querySelector("#send:enabled")?.offsetParent;
     if (!box || sendable) return;
     event.preventDefault();
     event.stopPropagation();
     const typed = box.value;
+    sending?.disconnect(); // however often it is pressed, it is sent once
     if (!typed.trim() || document.querySelector("[data-run]")) return;
-    const watch = new MutationObserver(() => {
+    const watch = sending = new MutationObserver(() => {
       const send = document.querySelector("#send:enabled");
       if (!send && box.value === typed) return;
       watch.disconnect();
@@ -269,6 +272,16 @@
     earlier.hidden = true;
     earlier.querySelector("div").replaceChildren();
   });
+
+  // That an answer has been put away is said by a request of its own, which may fail: after that, asking again is still possible.
+  const SETTLING_SECONDS = 5;
+  let unsettled = 0;
+  setInterval(() => {
+    const send = document.querySelector("#send:disabled");
+    const waits = send?.offsetParent && !document.querySelector("[data-run]") && !away();
+    unsettled = waits ? unsettled + 1 : 0;
+    if (unsettled > SETTLING_SECONDS * 4) send.disabled = false;
+  }, 250);
 
   // The seconds since a question was sent, counted here so that waiting costs the server nothing.
   const started = new Map();

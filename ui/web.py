@@ -8,6 +8,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -214,8 +215,12 @@ def library_routes(service: Service) -> list[Route]:
         return JSONResponse({"source": source, "replaced": await run_in_threadpool(there_before, assistant.store, source, began)})
 
     def there_before(store: Store, source: str, began: datetime) -> bool:
-        files = (info for info in map(store.info, store.ids_of([source]).get(source, ())) if is_upload(info.root) and info.source == source)
-        return any(library.time_of(info.indexed_at) < began for info in files)
+        for identifier in store.ids_of([source]).get(source, ()):
+            with suppress(KeyError):  # removed meanwhile
+                info = store.info(identifier)
+                if is_upload(info.root) and info.source == source and library.time_of(info.indexed_at) < began:
+                    return True
+        return False
 
     async def fields(request: Request, name: str) -> dict[str, Any]:
         """The JSON that was sent, which must hold a field of that name."""
