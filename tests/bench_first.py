@@ -118,7 +118,8 @@ def run_citewell(folder: Path, data: Path, batch: int, record: bool = False) -> 
             assistant.embedder._session = Measured(session, run=timed("session", session.run))
             assistant.embedder._tokenizer = Measured(tokenizer, encode_batch_fast=timed("tokens", tokenizer.encode_batch_fast))
             bert.token_vectors = timed("tokens", bert.token_vectors)
-            assistant.store.put_many = timed("SQLite", assistant.store.put_many)
+            changed = assistant.store._changed  # in a thread of its own, and so is what is counted
+            assistant.store._changed = lambda change: changed(timed("SQLite", change))
             parse.Parser.parse = timed("asking readers", parse.Parser.parse)
             # Chroma works in threads of its own, so seconds are counted.
             vectors.VectorIndex.catch_up = timed("Chroma", vectors.VectorIndex.catch_up, time.perf_counter)
