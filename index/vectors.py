@@ -90,6 +90,9 @@ COMPARED_OF_CHOSEN = 5_000
 GONE_LEFT = 0.25
 """However much is gone, an index is first asked for no more than if so much of it were left."""
 
+REACHED = 0.9
+"""An index that finds so large a part of all that it holds has no more to find."""
+
 MOST_ASKED = 2_000
 """So many of the nearest are asked for at most to find those of chosen documents among them."""
 
@@ -930,6 +933,8 @@ class VectorIndex:
                 return self._ask(vectors, wanted, those)
             self._broken(current, error)
             return None
+        # Fewer than were asked for are all that there are, unless its graph has lost its way to more than here and there one.
+        held = REACHED * self._noted("written") if any(len(ids) < wanted for ids in found) else 0
         near = [[identifier for identifier in ids if identifier not in those.gone][: those.enough] for ids in found]
         rows = [
             row
@@ -941,7 +946,7 @@ class VectorIndex:
         ]
         matrix, place = _matrix([row[1] for row in rows]), {row[0]: number for number, row in enumerate(rows)}
         return [
-            (_ranked(vector, there, matrix[[place[identifier] for identifier in there]], wanted), len(ids) == wanted)
+            (_ranked(vector, there, matrix[[place[identifier] for identifier in there]], wanted), len(ids) == wanted or len(ids) < held)
             for vector, ids, alive in zip(vectors, found, near, strict=True)
             for there in [[identifier for identifier in alive if identifier in place]]
         ]

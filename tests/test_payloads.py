@@ -7,6 +7,7 @@ and the second puts all of them through the real page.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -128,7 +129,7 @@ PLACES: Mapping[str, Callable[[str], str]] = {
     "a draft": lambda text: render.running_html(exchange(text)),
     "evidence": lambda text: render.evidence_html(exchange(text, standalone_question=f"About {text}", answer=answer(text))),
     "beginnings": lambda text: render.welcome_html([text]),
-    "documents": lambda text: render.documents_html([info(text)]),
+    "documents": lambda text: render.documents_html([info(text)], 2),
     "a choice": lambda text: render.choice_html(Choice({text: text}, (text,)), 2),
     "notices": lambda text: render.status_html(text),
     "a document": lambda text: document.document_html(info(text), f"{text}\n{text}", Span(0, len(text)), (Span(0, 1),), (0, len(text))),
@@ -395,9 +396,20 @@ def test_no_text_does_anything_in_the_real_page(browser: Any, tmp_path: Path) ->
         expect(page.locator("#choice .choice")).to_have_count(1)
         looked("dialog.library")
         page.keyboard.press("Escape")
+        listed_again, latest = threading.Event(), assistant.store.latest
+
+        def noticed(number: int) -> Any:
+            listed_again.set()
+            return latest(number)
+
+        assistant.store.latest = noticed  # type: ignore[method-assign]
         ask("3 of some")
         count += 1
         expect(page.locator(".log .exchange")).to_have_count(count)
+        # The list is drawn anew after each answer: what goes after that, the next question is the first to find out.
+        while not listed_again.is_set():
+            page.wait_for_timeout(50)
+        page.wait_for_timeout(500)
         looked("#citewell")
         assert assistant.narrowed[-1]
         for document_id in assistant.narrowed[-1]:
