@@ -1327,6 +1327,7 @@ def test_what_an_index_was_told_while_another_is_built_that_learns_too(place: Pa
 
 
 def test_where_an_index_has_no_more_nothing_is_read_through(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "MERGED", 1_000)  # it is told nothing of all this
     monkeypatch.setattr(vectors.VectorIndex, "_scan", lambda *_: pytest.fail("read through"))
     with grown.many_changes():
         grown.remove_many([identifier(number) for number in range(30)])
