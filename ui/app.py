@@ -306,7 +306,8 @@ def chat_page(service: Service) -> gr.Blocks:
             triggers, ask, [question, conversation, choice], [*parts, question, choice, chosen], trigger_mode="once", concurrency_limit=None, **HIDDEN
         )
         # No sooner than this event is the one before it over for the browser too. It asks nothing of the store, which may be away.
-        asked.then(settled, conversation, [send, stop, retry, clear], **HIDDEN).then(listed, choice, around, **HIDDEN)
+        asked.then(settled, conversation, [send, stop, retry, clear], **HIDDEN)
+        asked.then(listed, choice, around, **HIDDEN)
         # A cancelled event counts as failed, once it has ended. A handler of the click itself would run while the answer is still being written.
         stop.click(None, cancels=[asked], api_visibility="private")
         asked.failure(stopped, conversation, parts, **HIDDEN)
