@@ -497,7 +497,7 @@ class VectorIndex:
             told(done)
 
         if total <= FILLED_BESIDE:
-            return _filled(folder, total, self._database.rows, step)
+            return _filled_here(folder, total, self._database.rows, step)
         trouble, said = _in_child(
             "fill",
             [str(folder), str(self._database.path), str(total)],
@@ -1062,8 +1062,8 @@ def _files(folder: Path) -> list[Path]:
 # Filling
 
 
-def _filled(folder: Path, total: int, rows: Callable[[str, Sequence[Any]], list[Any]], told: Callable[[int], None]) -> _Collection:
-    """A new index of all passages, some `total`, in its files if they are many; says how many it has after each step."""
+def _filled_here(folder: Path, total: int, rows: Callable[[str, Sequence[Any]], list[Any]], told: Callable[[int], None]) -> _Collection:
+    """A new index of all passages, some `total`, made in this very process, in its files if they are many; says how many it has after each step."""
     # In whole steps, after which alone Chroma looks whether it is time to write.
     parts = min(WRITTEN_TIMES, max(1, round(total / WRITTEN_EVERY)))
     made = _Collection(folder, max(STEP, total // parts // STEP * STEP) if total > UNWRITTEN else EVERYTHING_IN_MEMORY)
@@ -1095,7 +1095,7 @@ def fill(folder: Path, truth: Path, total: int) -> str:
     try:
         # Step by step, and not of one moment: that would keep SQLite from shortening its log for as long as this lasts.
         with _reading(truth) as rows:
-            _filled(folder, total, rows, lambda done: print(f"{DONE}{done}", flush=True)).close()
+            _filled_here(folder, total, rows, lambda done: print(f"{DONE}{done}", flush=True)).close()
     except (IndexBroken, OSError, sqlite3.Error) as error:
         return str(error)
     return ""

@@ -1205,6 +1205,20 @@ def test_where_half_is_gone_twice_as_many_are_asked_for_at_once(grown: Store, mo
         assert asked[-1] < asked[0], "what came again is not gone"
 
 
+def held_once_filled(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """A new index that is filled is held back before it is put in place: the first event says that it is, the second lets it go on."""
+    building, going_on, real = threading.Event(), threading.Event(), vectors.VectorIndex._filled
+
+    def held(self: Any, folder: Path) -> Any:
+        made = real(self, folder)
+        building.set()
+        assert going_on.wait(30)
+        return made
+
+    monkeypatch.setattr(vectors.VectorIndex, "_filled", held)
+    return building, going_on
+
+
 def test_a_large_sync_into_an_empty_store_does_not_leave_all_of_it_to_the_end(
     place: Path, monkeypatch: pytest.MonkeyPatch, small_limits: None
 ) -> None:
@@ -1214,15 +1228,8 @@ def test_a_large_sync_into_an_empty_store_does_not_leave_all_of_it_to_the_end(
     monkeypatch.setattr(vectors, "UNWRITTEN", 10)
     merged_here(monkeypatch)
     store = opened(place)
-    before, building, going_on, real = vector_folder(place), threading.Event(), threading.Event(), vectors.VectorIndex._filled
-
-    def held(self: Any, folder: Path) -> Any:
-        made = real(self, folder)
-        building.set()
-        assert going_on.wait(30)
-        return made
-
-    monkeypatch.setattr(vectors.VectorIndex, "_filled", held)
+    before = vector_folder(place)
+    building, going_on = held_once_filled(monkeypatch)
     with store.many_changes():
         bulk(store, 25)
         assert building.wait(30)
@@ -1293,15 +1300,8 @@ def test_what_an_index_was_told_while_another_is_built_that_learns_too(place: Pa
     monkeypatch.setattr(vectors, "STEP", 10)
     store = opened(place)
     bulk(store, 20)
-    before, building, going_on, real = vector_folder(place), threading.Event(), threading.Event(), vectors.VectorIndex._filled
-
-    def held(self: Any, folder: Path) -> Any:
-        made = real(self, folder)
-        building.set()
-        assert going_on.wait(30)
-        return made
-
-    monkeypatch.setattr(vectors.VectorIndex, "_filled", held)
+    before = vector_folder(place)
+    building, going_on = held_once_filled(monkeypatch)
     index = store._vectors
 
     def build() -> None:
