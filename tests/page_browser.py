@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -92,6 +93,30 @@ def ask(page: Any, question: str) -> None:
     page.keyboard.press("Enter")
 
 
+HEARING: WeakKeyDictionary[Any, set[Any]] = WeakKeyDictionary()
+"""The requests of a page by which it hears from Gradio's queue at this moment."""
+
+
+def listened(page: Any) -> None:
+    """From now on it is known whether a page still hears from the server; wanted by `heard_out`."""
+    hearing = HEARING[page] = set()
+    page.on("request", lambda sent: hearing.add(sent) if "/gradio_api/queue/" in sent.url else None)
+    page.on("requestfinished", lambda sent: hearing.discard(sent))
+    page.on("requestfailed", lambda sent: hearing.discard(sent))
+
+
+def heard_out(page: Any) -> None:
+    """Waits until a page has heard all that the server has to say: Gradio complains in the console when it is left before. Half a second of silence is the
+    end, as an event may follow the one before it, and a request may be known to be over a moment late."""
+    silent = 0
+    for _ in range(200):
+        page.wait_for_timeout(100)
+        silent = 0 if HEARING[page] else silent + 1
+        if silent == 5:
+            return
+    raise AssertionError(f"the page still hears from the server: {[sent.url for sent in HEARING[page]]}")
+
+
 @contextmanager
 def watched(browser: Any, address: str, ready: str, **options: Any) -> Iterator[Any]:
     """The page, opened; afterwards nothing may have been asked of the outside or against the page's policy, and the console must be clean."""
@@ -102,6 +127,7 @@ def watched(browser: Any, address: str, ready: str, **options: Any) -> Iterator[
     page.on("request", lambda sent: asked.append(sent.url))
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
+    listened(page)
     page.add_init_script(VIOLATIONS)
     page.goto(address)
     page.locator(ready).first.wait_for()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_browser import ask, served, watched
+from page_browser import ask, heard_out, served, watched
 from page_fake import CITATIONS, FERRY, HARBOUR, HITS, QUAY, REPORT, REPORT_CITATIONS, REPORT_HITS, TEXT, TOWN, FakeAssistant, FakeService, FakeStore
 
 from index.database import Database
@@ -339,7 +339,7 @@ def test_a_reload_brings_the_conversation_back(browser: Any, expect: Any) -> Non
         expect(page.locator(".log .exchange")).to_have_count(1)
         page.wait_for_url(re.compile(r"\?conversation=[0-9a-f]{32}$"))
         first = page.url
-        page.wait_for_timeout(600)  # Gradio complains in the console when the page is left while it still hears from the server
+        heard_out(page)
         page.reload()
         expect(page.locator(".log .answer .chips .chip")).to_have_count(5)
         expect(page.locator(".passage")).to_have_count(5)
@@ -358,7 +358,7 @@ def test_a_reload_brings_the_conversation_back(browser: Any, expect: Any) -> Non
         expect(page.locator(".saved")).to_be_visible()
         page.get_by_role("button", name="Right").first.click()
         expect(page.locator(".verdict").first).to_contain_text("Marked as right.")
-        page.wait_for_timeout(600)
+        heard_out(page)
         changed(service.assistant.store, FERRY, "All is new.")
         page.reload()
         expect(page.get_by_label("What is wrong?")).to_have_value("In winter it takes longer.")
@@ -372,7 +372,7 @@ def test_a_reload_brings_the_conversation_back(browser: Any, expect: Any) -> Non
         assert "conversation" not in page.url
         ask(page, "Another thing entirely?")
         page.wait_for_url(re.compile(r"\?conversation="))
-        page.wait_for_timeout(600)
+        heard_out(page)
 
         # The list: newest first, searched, renamed, exported, deleted.
         page.get_by_role("button", name="Conversations").press("Enter")
@@ -460,13 +460,13 @@ def test_one_who_waits_sees_it_and_one_who_is_turned_away_keeps_the_question(bro
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         # Somebody else's conversation, and one that is not there.
         foreign = kept.keep(service.conversations, BEN, asked("A question of ben?"))
-        page.wait_for_timeout(600)
+        heard_out(page)
         for identifier in (foreign.id, "nothing"):
             page.goto(f"{address}/?conversation={identifier}")
             expect(page.get_by_text(kept.UNKNOWN)).to_be_visible()
             expect(page.locator(".starter").first).to_be_visible()
             assert "ben" not in page.content()
-            page.wait_for_timeout(300)
+            heard_out(page)
             assert "conversation" not in page.url
         service.conversations.share(foreign.id, BEN, True)
         page.goto(f"{address}/?conversation={foreign.id}")

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from page_browser import served, watched
+from page_browser import heard_out, served, watched
 from page_fake import (
     CLOCK,
     FERRY,
@@ -751,7 +751,7 @@ def test_the_column_headings_stay_below_the_filter(page: Any, assistant: FakeAss
 @pytest.mark.browser
 def test_what_is_copied_holds_no_label(page: Any) -> None:
     """A whole text that is selected and copied is the same with pages and furniture as without their marks."""
-    page.wait_for_timeout(800)  # Gradio complains in the console when the page is left while it still hears from the server
+    heard_out(page)
     page.goto(page.url + f"documents/{REPORT}?start=5&end=150")
     copied = page.evaluate(
         """() => { const text = document.querySelector('.text'); const range = document.createRange(); range.selectNodeContents(text);

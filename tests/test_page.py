@@ -10,7 +10,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from page_browser import ARGUMENTS, CANDIDATES, ask, served, watched
+from page_browser import ARGUMENTS, CANDIDATES, ask, heard_out, served, watched
 from page_fake import ARCHIVE, CITATIONS, HARBOUR, STARTERS, FakeAssistant, Status
 
 from index.errors import StoreError
@@ -136,7 +136,7 @@ def test_what_is_said_while_one_waits_changes_after_a_while(page: Any, assistant
 def test_a_chip_opens_in_a_tab_of_its_own(page: Any, address: str) -> None:
     ask(page, "How long does it take?")
     chip = answered(page).locator(".chip").nth(4)
-    page.wait_for_timeout(800)  # Gradio complains in the console when the page is left while it still hears from the server
+    heard_out(page)
     page.goto(address + str(chip.get_attribute("href")))
     expect(page.locator("#quote")).to_have_text(CITATIONS[4].quote)
     page.wait_for_function(
@@ -315,6 +315,7 @@ def test_the_model_banner_goes_when_the_model_is_ready(page: Any, assistant: Fak
     expect(page.locator(".banner")).to_have_count(0)
     assistant.status = Status("loading", "The model is still loading; answers start in about a minute.")
     try:
+        heard_out(page)
         page.reload()
         expect(page.locator(".banner")).to_contain_text("still loading")
     finally:

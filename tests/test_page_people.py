@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from page_browser import ask, serving, watched
+from page_browser import ask, heard_out, serving, watched
 from page_fake import FakeStore
 
 from index.people import open_people
@@ -159,7 +159,7 @@ def test_two_people_have_their_own_and_share_what_they_will(browser: Any, assist
             expect(listed).to_contain_text("shared with everybody")
             assert "shared by somebody else" in cat.get("/conversations/list").text
             page.keyboard.press("Escape")
-            page.wait_for_timeout(600)  # Gradio complains in the console when the page is left while it still hears from the server
+            heard_out(page)
             page.get_by_role("button", name="Sign out").click()
             expect(page.get_by_role("button", name="Sign in")).to_be_visible()
             assert ben.get("/library/list").status_code == 200, "a session of another browser goes on"

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from conftest import FakeSentenceTransformer
 from markdown_it import MarkdownIt
-from page_browser import served, watched
+from page_browser import heard_out, served, watched
 from page_fake import FakeAssistant, FakeOutcome, FakeReport, FakeService, FakeStore, FakeWork, Status, Stored
 from payloads import FAMILIES, OUTSIDE, RUN, payloads
 from test_evaluate_page import with_folder
@@ -331,6 +331,7 @@ def test_no_text_does_anything_in_the_real_page(browser: Any, tmp_path: Path) ->
         return url == "about:blank" or (url.startswith(address) and KNOWN.fullmatch(url.removeprefix(address)) is not None)
 
     with served(service) as address, watched(browser, address, ".starter") as page, quiet(page, asked_for):  # type: ignore[arg-type]
+        heard_out(page)
         page.reload()  # so that EFFECTS are in it from its beginning
         expect(page.locator(".starter")).to_have_count(20)
 
@@ -439,6 +440,7 @@ def test_no_text_does_anything_in_the_real_page(browser: Any, tmp_path: Path) ->
 
         # What stays to be read past a reload goes from the page into text and back
         page.evaluate("document.documentElement.classList.add('unreachable')")
+        heard_out(page)
         page.reload()
         expect(page.locator("#earlier .exchange")).to_have_count(2)  # what failed and what was stopped is not kept
         expect(page.locator(".log .exchange")).to_have_count(count - 2)
