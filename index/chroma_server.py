@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from index.collection import LOOKED_AT
 from index.errors import CitewellError, InvalidSettings, StoreError
-from index.vectors import LOOKED_AT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,14 +17,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from index.vectors import examine
+from index.index_worker import examine
 
 Probe = Callable[[Path, Path, float, threading.Event], str]
 HERE = Path(__file__).resolve().parent
 
 
 def ask(address: str) -> Probe:
-    """A function like index.vectors.probe that asks the server at an address."""
+    """A function like index.index_worker.probe that asks the server at an address."""
 
     def probe(folder: Path, truth: Path, seconds: float, stop: threading.Event) -> str:
         with socket.socket(socket.AF_UNIX) as asked:

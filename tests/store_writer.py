@@ -19,7 +19,8 @@ import numpy as np
 import probe_server
 from numpy.typing import NDArray
 
-from index import vectors
+from index import compare, index_worker, vectors
+from index.collection import IndexBroken
 from index.split import passage_id
 from index.store import Entry, Store
 from index.types import Document, Passage, Span
@@ -74,7 +75,7 @@ def indexed(store: Store) -> bool:
     held = index._current.vectors(list(settled))
     return (
         held.keys() == settled.keys()
-        and index._current.count() == len(settled) + len(vectors._held(index._current, list(pending)))
+        and index._current.count() == len(settled) + len(index_worker._held(index._current, list(pending)))
         and all(np.allclose(held[one], settled[one], atol=1e-5) for one in settled)
     )
 
@@ -114,9 +115,9 @@ def states(log: str) -> dict[int, set[int]]:
 def asked_of_the_index(store: Store, found: dict[int, int], latest: int) -> None:
     """Asserts that a store that asks its index finds what that has still to learn, and nothing that is gone."""
     pending = {row[0] for row in store._database.rows("SELECT passage_id FROM pending")}
-    compared, vectors.COMPARED = vectors.COMPARED, 0
+    compared, compare.COMPARED = compare.COMPARED, 0
     try:
-        store._vectors._size = (-1, False)
+        store._vectors.compared._size = (-1, False)
         for number, version in found.items():
             passages = [passage.id for passage in parts(number, version)[1]] if version else []
             for part, one in enumerate(passages):
@@ -128,8 +129,8 @@ def asked_of_the_index(store: Store, found: dict[int, int], latest: int) -> None
                 near = [one for one, similarity in store.nearest(vector(number, gone, 0), 2) if similarity > 0.999]
                 assert gone == version or not near, (number, gone)
     finally:
-        vectors.COMPARED = compared
-        store._vectors._size = (-1, False)
+        compare.COMPARED = compared
+        store._vectors.compared._size = (-1, False)
 
 
 def check(store: Store, log: str) -> dict[int, int]:
@@ -200,7 +201,7 @@ def _work(folder: Path, log_file: Path, seed: int, opening_alone: bool) -> None:
             store.remove_many([identifier(number)])
             note(f"done {number}:0")
         elif step == "rebuild" and chance.random() < 0.2 and store._index is not None and store._index._current is not None:
-            store._index._broken(store._index._current, vectors.IndexBroken("for the test"))
+            store._index._broken(store._index._current, IndexBroken("for the test"))
         elif step == "tidy":
             store.finish_sync(ROOT)
         elif step == "open" and chance.random() < 0.3:
@@ -210,7 +211,7 @@ def _work(folder: Path, log_file: Path, seed: int, opening_alone: bool) -> None:
 
 def _merged_here(what: str, values: Sequence[str], *_: object) -> tuple[str, str]:
     source, target, truth, last = values
-    return "", vectors.merge(Path(source), Path(target), Path(truth), int(last))
+    return "", index_worker.merge(Path(source), Path(target), Path(truth), int(last))
 
 
 def main(folder: Path, log_file: Path, kills: int) -> None:
@@ -219,10 +220,10 @@ def main(folder: Path, log_file: Path, kills: int) -> None:
 
     logging.disable(logging.CRITICAL)
     # So small that building an index takes several steps and writes its files, as that of a large store does.
-    vectors.UNWRITTEN, vectors.WRITTEN_EVERY, vectors.STEP = 15, 15, 10
+    index_worker.UNWRITTEN, index_worker.WRITTEN_EVERY, index_worker.STEP = 15, 15, 10
     # And so that one in two is large enough to be merged into and not built anew, in this very process, which is killed in the middle of it.
     vectors.MERGED_FROM = 18
-    vectors._in_child = _merged_here
+    vectors.in_child = _merged_here
     log_file.touch()
     chance = random.Random(5)
     with probe_server.serving() as address:

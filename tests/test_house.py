@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BELOW = {"index": set(), "rag": {"index"}, "ui": {"index", "rag"}}
 ONLY_IN = {
     "argon2": ("rag/accounts.py",),
-    "chromadb": ("index/vectors.py", "index/chroma_server.py"),
+    "chromadb": ("index/collection.py", "index/chroma_server.py"),
     "fastapi": ("rag/server*.py",),
     "gradio": ("ui/app.py",),
     "httpcore": ("rag/fetch_url.py",),

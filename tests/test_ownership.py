@@ -22,7 +22,7 @@ from starlette.types import Message
 from store_writer import ROOT, identifier, opened, parts, put, vector, visible
 
 import rag.server_documents
-from index import shared_vectors, vectors
+from index import compare, shared_vectors
 from index.contract import DocumentStore, UploadKeeper
 from index.errors import NotAllowed, OverLimit
 from index.read import fingerprint
@@ -110,14 +110,14 @@ def test_no_user_reads_what_is_anothers(store: DocumentStore, user: User) -> Non
 @pytest.mark.parametrize("user", [ANN, BEN, EVE], ids=lambda user: user.name)
 @pytest.mark.parametrize("few", [0, 5_000])
 def test_nor_in_a_large_store(store: DocumentStore, user: User, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (vectors, shared_vectors):
+    for module in (compare, shared_vectors):
         monkeypatch.setattr(module, "COMPARED", 0)
         monkeypatch.setattr(module, "COMPARED_OF_CHOSEN", few)
     nothing_of_others(store, user)
 
 
 def test_nor_while_the_vector_index_has_yet_to_learn(store: DocumentStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (vectors, shared_vectors):
+    for module in (compare, shared_vectors):
         monkeypatch.setattr(module, "COMPARED", 0)
         monkeypatch.setattr(module, "COMPARED_OF_CHOSEN", 0)
     if isinstance(store, Store):

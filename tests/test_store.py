@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from probe_server import ask, serving
 from store_writer import DIMENSION, PARTS, ROOT, identifier, in_memory, opened, parts, put, report, vector, visible
 
+from index import compare, vectors
 from index import store as stores
-from index import vectors
 from index.contract import DocumentStore
 from index.database import Database
 from index.errors import EmbedderChanged, StoreError, StoreInUse, StoreTooNew
@@ -447,7 +447,7 @@ def test_words_that_stand_nowhere_or_say_nothing_leave_others_their_place(store:
 
 def test_of_few_documents_every_word_is_ranked_however_often_it_stands_in_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "RANKED", 5)
-    monkeypatch.setattr(vectors, "COMPARED_OF_CHOSEN", 6)
+    monkeypatch.setattr(compare, "COMPARED_OF_CHOSEN", 6)
     for number in range(20):
         put_words(store, number, f"pump and valve {number}", f"seal {number}")
         store.set_owner(identifier(number), "ben")
@@ -462,8 +462,9 @@ def test_of_few_documents_every_word_is_ranked_however_often_it_stands_in_others
         assert matched(store, question, [identifier(30), identifier(3)], viewer="ann") == found
         assert matched(store, question, [identifier(3)], viewer="ann") == []
     # One who sees more than a few gets what they may see, however the words were chosen.
-    monkeypatch.setattr(vectors, "COMPARED_OF_CHOSEN", 2)
-    store._vectors._many = (-1, set())
+    monkeypatch.setattr(compare, "COMPARED_OF_CHOSEN", 2)
+    vectors = store._vectors
+    getattr(vectors, "compared", vectors)._many = (-1, set())  # the shared store compares in one class
     assert set(matched(store, "pump valve seal", viewer="ann")) <= set(own)
     assert matched(store, "pump valve seal", viewer="ann")
 
