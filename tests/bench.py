@@ -1,10 +1,11 @@
 """`make bench`: the figures of docs/benchmarks.md, measured in one run on this machine.
 
-usage: python tests/bench.py [--quick]
+usage: python tests/bench.py [--quick] [--passages 500000] [--stores build/bench-stores]
 
 Measures starts (bench_start.py) and the first sync (bench_first.py). Asks some of the seed questions beside LlamaIndex's CitationQueryEngine (Chroma, the
 same embedding model, its own defaults, the same GGUF behind the same server), each to both in turn; then all of them over our briefs and, where ../shared/seeds
-is there, over the originals.
+is there, over the originals. At last search is measured in stores of growing size, up to --passages (bench_scale.py; making the largest takes a quarter of an
+hour and 3 GB once, and --stores keeps it), and the shared store, where PostgreSQL is installed (bench_shared.py). About an hour in all the first time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,6 +26,7 @@ from typing import Any
 
 import bench_first
 import bench_start
+import servers
 
 from rag.assistant import open_assistant
 from rag.evaluation import report
@@ -159,10 +163,19 @@ def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
         }
 
 
+def apart(script: str, *arguments: str, bench: Path) -> None:
+    """Runs another benchmark in a process of its own, so that what this one holds in memory does not count."""
+    sys.stdout.flush()
+    subprocess.run([sys.executable, str(ROOT / "tests" / script), *arguments], env={**os.environ, "CITEWELL_BENCH": str(bench)}, check=True)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="five questions a set")
-    quick = parser.parse_args().quick
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="five questions a set, and stores of up to 10,000 passages")
+    parser.add_argument("--passages", type=int, default=500_000, help="passages of the largest store")
+    parser.add_argument("--stores", type=Path, default=ROOT / "build" / "bench-stores", help="where the stores are kept for the next run")
+    chosen = parser.parse_args()
+    quick, passages = chosen.quick, min(chosen.passages, 10_000) if chosen.quick else chosen.passages
     bench = Path(os.environ.pop("CITEWELL_BENCH", ROOT.parent / "shared" / "bench"))
     print(f"{date.today()}  {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"warm question to evidence: {evidence_ms(SEEDS):.0f} ms\n")
@@ -182,6 +195,15 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as out:
             made, _ = evaluate(Options((str(questions),), documents, limit=5 if quick else None), Settings(), Path(out))
             print(report.markdown(made))
+    print("\nGrowth:\n")
+    chosen.stores.mkdir(parents=True, exist_ok=True)
+    sizes = ("--passages", str(passages), "--rewritten", str(min(passages, 100_000)), "--questions", "200")
+    apart("bench_scale.py", *sizes, "--stores", str(chosen.stores), "--plot", str(chosen.stores / "growth.svg"), bench=bench)
+    if servers.postgres_programs() is None:
+        print(f"\nThe shared store is not measured: {servers.NOT_THERE}.")
+    else:
+        print("\nThe shared store:\n")
+        apart("bench_shared.py", *("10000" if quick else "10000 50000 100000").split(), bench=bench)
 
 
 if __name__ == "__main__":
