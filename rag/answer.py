@@ -24,8 +24,10 @@ PASSAGES = 6
 PASSAGES_FOR_ALL = 9
 """How many passages are looked at, and how many excerpts of them the model reads: prompt tokens are the cost that users feel. Questions for a list get more."""
 
-READ_FIRST = 3
-"""How many excerpts the model reads before it is asked whether they are enough; most answers stand in the best ones, and whoever waits pays for each that is read."""
+READ_FIRST, READ_FIRST_AT_LEAST = 3, 2
+FAR_BELOW = 0.5
+"""How many excerpts the model reads before it is asked whether they are enough; the last of them only where it scores so large a part of the best's. Most
+answers stand in the best ones, and whoever waits pays for each that is read."""
 
 LOOKED_THROUGH_FOR_ALL = 40
 """How many passages are looked through for documents that a list would miss."""
@@ -91,6 +93,22 @@ class Inquiry:
     texts: Mapping[str, str]
     documents: Sequence[str] | None
     course: Course
+
+    @property
+    def best(self) -> tuple[Hit, ...]:
+        """The excerpts that are read before the others: all for a list, which is drawn from all, and where a document's edges may tell who wrote it."""
+        if self.wants_all or prompt.asks_about_document(self.question):
+            return self.hits
+        return self.hits[: self._first]
+
+    @property
+    def _first(self) -> int:
+        near = [hit for hit in self.hits[:READ_FIRST] if hit.score >= FAR_BELOW * self.hits[0].score]
+        return max(READ_FIRST_AT_LEAST, len(near))
+
+    def messages(self, hits: Sequence[Hit], task: str) -> list[prompt.Message]:
+        """What the model reads of the first hits, or of all."""
+        return prompt.messages(self.question, hits, task, self._first)
 
 
 class Answering(Iterator[Event]):
@@ -239,7 +257,7 @@ def _by_model(inquiry: Inquiry, model: LanguageModel) -> Generator[Event, None, 
     pieces: list[str] = []
     complete, broken_off = True, ""
     task, room = (prompt.DRAFT_ALL, DRAFT_TOKENS_FOR_ALL) if inquiry.wants_all else (prompt.DRAFT, DRAFT_TOKENS)
-    for item in model.stream(prompt.messages(question, hits, task, READ_FIRST), room):
+    for item in model.stream(inquiry.messages(hits, task), room):
         if isinstance(item, Finished):
             course.add(item.usage)
             complete, broken_off = item.complete, item.broken_off
@@ -295,19 +313,18 @@ def _read(inquiry: Inquiry, model: LanguageModel, threshold: float) -> tuple[flo
 
     The rest follows the best in the prompt, so that the model server has read those already. A model that says yes or no and no more has settled nothing by its no.
     """
-    question, hits, course = inquiry.question, inquiry.hits, inquiry.course
-    if not inquiry.wants_all and len(hits) > READ_FIRST and not prompt.asks_about_document(question):
-        sure, graded = _confidence(question, hits[:READ_FIRST], model, course)
+    if len(inquiry.best) < len(inquiry.hits):
+        sure, graded = _confidence(inquiry, inquiry.best, model)
         if decide.settled(sure, threshold) and (graded or sure >= threshold):
-            return sure, hits[:READ_FIRST]
-    return _confidence(question, hits, model, course)[0], hits
+            return sure, inquiry.best
+    return _confidence(inquiry, inquiry.hits, model)[0], inquiry.hits
 
 
-def _confidence(question: str, hits: Sequence[Hit], model: LanguageModel, course: Course) -> tuple[float, bool]:
-    """How likely it is that the evidence answers the question, and whether the model told more than yes or no."""
-    stated, usage = model.probability(prompt.messages(question, hits, prompt.GATE, READ_FIRST))
-    course.add(usage)
-    _, part = _uncovered(question, hits)
+def _confidence(inquiry: Inquiry, hits: Sequence[Hit], model: LanguageModel) -> tuple[float, bool]:
+    """How likely it is that these hits answer the question, and whether the model told more than yes or no."""
+    stated, usage = model.probability(inquiry.messages(hits, prompt.GATE))
+    inquiry.course.add(usage)
+    _, part = _uncovered(inquiry.question, hits)
     near = max((hit.similarity for hit in hits if hit.similarity is not None), default=None)
     return decide.confidence(stated, near, part), 0.0 < stated < 1.0
 
@@ -354,13 +371,13 @@ def _compared(inquiry: Inquiry, verified: Verified, model: LanguageModel | None 
 
 def _asked_alone(inquiry: Inquiry, question: str, own: Sequence[Hit], model: LanguageModel) -> Verified | None:
     """What some of the passages answer to a question, verified against them alone; None where they do not answer."""
-    assistant, course = inquiry.assistant, inquiry.course
+    assistant = inquiry.assistant
     hits = excerpts.chosen(question, own, RIVAL_EXCERPTS, assistant.remembered.embed)
-    sure, _ = _confidence(question, hits, model, course)
-    if sure < decide.THRESHOLDS[assistant.settings.refusal]:
+    alone = replace(inquiry, question=question, hits=tuple(hits))
+    if _confidence(alone, hits, model)[0] < decide.THRESHOLDS[assistant.settings.refusal]:
         return None
-    text, usage = reply(model, prompt.messages(question, hits, prompt.DRAFT), RIVAL_TOKENS)
-    course.add(usage)
+    text, usage = reply(model, alone.messages(hits, prompt.DRAFT), RIVAL_TOKENS)
+    inquiry.course.add(usage)
     draft = prompt.unlabelled(text)
     verified = cite(first_sentence(draft), grounds(question, hits, inquiry.texts))
     return verified if decide.worth_giving(verified.leads, question, verified.borne_out) else None

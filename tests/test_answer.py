@@ -11,7 +11,8 @@ from conftest import DOCUMENTS, FakeEmbedder, FakeModel, make_assistant
 
 from index.errors import InvalidQuestion, ModelUnavailable
 from index.store import Store
-from rag.answer import IN_THEIR_WORDS, READ_FIRST
+from rag import prompt
+from rag.answer import IN_THEIR_WORDS
 from rag.assistant import Assistant
 from rag.evaluation.measures import bare_sentences
 from rag.model import Finished, LanguageModel
@@ -127,9 +128,9 @@ def test_the_gate_refuses_before_anything_is_drafted(assistant: Assistant) -> No
     assert answer.abstained
     assert "could not find" in answer.text
     assert "The Apollo lander" in answer.text, "it says what was looked at"
-    assert len(model.calls) == 1
+    assert all(call.endswith(prompt.GATE) for call in model.calls)
     assert answer.timings.first_token_ms is None
-    assert answer.usage == Usage(50, 1)
+    assert answer.usage == Usage(50 * len(model.calls), len(model.calls))
 
 
 def test_a_draft_that_nothing_supports_is_not_given(assistant: Assistant) -> None:
@@ -335,43 +336,57 @@ def test_the_confidence_is_told_and_its_setting_decides(store: Store, embedder: 
 
 
 class Reader(FakeModel):
-    """As sure as it was told to be, the first time and from then on."""
+    """As sure as it was told to be, one time after the other."""
 
-    def __init__(self, draft: str, first: float, then: float) -> None:
-        super().__init__(draft, then)
-        self.first = first
+    def __init__(self, draft: str, stated: Sequence[float]) -> None:
+        super().__init__(draft)
+        self.told = iter(stated)
 
     def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
         _, usage = super().probability(messages)
-        return (self.first if len(self.calls) == 1 else self.stated), usage
+        return next(self.told), usage
 
 
 @pytest.mark.parametrize(
-    ("first", "then", "read", "abstained"),
+    ("stated", "read", "abstained"),
     [
-        (0.99, 0.0, ["few", "few"], False),
-        (0.5, 0.99, ["few", "all", "all"], False),
-        (0.5, 0.01, ["few", "all"], True),
-        (0.001, 0.99, ["few"], True),
-        (0.0, 1.0, ["few", "all", "all"], False),
-        (0.0, 0.0, ["few", "all"], True),
+        ([0.99], [3, 3], False),
+        ([0.5, 0.99], [3, 6, 6], False),
+        ([0.5, 0.01], [3, 6], True),
+        ([0.001], [3], True),
+        ([0.0, 1.0], [3, 6, 6], False),  # of one that says yes or no and no more
+        ([0.0, 0.0], [3, 6], True),
+        ([1.0], [3, 3], False),
     ],
 )
 def test_the_best_excerpts_are_read_first_and_the_others_where_those_are_not_enough(
-    store: Store, embedder: FakeEmbedder, tmp_path: Path, first: float, then: float, read: list[str], abstained: bool
+    store: Store, embedder: FakeEmbedder, tmp_path: Path, stated: list[float], read: list[int], abstained: bool
 ) -> None:
     makers = ["Grumman", "Boeing", "Northrop", "Convair", "Bell", "Martin"]
     for number, maker in enumerate(makers):
         (tmp_path / f"{number}.md").write_text(f"# The lander {maker}\n\nThe lander Apollo {number} was built by {maker} of plywood.\n")
-    model = Reader("The lander Apollo 0 was built by Grumman.", first, then)
+    model = Reader("The lander Apollo 0 was built by Grumman.", stated)
     assistant = make_assistant(store, embedder, model)
     assistant.sync(tmp_path)
     answer = check(assistant.ask("Who built the lander Apollo 0?"), assistant)
-    told = [sum(f"built by {maker}" in call for maker in makers) for call in model.calls[: len(read)]]
-    assert ["few" if count == READ_FIRST else "all" for count in told] == read
-    assert told[-1] == (READ_FIRST if read[-1] == "few" else len(makers))
+    told = [sum(f"built by {maker}" in call for maker in makers) for call in model.calls]
+    assert told[: len(read)] == read
     assert answer.abstained is abstained
-    assert len(model.calls) == len(read) or not abstained
+    assert len(told) == len(read) or not abstained
+
+
+@pytest.mark.parametrize(("near", "read"), [(1, 2), (2, 2), (3, 3), (4, 3)])
+def test_an_excerpt_that_is_far_from_the_question_is_not_read_first(
+    store: Store, embedder: FakeEmbedder, tmp_path: Path, near: int, read: int
+) -> None:
+    for number in range(6):
+        text = f"The lander Apollo {number} was built by Grumman." if number < near else f"Potatoes grow in field {number}."
+        (tmp_path / f"{number}.md").write_text(text)
+    model = FakeModel("The lander Apollo 0 was built by Grumman.", stated=0.99)
+    assistant = make_assistant(store, embedder, model)
+    assistant.sync(tmp_path)
+    assistant.ask("Who built the lander Apollo?")
+    assert [call.count("Apollo ") + call.count("Potatoes") for call in model.calls[:2]] == [read, read]
 
 
 def test_a_list_is_drawn_from_all_that_is_read(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
