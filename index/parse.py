@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import LifoQueue
 from typing import Any
 
 from index.errors import UnreadableDocument
@@ -26,6 +25,10 @@ MEMORY = 1 << 30
 
 WATCHED_SECONDS = 0.2
 """How often it is looked for files that take too long."""
+
+ANOTHER_AFTER = 0.5
+"""Another child is started once files have waited so many seconds for one, in sum: starting it takes a quarter of a second of a processor, in which a child
+reads a hundred short texts."""
 
 REQUESTS = 1_000
 """After so many files a child is replaced: what its libraries leaked goes with it."""
@@ -107,10 +110,11 @@ class Parser:
         self._children: set[_Child] = set()
         self._due: dict[_Child, float] = {}
         self._watching = False
-        # Last in, first out: a single file after the other needs a single child.
-        self._places: LifoQueue[_Child | None] = LifoQueue()
-        for _ in range(self.workers):
-            self._places.put(None)
+        self._free = threading.Condition()
+        self._idle: list[_Child] = []
+        self._places = self.workers
+        """How many further children may be started."""
+        self._waited = 0.0
 
     def __enter__(self) -> Parser:
         return self
@@ -163,7 +167,7 @@ class Parser:
         return reply["connected"]  # type: ignore[no-any-return]
 
     def _asked(self, request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
-        child = self._places.get()
+        child = self._taken()
         try:
             if child is None:
                 child = self._started()
@@ -184,7 +188,7 @@ class Parser:
             # One that was given up just as it replied is none for the next file.
             if child is not None and (child.requests >= REQUESTS or child.late.is_set()):
                 child = self._drop(child)
-            self._places.put(child)
+            self._give_back(child)
         if reply.get("connected") and not _warned.is_set():
             _warned.set()
             log.warning(
@@ -224,6 +228,27 @@ class Parser:
                 for child, due in self._due.items():
                     if due <= now:
                         child.give_up()
+
+    def _taken(self) -> _Child | None:
+        """A child that nobody uses, waiting for one if need be; None where the caller is to start one."""
+        with self._free:
+            while not self._idle:
+                none_yet = self._places == self.workers
+                if self._places and (none_yet or self._waited >= ANOTHER_AFTER):
+                    self._places -= 1
+                    return None
+                began = time.monotonic()
+                self._free.wait(ANOTHER_AFTER - self._waited if self._places else None)
+                self._waited += time.monotonic() - began
+            return self._idle.pop()
+
+    def _give_back(self, child: _Child | None) -> None:
+        with self._free:
+            if child is None:
+                self._places += 1
+            else:
+                self._idle.append(child)
+            self._free.notify()
 
     def _started(self) -> _Child:
         with self._closing:

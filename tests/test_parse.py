@@ -61,6 +61,21 @@ def test_several_threads_share_the_children(parser: Parser) -> None:
         assert list(pool.map(one, range(100))) == [f"Text of number {number}." for number in range(100)]
 
 
+def test_a_second_child_is_started_when_files_have_waited_for_the_first() -> None:
+    with Parser(workers=2) as parser:
+        parser.parse(b"Short.", "short.txt", "/root")
+        (first,) = parser._children
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda number: parser.parse(b"Short.", f"{number}.txt", "/root"), range(10)))
+            assert parser._children == {first}
+            long = [pool.submit(parser.parse, LONG, f"long{number}.txt", "/root") for number in range(2)]
+            while len(parser._children) < 2:
+                assert not all(one.done() for one in long), "one after the other"
+                time.sleep(0.01)
+            parser.close()
+            assert all(isinstance(one.exception(), UnreadableDocument) for one in long)
+
+
 def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read() -> None:
     with Parser(workers=1, seconds=1) as parser:
         began = time.monotonic()
