@@ -482,6 +482,7 @@ class EmbeddedModel:
         self._lock = threading.Lock()
         self._server: Any = None
         self._client: OpenAIModel | None = None
+        self._closed = False
 
     @property
     def name(self) -> str:
@@ -492,8 +493,10 @@ class EmbeddedModel:
         return self._client is not None
 
     def load(self) -> OpenAIModel:
-        """Starts the model's server once; later calls return at once."""
+        """Starts the model's server once; later calls return at once. Raises ModelUnavailable, also after close(): nobody would free what came after it."""
         with self._lock:
+            if self._closed:
+                raise ModelUnavailable(f"The model '{self._name}' was closed.")
             if self._client is None:
                 # A thread of its own: the server's threads have its priority, and nobody can raise their own again.
                 with ThreadPoolExecutor(1, thread_name_prefix="citewell-load", initializer=behind_others, initargs=(NICE,)) as loading:
@@ -544,8 +547,9 @@ class EmbeddedModel:
         return self.load()
 
     def close(self) -> None:
-        """Frees the model's memory."""
+        """Frees the model's memory, for good. Waits for a model that is being loaded."""
         with self._lock:
+            self._closed = True
             self._client = self._server = None
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -534,3 +535,26 @@ def test_a_model_s_threads_stand_back_behind_those_of_others(monkeypatch: pytest
     assert model.load() is model.load()
     assert priorities == [min(19, own + NICE)]
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
+
+
+def test_a_model_is_not_loaded_again_once_it_was_closed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    begun, going_on = threading.Event(), threading.Event()
+
+    def served(model: EmbeddedModel) -> tuple[Any, str]:
+        begun.set()
+        assert going_on.wait(30)
+        return SimpleNamespace(listening_address="http://127.0.0.1:9"), "key"
+
+    monkeypatch.setattr(EmbeddedModel, "_served", served)
+    model = EmbeddedModel(tmp_path / "no.gguf", "small", 5)
+    with ThreadPoolExecutor(2) as pool:
+        loading = pool.submit(model.load)
+        assert begun.wait(30)
+        closing = pool.submit(model.close)
+        going_on.set()
+        loading.result(30)
+        closing.result(30)
+    assert not model.loaded
+    with pytest.raises(ModelUnavailable, match="'small' was closed"):
+        model.probability(MESSAGES)
+    assert model._server is None
