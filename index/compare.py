@@ -56,7 +56,7 @@ class Recent:
     """The passages that went; grown in place, as only their number matters."""
 
 
-class Compared:
+class ExactSearch:
     """Compares passages of the store in `database`, and keeps what it has read of them from question to question."""
 
     def __init__(self, database: Database) -> None:
@@ -220,7 +220,7 @@ class Compared:
             self._recent = None
 
     def forget(self) -> None:
-        """Forgets all, as all vectors are about to be others."""
+        """Forgets all vectors, as they are about to be others."""
         self.forget_recent()
         self._known = None
 

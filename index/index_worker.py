@@ -1,4 +1,5 @@
-"""What makes an index and what examines one: filling, merging and comparing with the store, in this process or in a child at low priority.
+"""What makes an index and what examines one: filling, merging and comparing with the store, in this process or in a child, where it fills and
+merges at low priority.
 
 A kill can leave Chroma's files so that opening them crashes the process, which is why a child opens them first; and in the server itself Chroma's work would
 keep searches waiting.
@@ -210,9 +211,6 @@ def _cosine(vector: NDArray[np.float32], stored: bytes) -> float:
     if other.shape != vector.shape:
         return -1.0
     return float(vector @ other) / max(float(np.linalg.norm(vector) * np.linalg.norm(other)), 1e-12)
-
-
-# Merging
 
 
 # In a child process

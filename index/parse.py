@@ -27,8 +27,8 @@ WATCHED_SECONDS = 0.2
 """How often it is looked for files that take too long."""
 
 ANOTHER_AFTER = 0.5
-"""Another child is started once files have waited so many seconds for one, in sum: starting it takes a quarter of a second of a processor, in which a child
-reads a hundred short texts."""
+"""Further children are started once files have waited so many seconds for the first, in sum: starting one takes a tenth of a second or two of a processor,
+in which a child reads hundreds of short texts. docs/benchmarks.md tells what it saves a short sync."""
 
 REQUESTS = 1_000
 """After so many files a child is replaced: what its libraries leaked goes with it."""
@@ -78,7 +78,7 @@ class _Child:
             picture = pipe_out.read(reply["length"])
             if len(picture) < reply["length"]:
                 raise EOFError
-        except (OSError, EOFError):
+        except (OSError, EOFError, ValueError):  # the last where it was closed in this moment
             if self.late.is_set():
                 raise TimeoutError from None
             raise EOFError from None

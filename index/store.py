@@ -668,7 +668,7 @@ class Store:
         rare, frequent = self._by_rarity(terms)
         if not frequent:
             return ranked(_any_of(rare)) if rare else []
-        few = self._vectors.compared.few(document_ids, viewer)
+        few = self._vectors.exact.few(document_ids, viewer)
         if few is not None:
             return ranked(_any_of([*rare, *frequent][:RANKED_WORDS]), few=few)
         found = dict(ranked(_any_of(rare))) if rare else {}

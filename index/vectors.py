@@ -23,7 +23,7 @@ import numpy as np
 
 from index import index_worker
 from index.collection import SEAL, Collection, IndexBroken, delete, files
-from index.compare import Compared, ranked, stacked
+from index.compare import ExactSearch, ranked, stacked
 from index.database import Database, batches
 from index.errors import StoreError
 from index.index_worker import BEHIND, filled_here, holds, in_child, learned, probe
@@ -117,7 +117,7 @@ class VectorIndex:
         self._wanted = threading.Event()
         self._threads: list[threading.Thread] = []
         self._failed_at = 0.0
-        self.compared = Compared(database)
+        self.exact = ExactSearch(database)
         self._deferring = False
         self._refusals = 0
         self._refused_at = 0.0
@@ -166,7 +166,7 @@ class VectorIndex:
     # Opening
 
     def _open(self) -> None:
-        if self._patient and not self.compared.large():
+        if self._patient and not self.exact.large():
             self._wanted.wait(PATIENCE_SECONDS)
             self._go_on()
         name = self._database.meta("chroma")
@@ -288,7 +288,7 @@ class VectorIndex:
                 if self._current is made:
                     self._current = old
             raise
-        self.compared.forget_recent()
+        self.exact.forget_recent()
         self.behind, self._refusals = "", 0
         return old
 
@@ -506,7 +506,7 @@ class VectorIndex:
             with self._database.transaction() as connection:
                 connection.executemany("DELETE FROM pending WHERE passage_id = ?", [(one,) for one in ids])
                 set_meta(connection, "buried", str(self._noted("buried") + buried))
-            self.compared.forget_recent()
+            self.exact.forget_recent()
 
     def _broken(self, collection: Collection, error: IndexBroken) -> None:
         """The index failed while it was in use: it goes, and another is built in the background."""
@@ -545,17 +545,17 @@ class VectorIndex:
             return [[] for _ in vectors]
         if self.state == "failed":
             self._retry()
-        if not self.compared.large():
-            return self.compared.compare(self.compared.everything(), vectors, limit, document_ids, viewer)
-        few = self.compared.few(document_ids, viewer)
+        if not self.exact.large():
+            return self.exact.compare(self.exact.everything(), vectors, limit, document_ids, viewer)
+        few = self.exact.few(document_ids, viewer)
         if few is not None:
-            return self.compared.compare(self.compared.read(few), vectors, limit, document_ids, viewer)
+            return self.exact.compare(self.exact.read(few), vectors, limit, document_ids, viewer)
         chosen = [] if document_ids is None else ["p.document_id IN (SELECT value FROM json_each(?))"]
         values = [*([] if document_ids is None else [json.dumps(list(document_ids))]), *([] if viewer is None else [viewer])]
         within = " AND ".join([*chosen, *([] if viewer is None else [f"p.document_id {SEEN}"])]) or "1"
         # Before Chroma is asked: what it is told of between the two is found twice, and not never.
-        recent = self.compared.recall()
-        found = [dict(hits) for hits in self.compared.compare(recent.known, vectors, limit, document_ids, viewer)]
+        recent = self.exact.recall()
+        found = [dict(hits) for hits in self.exact.compare(recent.known, vectors, limit, document_ids, viewer)]
         # Of what Chroma finds some may be gone, or somebody else's: then it is asked for more. Many are a good part of all, so that mostly suffices.
         wanted = limit if recent.last == 0 and within == "1" else limit + limit // 4 + 1
         if recent.gone:  # where half of all are, half of what is near is: to ask for twice as much costs less than to ask twice
@@ -580,13 +580,13 @@ class VectorIndex:
             if wanted >= most:
                 break
             wanted = min(wanted * 4, most)
-        for place, hits in zip(rest, self.compared.scan(vectors[rest], limit, within, values) if rest else [], strict=True):
+        for place, hits in zip(rest, self.exact.scan(vectors[rest], limit, within, values) if rest else [], strict=True):
             found[place] = dict(hits)
         return [sorted(hits.items(), key=lambda pair: -pair[1])[:limit] for hits in found]
 
     def answers_meanwhile(self) -> bool:
         """Whether passages are few enough to be compared one by one, so that nobody waits for the index."""
-        return not self.compared.large()
+        return not self.exact.large()
 
     def _asked(self, vectors: NDArray[np.float32], wanted: int, those: _Those) -> list[tuple[list[tuple[str, float]], bool]] | None:
         """What Chroma finds, and whether it has more; where it cannot be asked now, after some waiting, or None."""
@@ -639,7 +639,7 @@ class VectorIndex:
 
     def start_again(self) -> None:
         """Builds the index of wholly new vectors."""
-        self.compared.forget()
+        self.exact.forget()
         with self._changed:
             old, self._current = self._current, None
             self.withheld = False

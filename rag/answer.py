@@ -25,7 +25,7 @@ PASSAGES_FOR_ALL = 9
 """How many passages are looked at, and how many excerpts of them the model reads: prompt tokens are the cost that users feel. Questions for a list get more."""
 
 READ_FIRST, READ_FIRST_AT_LEAST = 3, 2
-FAR_BELOW = 0.5
+NEAR_THE_BEST = 0.5
 """How many excerpts the model reads before it is asked whether they are enough; the last of them only where it scores so large a part of the best's. Most
 answers stand in the best ones, and whoever waits pays for each that is read."""
 
@@ -103,7 +103,7 @@ class Inquiry:
 
     @property
     def _first(self) -> int:
-        near = [hit for hit in self.hits[:READ_FIRST] if hit.score >= FAR_BELOW * self.hits[0].score]
+        near = [hit for hit in self.hits[:READ_FIRST] if hit.score >= NEAR_THE_BEST * self.hits[0].score]
         return max(READ_FIRST_AT_LEAST, len(near))
 
     def messages(self, hits: Sequence[Hit], task: str) -> list[prompt.Message]:

@@ -5,7 +5,7 @@ usage: python tests/bench.py [--quick] [--passages 500000] [--stores build/bench
 Measures starts (bench_start.py) and the first sync (bench_first.py). Asks some of the seed questions beside LlamaIndex's CitationQueryEngine (Chroma, the
 same embedding model, its own defaults, the same GGUF behind the same server), each to both in turn; then all of them over our briefs and, where ../shared/seeds
 is there, over the originals. At last search is measured in stores of growing size, up to --passages (bench_scale.py; making the largest takes a quarter of an
-hour and 3 GB once, and --stores keeps it), and the shared store, where PostgreSQL is installed (bench_shared.py). About an hour in all the first time.
+hour and 4 GB once, and --stores keeps it; another 4 GB for a while), and the shared store, where PostgreSQL is installed (bench_shared.py). About an hour in all the first time.
 """
 
 from __future__ import annotations
@@ -174,9 +174,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="five questions a set, and stores of up to 10,000 passages")
     parser.add_argument("--passages", type=int, default=500_000, help="passages of the largest store")
     parser.add_argument("--stores", type=Path, default=ROOT / "build" / "bench-stores", help="where the stores are kept for the next run")
-    chosen = parser.parse_args()
-    quick, passages = chosen.quick, min(chosen.passages, 10_000) if chosen.quick else chosen.passages
-    bench = Path(os.environ.pop("CITEWELL_BENCH", ROOT.parent / "shared" / "bench"))
+    options = parser.parse_args()
+    quick, passages = options.quick, min(options.passages, 10_000) if options.quick else options.passages
+    bench = Path(os.environ.pop("CITEWELL_BENCH", ROOT.parent / "shared" / "bench")).resolve()
     print(f"{date.today()}  {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"warm question to evidence: {evidence_ms(SEEDS):.0f} ms\n")
     bench_start.report(3 if quick else 5)
@@ -196,9 +196,9 @@ def main() -> None:
             made, _ = evaluate(Options((str(questions),), documents, limit=5 if quick else None), Settings(), Path(out))
             print(report.markdown(made))
     print("\nGrowth:\n")
-    chosen.stores.mkdir(parents=True, exist_ok=True)
+    options.stores.mkdir(parents=True, exist_ok=True)
     sizes = ("--passages", str(passages), "--rewritten", str(min(passages, 100_000)), "--questions", "200")
-    apart("bench_scale.py", *sizes, "--stores", str(chosen.stores), "--plot", str(chosen.stores / "growth.svg"), bench=bench)
+    apart("bench_scale.py", *sizes, "--stores", str(options.stores), "--plot", str(options.stores / "growth.svg"), bench=bench)
     if servers.postgres_programs() is None:
         print(f"\nThe shared store is not measured: {servers.NOT_THERE}.")
     else:

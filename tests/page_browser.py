@@ -93,28 +93,40 @@ def ask(page: Any, question: str) -> None:
     page.keyboard.press("Enter")
 
 
-HEARING: WeakKeyDictionary[Any, set[Any]] = WeakKeyDictionary()
-"""The requests of a page by which it hears from Gradio's queue at this moment."""
+class Hearing:
+    """The requests of a page by which it hears from Gradio's queue at this moment, and when the last of them began or ended."""
+
+    def __init__(self, page: Any) -> None:
+        self.requests: set[Any] = set()
+        self.last = time.monotonic()
+        page.on("request", self._begun)
+        page.on("requestfinished", self._ended)
+        page.on("requestfailed", self._ended)
+
+    def _begun(self, sent: Any) -> None:
+        if sent.is_navigation_request() and sent.frame.parent_frame is None:
+            self.requests.clear()  # they went with the page that was left
+        elif "/gradio_api/queue/" in sent.url:
+            self.requests.add(sent)
+            self.last = time.monotonic()
+
+    def _ended(self, sent: Any) -> None:
+        if sent in self.requests:
+            self.requests.discard(sent)
+            self.last = time.monotonic()
 
 
-def listened(page: Any) -> None:
-    """From now on it is known whether a page still hears from the server; wanted by `heard_out`."""
-    hearing = HEARING[page] = set()
-    page.on("request", lambda sent: hearing.add(sent) if "/gradio_api/queue/" in sent.url else None)
-    page.on("requestfinished", lambda sent: hearing.discard(sent))
-    page.on("requestfailed", lambda sent: hearing.discard(sent))
+HEARING: WeakKeyDictionary[Any, Hearing] = WeakKeyDictionary()
 
 
 def heard_out(page: Any) -> None:
     """Waits until a page has heard all that the server has to say: Gradio complains in the console when it is left before. Half a second of silence is the
-    end, as an event may follow the one before it, and a request may be known to be over a moment late."""
-    silent = 0
-    for _ in range(200):
+    end, as an event may follow the one before it."""
+    hearing = HEARING[page]
+    end = time.monotonic() + 20
+    while hearing.requests or time.monotonic() - hearing.last < 0.5:
+        assert time.monotonic() < end, f"the page still hears from the server: {[sent.url for sent in hearing.requests]}"
         page.wait_for_timeout(100)
-        silent = 0 if HEARING[page] else silent + 1
-        if silent == 5:
-            return
-    raise AssertionError(f"the page still hears from the server: {[sent.url for sent in HEARING[page]]}")
 
 
 @contextmanager
@@ -127,7 +139,7 @@ def watched(browser: Any, address: str, ready: str, **options: Any) -> Iterator[
     page.on("request", lambda sent: asked.append(sent.url))
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    listened(page)
+    HEARING[page] = Hearing(page)
     page.add_init_script(VIOLATIONS)
     page.goto(address)
     page.locator(ready).first.wait_for()

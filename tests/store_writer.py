@@ -117,7 +117,7 @@ def asked_of_the_index(store: Store, found: dict[int, int], latest: int) -> None
     pending = {row[0] for row in store._database.rows("SELECT passage_id FROM pending")}
     compared, compare.COMPARED = compare.COMPARED, 0
     try:
-        store._vectors.compared._size = (-1, False)
+        store._vectors.exact._size = (-1, False)
         for number, version in found.items():
             passages = [passage.id for passage in parts(number, version)[1]] if version else []
             for part, one in enumerate(passages):
@@ -130,7 +130,7 @@ def asked_of_the_index(store: Store, found: dict[int, int], latest: int) -> None
                 assert gone == version or not near, (number, gone)
     finally:
         compare.COMPARED = compared
-        store._vectors.compared._size = (-1, False)
+        store._vectors.exact._size = (-1, False)
 
 
 def check(store: Store, log: str) -> dict[int, int]:
@@ -221,6 +221,7 @@ def main(folder: Path, log_file: Path, kills: int) -> None:
     logging.disable(logging.CRITICAL)
     # So small that building an index takes several steps and writes its files, as that of a large store does.
     index_worker.UNWRITTEN, index_worker.WRITTEN_EVERY, index_worker.STEP = 15, 15, 10
+    compare.SCANNED, compare.OUTDATED = 50, 10
     # And so that one in two is large enough to be merged into and not built anew, in this very process, which is killed in the middle of it.
     vectors.MERGED_FROM = 18
     vectors.in_child = _merged_here

@@ -128,6 +128,7 @@ def test_the_gate_refuses_before_anything_is_drafted(assistant: Assistant) -> No
     assert answer.abstained
     assert "could not find" in answer.text
     assert "The Apollo lander" in answer.text, "it says what was looked at"
+    assert model.calls
     assert all(call.endswith(prompt.GATE) for call in model.calls)
     assert answer.timings.first_token_ms is None
     assert answer.usage == Usage(50 * len(model.calls), len(model.calls))

@@ -476,4 +476,4 @@ def test_one_who_waits_sees_it_and_one_who_is_turned_away_keeps_the_question(bro
         expect(page.get_by_role("alert").filter(visible=True)).to_contain_text("can be read, and not gone on with")
         expect(page.get_by_role("textbox", name="Your question")).to_have_value("May I ask on?")
         assert len(service.assistant.asked) == before
-        page.wait_for_timeout(300)
+        heard_out(page)

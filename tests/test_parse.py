@@ -61,13 +61,15 @@ def test_several_threads_share_the_children(parser: Parser) -> None:
         assert list(pool.map(one, range(100))) == [f"Text of number {number}." for number in range(100)]
 
 
-def test_a_second_child_is_started_when_files_have_waited_for_the_first() -> None:
+def test_a_second_child_is_started_when_files_have_waited_for_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("index.parse.ANOTHER_AFTER", 60.0)
     with Parser(workers=2) as parser:
         parser.parse(b"Short.", "short.txt", "/root")
         (first,) = parser._children
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda number: parser.parse(b"Short.", f"{number}.txt", "/root"), range(10)))
             assert parser._children == {first}
+            monkeypatch.setattr("index.parse.ANOTHER_AFTER", 0.1)
             long = [pool.submit(parser.parse, LONG, f"long{number}.txt", "/root") for number in range(2)]
             while len(parser._children) < 2:
                 assert not all(one.done() for one in long), "one after the other"

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from probe_server import ask, serving
 from store_writer import DIMENSION, PARTS, ROOT, identifier, in_memory, opened, parts, put, report, vector, visible
 
-from index import compare, vectors
+from index import compare, shared_vectors, vectors
 from index import store as stores
 from index.contract import DocumentStore
 from index.database import Database
@@ -463,8 +463,9 @@ def test_of_few_documents_every_word_is_ranked_however_often_it_stands_in_others
         assert matched(store, question, [identifier(3)], viewer="ann") == []
     # One who sees more than a few gets what they may see, however the words were chosen.
     monkeypatch.setattr(compare, "COMPARED_OF_CHOSEN", 2)
-    vectors = store._vectors
-    getattr(vectors, "compared", vectors)._many = (-1, set())  # the shared store compares in one class
+    monkeypatch.setattr(shared_vectors, "COMPARED_OF_CHOSEN", 2)
+    index = store._vectors
+    getattr(index, "exact", index)._many = (-1, set())
     assert set(matched(store, "pump valve seal", viewer="ann")) <= set(own)
     assert matched(store, "pump valve seal", viewer="ann")
 

@@ -974,7 +974,7 @@ def test_what_changes_again_and_again_is_kept_once(grown: Store, monkeypatch: py
         put(grown, 50)
         put(grown, 51)
         assert visible(grown, 51, 1)
-        recent = grown._vectors.compared._recent
+        recent = grown._vectors.exact._recent
         assert recent is not None
         assert len(recent.place) == 2 * PARTS
         assert len(recent.known.ids) <= 2 * 2 * PARTS + 5 + 2 * PARTS
@@ -1328,7 +1328,7 @@ def test_what_an_index_was_told_while_another_is_built_that_learns_too(place: Pa
 
 def test_where_an_index_has_no_more_nothing_is_read_through(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectors, "MERGED", 1_000)  # it is told nothing of all this
-    monkeypatch.setattr(compare.Compared, "scan", lambda *_: pytest.fail("read through"))
+    monkeypatch.setattr(compare.ExactSearch, "scan", lambda *_: pytest.fail("read through"))
     with grown.many_changes():
         grown.remove_many([identifier(number) for number in range(30)])
         bulk(grown, 10, first=100)
