@@ -139,6 +139,9 @@ class PageReader(Person):
         events = self.client.get("/config", name="page config").json()["dependencies"]
         self.load = next(event for event in events if [0, "load"] in event["targets"])
         self.ask = next(event for event in events if any(kind == "submit" for _, kind in event["targets"]))
+        # What the page asks for once an answer has been put away: its buttons, and the newest documents. It does not wait for them.
+        self.after = [event for event in events if event["trigger_after"] == self.ask["id"] and not event["trigger_only_on_failure"]]
+        assert self.after
         self.asked = 0
         self.there: Any = None
 
@@ -161,6 +164,8 @@ class PageReader(Person):
         said = self.follow(self.ask, [question, None, None], "page answer")
         if mine and said and self.me["code"] not in said:
             note("missed", self.me["name"], said[-2_000:])
+        for event in self.after:
+            self.follow(event, [None] * len(event["inputs"]), "page settled")
 
     def follow(self, event: dict[str, Any], given: list[Any], name: str) -> str:
         """Begins an event and reads what comes of it until its end."""

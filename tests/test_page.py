@@ -247,7 +247,9 @@ def test_a_question_sent_while_the_answer_before_it_is_being_kept_is_asked_after
         answered(page, asked + 1)
         box = page.get_by_role("textbox")
         box.fill("橋はいつ")
-        box.evaluate("(box, how) => box.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', bubbles: true, cancelable: true, ...how}))", composing)
+        box.evaluate(
+            "(box, how) => box.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', bubbles: true, cancelable: true, ...how}))", composing
+        )
         kept.set()
         expect(page.get_by_role("button", name="Send")).to_be_enabled()
         page.wait_for_timeout(300)
