@@ -441,6 +441,7 @@ def test_a_server_that_goes_and_comes_back_leaves_the_conversation_to_be_read(br
         ask(page, "Something unknown?")
         answered(page, 2)
         assert [turn.text for turn in assistant.asked[-1][1]][:1] == ["How long does it take?"]
+        expect(page.get_by_role("button", name="Send")).to_be_enabled()  # an answer is shown before it is kept
     # Started again while nobody asked: the page learns of it with the next question, which is neither lost nor answered without its conversation.
     with served(assistant, port):
         page.evaluate("window.before = true")
