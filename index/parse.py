@@ -112,8 +112,7 @@ class Parser:
         self._watching = False
         self._free = threading.Condition()
         self._idle: list[_Child] = []
-        self._places = self.workers
-        """How many further children may be started."""
+        self._places = self.workers  # how many further children may be started
         self._waited = 0.0
 
     def __enter__(self) -> Parser:
