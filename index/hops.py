@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from index.types import Passage
 from index.words import FUNCTION_WORDS, content_stems
@@ -10,20 +11,24 @@ from index.words import FUNCTION_WORDS, content_stems
 NAMES = 5
 """About so many names of a passage the question is asked again; those that come first are what it is about."""
 
+ABOUT = 0.5
+"""A question leads on from a passage of which it holds so much of the title, or of the first name in the text. docs/benchmarks.md says how that was chosen."""
+
 _NAME = re.compile(r"[A-Z0-9][\w’'&.\-]*\w(?:(?: (?:of|the|de|von|van|al|and|for))? [A-Z0-9][\w’'&.\-]*\w)*")
 
 _OPENING = re.compile(rf"^(?:(?:{'|'.join(sorted(FUNCTION_WORDS))}|[\d.]+)(?: |$))+", re.IGNORECASE)
 """What a sentence begins with and no name does: `In 1967 the`."""
+
+_IN_BRACKETS = re.compile(r"\([^()]*\)")
+"""What tells a title from others of its name: `Dead Ernest (novel)`."""
 
 
 def names(passage: Passage, asked: frozenset[str]) -> list[str]:
     """The names in a passage's title and text that the question does not hold, first ones first, each once."""
     found: dict[frozenset[str], str] = {}
     for text in (passage.title, passage.text):
-        for match in _NAME.finditer(text):
-            name = _OPENING.sub("", match.group())
-            stems = frozenset(content_stems(name))
-            if stems and not stems <= asked:
+        for name, stems in _named(text):
+            if not stems <= asked:
                 found.setdefault(stems, name)
     return list(found.values())[:NAMES]
 
@@ -31,11 +36,27 @@ def names(passage: Passage, asked: frozenset[str]) -> list[str]:
 def onward(question: str, passage: Passage) -> list[str]:
     """The question asked of each name in the passage, without the words that the passage holds: `Hank Snow: state where died`.
 
-    Empty where the passage leaves nothing of the question open.
+    Empty where the passage is not about something that the question names, or leaves nothing of the question open.
     """
+    asked = frozenset(content_stems(question))
     held = frozenset(content_stems(f"{passage.title} {passage.heading} {passage.text}"))
-    if frozenset(content_stems(question)) <= held:
+    if asked <= held or not _is_about(passage, asked):
         return []
     # Words without a stem (`who`, `of`) hold the rest together.
     left = " ".join(word for word in question.split() if not (stems := frozenset(content_stems(word))) or not stems <= held)
-    return [f"{name}: {left}" for name in names(passage, frozenset(content_stems(question)))]
+    return [f"{name}: {left}" for name in names(passage, asked)]
+
+
+def _is_about(passage: Passage, asked: frozenset[str]) -> bool:
+    """Whether the question names what the passage is about: a second look from any other found nothing, and costs as much as all the rest of a search."""
+    title = frozenset(content_stems(_IN_BRACKETS.sub("", passage.title)))
+    _, first = next(_named(passage.text), ("", frozenset()))
+    return any(len(subject & asked) >= ABOUT * len(subject) for subject in (title, first) if subject)
+
+
+def _named(text: str) -> Iterator[tuple[str, frozenset[str]]]:
+    """The names in a text, with the stems of their words."""
+    for match in _NAME.finditer(text):
+        name = _OPENING.sub("", match.group())
+        if stems := frozenset(content_stems(name)):
+            yield name, stems

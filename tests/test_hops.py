@@ -30,3 +30,21 @@ def test_the_question_is_asked_of_each_name_for_what_the_passage_leaves_open() -
 
 def test_a_passage_that_leaves_nothing_open_leads_nowhere() -> None:
     assert onward("Who is on the album Hello Love?", passage("Hello Love is an album by Hank Snow.")) == []
+
+
+def test_a_passage_about_something_else_leads_nowhere() -> None:
+    question = "Where did the performer of Hello Love die?"
+    aside = "Capitol Nights is a radio show by Ray Winter. It played Hello Love often."
+    assert onward(question, passage(aside, title="Capitol Nights")) == []
+    assert onward(question, passage(f"Hello Love (album) and others. {aside}", title="notes-7")) != [], "without a title, what comes first tells"
+
+
+def test_half_a_title_is_enough_and_what_stands_in_brackets_does_not_count() -> None:
+    about = "An album by Hank Snow."
+    assert onward("Where did the performer of Hello die?", passage(about)) != []
+    assert onward("Where did the performer of Hello Love die?", passage(about, title="Hello Love (1967 country record)")) != []
+    assert onward("Where did the performer of Love die?", passage(about, title="Love Tender Evenings")) == []
+
+
+def test_a_question_in_small_letters_leads_on_too() -> None:
+    assert onward("where did the performer of hello love die", passage("Hello Love is an album by Hank Snow.")) != []
