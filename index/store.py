@@ -303,7 +303,7 @@ class Store:
 
     @contextmanager
     def many_changes(self) -> Iterator[None]:
-        """For a sync: of a small store the vector index learns what changes inside at the end, of a large one whenever it is much. This thread's changes
+        """For a sync: of a small store the vector index learns what changes inside after the end, of a large one whenever it is much. This thread's changes
         are made by one that stands back behind those who ask meanwhile."""
         with self._vectors.deferring(), ThreadPoolExecutor(1, thread_name_prefix="citewell-changes", initializer=behind_others) as aside:
             before, self._many.aside = getattr(self._many, "aside", None), aside
@@ -374,7 +374,8 @@ class Store:
     def finish_sync(self, root: str) -> None:
         """For the end of a sync that was not cancelled: what damage took of the folder has been read again, and what nothing refers to goes.
 
-        Builds the vector index anew where much was added to it, so that it opens quickly; that takes some 7 seconds for 10,000 passages.
+        Where much was added to the vector index it is built anew, so that it opens quickly; where all passages are compared one by one that is done in the
+        background, as nobody waits for it.
         """
         self._changed(lambda connection: connection.execute("DELETE FROM lost WHERE root IN (?, '')", (root,)))
         self.forget_unused_vectors()

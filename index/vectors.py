@@ -333,11 +333,12 @@ class VectorIndex:
         return made
 
     def tidy(self) -> None:
-        """Writes an index anew to which much was added since it was written, or is about to be; the present one answers meanwhile.
+        """Writes an index anew to which much was added since it was written, or is about to be; the present one answers meanwhile. Of a small store not
+        before a sync has ended.
 
         A small one is built anew, and one of which a third is buried under what was deleted. Into a copy of a large one what is new is merged.
         """
-        if self.state != "ready" or self.withheld:
+        if self.state != "ready" or self.withheld or (self._deferring and not self.exact.large()):
             return
         try:
             # Counted when nothing else is being made: what is merged now need not be merged again.
@@ -489,17 +490,30 @@ class VectorIndex:
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
-        """Tells Chroma nothing until the end: what it does not know is compared one by one, and where much is new a new index is quicker than telling."""
+        """Tells Chroma nothing until the end: what it does not know is compared one by one, and where much is new a new index is quicker than telling.
+
+        Where all passages are compared one by one nobody waits for it: then it learns in the background, or, should the store be closed before that, when
+        it is opened the next time.
+        """
         self._deferring = True
         try:
             yield
         finally:
             self._deferring = False
-            self.catch_up()
+            if self._closing.is_set() or self.exact.large():
+                self.catch_up()
+            elif self._pending_beyond(0):
+                self._in_background(self._keep_up)
+
+    def _keep_up(self) -> None:
+        self.tidy()
+        self.catch_up()
 
     def _tell(self, collection: Collection) -> None:
-        """Doing it twice is harmless, so a kill in the middle is too."""
-        while ids := [row[0] for row in self._database.rows("SELECT passage_id FROM pending LIMIT ?", (index_worker.STEP,))]:
+        """Doing it twice is harmless, so a kill in the middle is too. Ends early where the store is being closed."""
+        while not self._closing.is_set() and (
+            ids := [row[0] for row in self._database.rows("SELECT passage_id FROM pending LIMIT ?", (index_worker.STEP,))]
+        ):
             buried = learned(collection, ids, self._database.rows)
             if self._told is not None:
                 self._told.update(ids)
