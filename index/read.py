@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from index.errors import UnreadableDocument
-from index.formats import data, mail, office, pdf, slides, tables, text, web
 from index.split import CODE
 from index.types import Document, Reading
 
@@ -19,39 +19,40 @@ VERSION = 1
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
-READERS: dict[str, Callable[[bytes], Reading]] = {
-    "": text.plain,
-    ".txt": text.plain,
-    ".text": text.plain,
-    ".rst": text.plain,
-    ".md": text.markdown,
-    ".markdown": text.markdown,
-    ".pdf": pdf.pdf,
-    ".docx": office.docx,
-    ".odt": office.odt,
-    ".pptx": slides.pptx,
-    ".xlsx": tables.xlsx,
-    ".xlsm": tables.xlsx,
-    ".xlsb": tables.xlsx,
-    ".ods": tables.xlsx,
-    ".xls": tables.xls,
-    ".csv": tables.csv,
-    ".tsv": tables.csv,
-    ".html": web.html,
-    ".htm": web.html,
-    ".xhtml": web.html,
-    ".epub": web.epub,
-    ".xml": web.xml,
-    ".eml": mail.eml,
-    ".msg": mail.msg,
-    ".json": data.json,
-    ".jsonl": data.jsonl,
-    ".ndjson": data.jsonl,
-    ".ipynb": data.ipynb,
-    **dict.fromkeys(PICTURES, pdf.picture),
-    **dict.fromkeys(sorted(CODE), text.code),
+READERS: dict[str, tuple[str, str]] = {
+    "": ("text", "plain"),
+    ".txt": ("text", "plain"),
+    ".text": ("text", "plain"),
+    ".rst": ("text", "plain"),
+    ".md": ("text", "markdown"),
+    ".markdown": ("text", "markdown"),
+    ".pdf": ("pdf", "pdf"),
+    ".docx": ("office", "docx"),
+    ".odt": ("office", "odt"),
+    ".pptx": ("slides", "pptx"),
+    ".xlsx": ("tables", "xlsx"),
+    ".xlsm": ("tables", "xlsx"),
+    ".xlsb": ("tables", "xlsx"),
+    ".ods": ("tables", "xlsx"),
+    ".xls": ("tables", "xls"),
+    ".csv": ("tables", "csv"),
+    ".tsv": ("tables", "csv"),
+    ".html": ("web", "html"),
+    ".htm": ("web", "html"),
+    ".xhtml": ("web", "html"),
+    ".epub": ("web", "epub"),
+    ".xml": ("web", "xml"),
+    ".eml": ("mail", "eml"),
+    ".msg": ("mail", "msg"),
+    ".json": ("data", "json"),
+    ".jsonl": ("data", "jsonl"),
+    ".ndjson": ("data", "jsonl"),
+    ".ipynb": ("data", "ipynb"),
+    **dict.fromkeys(PICTURES, ("pdf", "picture")),
+    **dict.fromkeys(sorted(CODE), ("text", "code")),
 }
-"""Suffix to reader: from a file's bytes to its text and what is known of it. Raises UnreadableDocument with a reason that fits behind 'rejected: '."""
+"""Suffix to reader, a module of `index.formats` and its function: from a file's bytes to its text and what is known of it. It raises UnreadableDocument with
+a reason that fits behind 'rejected: '. A module is imported when the first file of its kind comes: most folders need few, and somebody waits for the first."""
 
 _ZIPPED = frozenset((".docx", ".odt", ".pptx", ".xlsx", ".xlsm", ".xlsb", ".ods", ".xls", ".epub"))
 _OLE = frozenset((".xls", ".msg", ".docx", ".pptx", ".xlsx", ".xlsm", ".xlsb"))
@@ -102,7 +103,7 @@ def read(content: bytes, source: str, root: str) -> Document:
     if not content.strip():
         raise UnreadableDocument("it holds no text")
     _check_kind(content, suffix)
-    reading = reader(content)
+    reading = _function(*reader)(content)
     title = " ".join((reading.title or Path(source).stem).split()) or "Untitled"
     if not reading.text.strip():
         raise UnreadableDocument("it holds no text")
@@ -118,6 +119,10 @@ def read(content: bytes, source: str, root: str) -> Document:
         pages=reading.pages,
         furniture=reading.furniture,
     )
+
+
+def _function(module: str, name: str) -> Callable[[bytes], Reading]:
+    return getattr(import_module(f"index.formats.{module}"), name)  # type: ignore[no-any-return]
 
 
 def _check_kind(content: bytes, suffix: str) -> None:

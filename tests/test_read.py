@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
+from importlib import import_module
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from index.errors import UnreadableDocument
 from index.formats.text import TITLE_CHARACTERS, decode
-from index.read import document_id, fingerprint, read
+from index.read import READERS, document_id, fingerprint, read
 from index.split import split
 
 TEXT = "Grüße\r\nЗдравствуй, 世界 🎉\r\n\r\nEnd\n"
@@ -160,3 +161,8 @@ def test_fingerprints_are_of_bytes_and_ids_of_places() -> None:
     assert one.id == edited.id == document_id("r", "a.md")
     assert len({one.id, moved.id, elsewhere.id}) == 3
     assert document_id("r", "\udcff.md") != document_id("r", "\udcfe.md")
+
+
+def test_each_suffix_has_a_reader_that_is_there() -> None:
+    for suffix, (module, name) in READERS.items():
+        assert callable(getattr(import_module(f"index.formats.{module}"), name)), suffix
