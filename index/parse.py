@@ -26,7 +26,7 @@ MEMORY = 1 << 30
 WATCHED_SECONDS = 0.2
 """How often it is looked for files that take too long."""
 
-ANOTHER_AFTER = 0.5
+ANOTHER_AFTER = 1.0
 """Further children are started once files have waited so many seconds for the first, in sum: starting one takes a tenth of a second or two of a processor,
 in which a child reads hundreds of short texts. docs/benchmarks.md tells what it saves a short sync."""
 
