@@ -275,7 +275,7 @@ class Store:
             late = [entry for entry in entries if self._late(connection, entry)]
             for entry in entries:
                 if entry not in late:
-                    insert_document(connection, entry, indexed_at)
+                    insert_document(connection, entry, indexed_at, stored=vectors.keys())
             return late
 
         late = self._changed(put)

@@ -158,13 +158,13 @@ def load(path: Path, max_bytes: int = MAX_BYTES) -> tuple[bytes, str]:
             raise UnreadableDocument(LINK)
         # A pipe must not be waited for, and a file that turns into a link in this moment not be followed.
         opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
-        with open(opened, "rb") as file:
+        with open(opened, "rb", buffering=0) as file:
             before = os.fstat(opened)
             if not stat.S_ISREG(before.st_mode):
                 raise UnreadableDocument("it is no ordinary file")
             if before.st_size > max_bytes:
                 raise UnreadableDocument(f"it is larger than {max_bytes / 1_000_000:g} MB")
-            content = file.read(max_bytes + 1)
+            content = file.read(before.st_size + 1)  # for as many bytes room is made; one that grows meanwhile is refused below
             after = os.fstat(opened)
     except OSError as error:
         if not os.path.lexists(path) or stat.S_ISREG(os.lstat(path).st_mode):

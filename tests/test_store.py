@@ -131,7 +131,7 @@ def test_a_syncs_changes_are_whole_whoever_makes_them(store: Store) -> None:
     document, passages, keys, _ = parts(2, 1)
 
     def noticed(change: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *given: names.append(threading.current_thread().name) or change(*given)
+        return lambda *given, **named: names.append(threading.current_thread().name) or change(*given, **named)
 
     with pytest.MonkeyPatch.context() as patched, store.many_changes():
         for name in ("insert_document", "remove_document"):
