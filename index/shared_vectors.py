@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from index.chroma_server import ChromaAddress, ChromaAway, ChromaRefused, ChromaServer, Collection, CollectionMissing, look
+from index.compare import products
 from index.errors import StoreError
 from index.postgres_database import PostgresDatabase
 from index.postgres_schema import INCARNATION, lock_of
@@ -625,7 +626,7 @@ class SharedVectors:
         asked = set(numbers)
         if pending:
             near = list(pending)
-            scores = np.asarray(vectors, dtype=np.float32) @ np.stack(list(pending.values())).T
+            scores = products(vectors, np.stack(list(pending.values())))
             # Of the chosen documents any may be among them, of all the best are enough; some may be gone.
             for row in scores:
                 asked |= {near[place] for place in np.argsort(-row, kind="stable")[: len(near) if values else 4 * limit]}
@@ -655,7 +656,7 @@ class SharedVectors:
         known = self._matrix(now)
         if not known.ids:
             return [[] for _ in vectors]
-        scores = np.asarray(vectors, dtype=np.float32) @ known.matrix.T
+        scores = products(vectors, known.matrix)
         if document_ids is not None:
             scores = np.where(np.isin(known.documents, self._numbers(document_ids, viewer)), scores, -np.inf)
         elif viewer is not None:
@@ -751,7 +752,7 @@ def _better(
     """For each vector the nearest of those found before and of rows of number, id and vector."""
     if not rows:
         return [list(one) for one in best]
-    scores = np.asarray(vectors, dtype=np.float32) @ np.stack([np.frombuffer(row[2], dtype=np.float32) for row in rows]).T
+    scores = products(vectors, np.stack([np.frombuffer(row[2], dtype=np.float32) for row in rows]))
     return [
         sorted([*one, *((rows[place][1], float(row[place])) for place in np.argsort(-row, kind="stable")[:limit])], key=lambda pair: -pair[1])[:limit]
         for one, row in zip(best, scores, strict=True)
