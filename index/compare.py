@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,29 +35,50 @@ OUTDATED = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Vectors as rows of a matrix, with their passages' and documents' ids, as they were after so many changes. A row that is not `there` is out of date."""
+    """Vectors as rows of a matrix, with their passages' and documents' ids, as they were after so many changes.
+
+    Rows that came later stand behind them in the same lists, whose first ones alone count, as many as `there` has; a row that is not there is out of date.
+    """
 
     changes: int
     ids: list[str]
     documents: list[str]
     matrix: NDArray[np.float32]
     there: NDArray[np.bool_]
-    keys: list[bytes] = field(default_factory=list)
-    """Of all passages of a small store their content keys, which tell what has changed."""
     seen: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     """By user, which rows they may see."""
 
 
 @dataclass(frozen=True, slots=True)
-class Recent:
-    """What the index has still to learn, up to row `last` of it: each passage's row in `known`, whose matrix is the used part of `room`."""
+class Followed:
+    """Passages that are kept from change to change, up to row `last` of what the index has still to learn. All but `known` is for whoever goes on from here."""
 
     known: Known
     last: int
+    keys: list[bytes]
+    """Of each row the content key, which tells what has changed: a passage of the same words has another vector where title or heading is another."""
     place: dict[str, int]
+    """The row of each passage that is there."""
     room: NDArray[np.float32]
+    """The matrix of `known` is the used part of it."""
     gone: set[str]
-    """The passages that went; grown in place, as only their number matters."""
+    """The passages that went."""
+
+    @property
+    def wasteful(self) -> bool:
+        """Whether most of what is kept is out of date."""
+        return len(self.known.there) > 2 * len(self.place) + OUTDATED
+
+    def only(self, rows: Sequence[int]) -> Followed:
+        """A copy with these rows alone, all of which are there."""
+        known = self.known
+        ids, keys, room = [known.ids[row] for row in rows], [self.keys[row] for row in rows], known.matrix[list(rows)]
+        left = Known(known.changes, ids, [known.documents[row] for row in rows], room, np.ones(len(ids), dtype=np.bool_))
+        return Followed(left, self.last, keys, {one: row for row, one in enumerate(ids)}, room, set())
+
+
+def _nothing() -> Followed:
+    return Followed(Known(-1, [], [], stacked([]), np.zeros(0, dtype=np.bool_)), 0, [], {}, stacked([]), set())
 
 
 class ExactSearch:
@@ -64,11 +86,12 @@ class ExactSearch:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: Known | None = None
         self._size = (-1, False)
         self._many: tuple[int, set[str]] = (-1, set())
-        self._recent: Recent | None = None
-        self._recalling = threading.Lock()
+        self._everything: Followed | None = None
+        self._recent: Followed | None = None
+        self._following = threading.Lock()
+        self._interrupted = False
 
     def large(self) -> bool:
         """Whether passages are too many to be compared one by one; counted no further, and again only when something has changed."""
@@ -112,12 +135,12 @@ class ExactSearch:
         self, known: Known, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None, viewer: str | None
     ) -> list[list[tuple[str, float]]]:
         """The nearest of passages that are compared one by one."""
-        if not known.ids:
-            return [[] for _ in vectors]
         there = known.there
+        if not len(there):
+            return [[] for _ in vectors]
         if document_ids is not None:
             chosen = set(document_ids)
-            there = there & np.fromiter((document in chosen for document in known.documents), dtype=np.bool_, count=len(known.documents))
+            there = there & np.fromiter((document in chosen for document in known.documents), dtype=np.bool_, count=len(there))
         if viewer is not None:
             there = there & self._seen(known, viewer)
         scores = products(vectors, known.matrix)
@@ -140,33 +163,29 @@ class ExactSearch:
 
     def everything(self) -> Known:
         """All passages with their vectors, kept from question to question; when the store has changed, only what came to it is read."""
-        known, changes = self._known, self._database.changes
-        if known is not None and known.changes == changes:
-            return known
+        with self._following:
+            every, changes = self._everything, self._database.changes
+            if every is None or every.known.changes != changes:
+                stale = every is None or self._interrupted or every.wasteful
+                every = self._everything = self._all(every, changes) if every is None or stale else self._gone_on(every, changes)
+            return every.known
+
+    def _all(self, before: Followed | None, changes: int) -> Followed:
+        """All passages, of which the vectors are read that were not there before."""
+        self._interrupted = False
+        # First, so that what changes while this reads is read again.
+        ((last,),) = self._database.rows("SELECT coalesce(max(rowid), 0) FROM pending")
         everything = "SELECT p.id, p.document_id, p.content_key, v.vector FROM passages p JOIN vectors v USING (content_key)"
-        # A passage of the same words has another vector where title or heading is another: the key tells.
-        there = {(row[0], row[1]) for row in self._database.rows("SELECT id, content_key FROM passages")} if known is not None else set()
-        before = list(zip(known.ids, known.keys, strict=True)) if known is not None else []
-        if known is None or len(new := there.difference(before)) > len(there) // 2:
-            rows, ids, documents, keys, pieces = self._database.rows(f"{everything} ORDER BY p.number"), [], [], [], []
+        kept: list[int] = []
+        if before is not None:
+            there = dict(self._database.rows("SELECT id, content_key FROM passages"))
+            kept = [place for one, place in before.place.items() if there.get(one) == before.keys[place]]
+        if before is None or len(there) - len(kept) > len(there) // 2:
+            rows, kept = self._database.rows(f"{everything} ORDER BY p.number"), []
         else:
-            rows = [
-                row
-                for batch, marks in batches(sorted(identifier for identifier, _ in new))
-                for row in self._database.rows(f"{everything} WHERE p.id IN ({marks})", batch)
-            ]
-            kept = [place for place, one in enumerate(before) if one in there]
-            ids, documents, keys = (
-                [known.ids[place] for place in kept],
-                [known.documents[place] for place in kept],
-                [known.keys[place] for place in kept],
-            )
-            pieces = [known.matrix[kept]]
-        pieces = [piece for piece in (*pieces, stacked([row[3] for row in rows])) if len(piece)] or [stacked([])]
-        matrix = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        ids, documents, keys = [*ids, *(row[0] for row in rows)], [*documents, *(row[1] for row in rows)], [*keys, *(row[2] for row in rows)]
-        known = self._known = Known(changes, ids, documents, matrix, np.ones(len(ids), dtype=np.bool_), keys)
-        return known
+            new = there.keys() - {before.known.ids[place] for place in kept}
+            rows = [row for batch, marks in batches(sorted(new)) for row in self._database.rows(f"{everything} WHERE p.id IN ({marks})", batch)]
+        return _grown(_nothing() if before is None or not kept else before.only(kept), changes, last, rows)
 
     def _seen(self, known: Known, viewer: str) -> NDArray[np.bool_]:
         mask = known.seen.get(viewer)
@@ -178,54 +197,45 @@ class ExactSearch:
                     f"SELECT id FROM documents INDEXED BY documents_of WHERE owner IN ('', ?) AND id IN ({marks})", [viewer, *batch]
                 )
             }
-            mask = known.seen[viewer] = np.fromiter((document in own for document in known.documents), dtype=np.bool_, count=len(known.documents))
+            mask = known.seen[viewer] = np.fromiter((document in own for document in known.documents), dtype=np.bool_, count=len(known.there))
         return mask
 
-    def recall(self) -> Recent:
+    def recall(self) -> Followed:
         """What the index has still to learn; of what came to it since the last time alone the vectors are read."""
-        with self._recalling:
+        with self._following:
             recent, changes = self._recent, self._database.changes
-            if recent is not None and recent.known.changes == changes:
-                return recent
-            if recent is None or len(recent.known.ids) > 2 * len(recent.place) + OUTDATED:
-                nothing = np.zeros(0, dtype=np.bool_)
-                recent = Recent(Known(changes, [], [], stacked([]), nothing), 0, {}, stacked([]), set())
-            ((last,),) = self._database.rows("SELECT coalesce(max(rowid), 0) FROM pending")
-            rows = self._database.rows(
-                "SELECT n.passage_id, p.document_id, v.vector FROM pending n LEFT JOIN passages p ON p.id = n.passage_id "
-                "LEFT JOIN vectors v ON v.content_key = p.content_key WHERE n.rowid > ? AND n.rowid <= ?",
-                (recent.last, last),
-            )
-            new = [row for row in rows if row[2] is not None]
-            recent.gone.update(row[0] for row in rows if row[2] is None)
-            recent.gone.difference_update(row[0] for row in new)
-            before, used = recent.known, len(recent.known.ids)
-            there = np.concatenate([before.there, np.ones(len(new), dtype=np.bool_)])
-            place = dict(recent.place)
-            # A passage that comes again comes last, and with another vector it may be, or it is gone.
-            there[[place.pop(row[0]) for row in rows if row[0] in place]] = False
-            place.update((row[0], used + number) for number, row in enumerate(new))
-            room = recent.room
-            if new:
-                added = stacked([row[2] for row in new])
-                if used + len(new) > len(room):
-                    room = np.empty((max(2 * len(room), used + len(new)), added.shape[1]), dtype=np.float32)
-                    if used:
-                        room[:used] = before.matrix
-                room[used : used + len(new)] = added
-            ids, documents = [*before.ids, *(row[0] for row in new)], [*before.documents, *(row[1] for row in new)]
-            recent = self._recent = Recent(Known(changes, ids, documents, room[: len(ids)], there), last, place, room, recent.gone)
+            if recent is None or recent.known.changes != changes:
+                recent = self._recent = self._gone_on(_nothing() if recent is None or recent.wasteful else recent, changes)
             return recent
 
-    def forget_recent(self) -> None:
+    def _gone_on(self, before: Followed, changes: int) -> Followed:
+        """The same after what has changed since. All of it is read at one moment."""
+        rows = self._database.rows(
+            "SELECT n.rowid, n.passage_id, p.document_id, p.content_key, v.vector FROM pending n LEFT JOIN passages p ON p.id = n.passage_id "
+            "LEFT JOIN vectors v ON v.content_key = p.content_key WHERE n.rowid > ? ORDER BY n.rowid",
+            (before.last,),
+        )
+        last = rows[-1][0] if rows else before.last
+        return _grown(before, changes, last, [row[1:] for row in rows if row[4] is not None], [row[1] for row in rows])
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
         """For whoever takes rows out of `pending`, with the writers' lock held: their numbers are given again."""
-        with self._recalling:
-            self._recent = None
+        with self._following:
+            self._interrupted = True  # before, so that nobody misses what is being taken out
+        try:
+            yield
+        finally:
+            self.forget_recent()
+
+    def forget_recent(self) -> None:
+        with self._following:
+            self._recent, self._interrupted = None, True
 
     def forget(self) -> None:
         """Forgets all vectors, as they are about to be others."""
-        self.forget_recent()
-        self._known = None
+        with self._following:
+            self._recent = self._everything = None
 
     def scan(self, vectors: NDArray[np.float32], limit: int, within: str, values: Sequence[Any]) -> list[list[tuple[str, float]]]:
         """The nearest of all the passages that the condition chooses, compared one by one."""
@@ -242,6 +252,33 @@ class ExactSearch:
                 for before, vector in zip(best, vectors, strict=True)
             ]
         return best
+
+
+def _grown(before: Followed, changes: int, last: int, new: Sequence[Sequence[Any]], changed: Iterable[str] = ()) -> Followed:
+    """What was followed, with new rows (passage, document, content key, vector) behind it. Of `changed` passages what was there is out of date.
+
+    Lists and room are shared with those before, which look at their beginnings alone.
+    """
+    known, place, used = before.known, before.place, len(before.known.there)
+    room = before.room
+    if new:
+        added = stacked([row[3] for row in new])
+        if used + len(new) > len(room):
+            room = np.empty((max(2 * len(room), used + len(new)), added.shape[1]), dtype=np.float32)
+            if used:
+                room[:used] = known.matrix
+        room[used : used + len(new)] = added
+    there = np.concatenate([known.there, np.ones(len(new), dtype=np.bool_)])
+    changed = list(changed)
+    # A passage that comes again comes last, and with another vector it may be, or it is gone.
+    there[[place.pop(one) for one in changed if one in place]] = False
+    before.gone.update(changed)
+    before.gone.difference_update(row[0] for row in new)
+    place.update((row[0], used + number) for number, row in enumerate(new))
+    known.ids.extend(row[0] for row in new)
+    known.documents.extend(row[1] for row in new)
+    before.keys.extend(row[2] for row in new)
+    return Followed(Known(changes, known.ids, known.documents, room[: used + len(new)], there), last, before.keys, place, room, before.gone)
 
 
 def products(vectors: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -278,7 +278,7 @@ class VectorIndex:
         """
         old, self._current = self._current, made
         try:
-            with self._database.transaction() as connection:
+            with self.exact.interrupted(), self._database.transaction() as connection:
                 connection.execute("DELETE FROM pending WHERE ?1 IS NULL OR rowid <= ?1", (last,))
                 set_meta(connection, "chroma", made.folder.name)
                 set_meta(connection, "written", str(self._passages()))
@@ -288,7 +288,6 @@ class VectorIndex:
                 if self._current is made:
                     self._current = old
             raise
-        self.exact.forget_recent()
         self.behind, self._refusals = "", 0
         return old
 
@@ -517,10 +516,9 @@ class VectorIndex:
             buried = learned(collection, ids, self._database.rows)
             if self._told is not None:
                 self._told.update(ids)
-            with self._database.transaction() as connection:
+            with self.exact.interrupted(), self._database.transaction() as connection:
                 connection.executemany("DELETE FROM pending WHERE passage_id = ?", [(one,) for one in ids])
                 set_meta(connection, "buried", str(self._noted("buried") + buried))
-            self.exact.forget_recent()
 
     def _broken(self, collection: Collection, error: IndexBroken) -> None:
         """The index failed while it was in use: it goes, and another is built in the background."""

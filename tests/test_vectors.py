@@ -655,6 +655,51 @@ def pending(store: Store) -> list[Any]:
     return store._database.rows("SELECT * FROM pending")
 
 
+@pytest.mark.parametrize(("seed", "outdated"), [(seed, outdated) for seed in range(3) for outdated in (5, 1_000)])
+def test_what_is_kept_of_a_small_store_is_what_it_holds_whatever_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, outdated: int
+) -> None:
+    monkeypatch.setattr(compare, "OUTDATED", outdated)
+    chance = random.Random(seed)
+    with closing(Store(tmp_path, "writer@1")) as store:
+        assert store.wait_for_index(30) == "ready"
+        exact = store._vectors.exact
+        anew: list[int] = []
+        read_all = exact._all
+        monkeypatch.setattr(exact, "_all", lambda *given: (anew.append(1), read_all(*given))[1])
+
+        def change() -> None:
+            number = chance.randrange(12)
+            if chance.random() < 0.3:
+                store.remove_many([identifier(number)])
+            else:
+                put(store, number, chance.randrange(1, 3))
+
+        def check() -> None:
+            truth = dict(store._database.rows("SELECT p.id, v.vector FROM passages p JOIN vectors v USING (content_key)"))
+            known = exact.everything()
+            there = np.flatnonzero(known.there)
+            assert {known.ids[row]: known.matrix[row].tobytes() for row in there} == truth
+            assert len(there) == len(truth), "each once"
+            documents = dict(store._database.rows("SELECT id, document_id FROM passages"))
+            assert {known.ids[row]: known.documents[row] for row in there} == documents
+
+        for _ in range(12):
+            if quiet := chance.random() < 0.5:
+                until(lambda: not pending(store))
+            with store.many_changes():
+                check()
+                before = len(anew)
+                for _ in range(chance.randrange(6)):
+                    change()
+                    check()
+                if quiet and outdated == 1_000:
+                    assert len(anew) == before, "followed, and not read again"
+            if chance.random() < 0.5:
+                change()
+            check()
+
+
 def test_a_small_store_that_is_closed_before_its_index_has_learned_tells_it_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closing_now, stepped = threading.Event(), threading.Event()
     real = vectors.learned
