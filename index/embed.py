@@ -23,7 +23,7 @@ import numpy as np
 
 from index import bert
 from index.errors import ModelUnavailable
-from index.threads import behind_others, is_behind
+from index.threads import behind_others, give_way, is_behind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -236,6 +236,7 @@ class QuantizedEmbedder:
         vectors = np.empty((len(texts), self._session.get_outputs()[0].shape[1]), dtype=np.float32)
 
         def fill(chosen: list[int]) -> None:
+            give_way()
             ids = np.zeros((len(chosen), len(tokens[chosen[0]])), dtype=np.int64)
             mask = np.zeros(ids.shape, dtype=np.int32)
             for row, text in enumerate(chosen):

@@ -11,6 +11,7 @@ from index.contract import DocumentStore
 from index.embed import Embedder
 from index.hops import onward
 from index.remember import Remembered
+from index.threads import in_front
 from index.types import Hit, Passage
 
 POOL = 100
@@ -67,7 +68,8 @@ def search(
     Words alone find them while a large embedding model is loaded in the background. Raises KeyError with the first name that is no document.
     """
     chosen = None if documents is None else _resolve(store, documents)
-    return _found(store, embedder, [Query(question)] if isinstance(question, str) else list(question), limit, chosen, ATTEMPTS - 1)
+    with in_front():
+        return _found(store, embedder, [Query(question)] if isinstance(question, str) else list(question), limit, chosen, ATTEMPTS - 1)
 
 
 def _found(

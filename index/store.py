@@ -46,7 +46,7 @@ from index.schema import (
 )
 from index.schema import Entry as Entry
 from index.seal import keep_private, private, write_seal
-from index.threads import behind_others, is_behind
+from index.threads import behind_others, give_way, is_behind
 from index.types import Document, DocumentInfo, Known, Passage, Rejection, Span
 from index.vectors import State, VectorIndex
 from index.words import content_words
@@ -287,6 +287,7 @@ class Store:
         """What a change gives that is made in one transaction; one of a sync's many in a thread that stands back behind those who ask meanwhile."""
 
         def changed() -> T:
+            give_way()
             with self._database.transaction() as connection:
                 return change(connection)
 

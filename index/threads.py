@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 STEPS = 5
 """Where others want all cores, a thread that is so far behind gets a quarter of one: a sync goes on under load too."""
 
+WAITED_SECONDS = 0.05
+"""So long a step of a sync waits for searches at most: most have ended by then, and under load of all day a sync still goes on at about half its speed."""
+
 _here = threading.local()
+_searches = 0
+_searched = threading.Condition()
 
 
 def behind_others(by: int = STEPS) -> None:
@@ -27,3 +33,26 @@ def behind_others(by: int = STEPS) -> None:
 def is_behind() -> bool:
     """Whether the calling thread stands back: threads that are to last, and to serve others, are not begun in it."""
     return getattr(_here, "behind", False)
+
+
+@contextmanager
+def in_front() -> Iterator[None]:
+    """For a search: a sync in this process makes no further step until it has ended, or WAITED_SECONDS are over."""
+    global _searches
+    with _searched:
+        _searches += 1
+    try:
+        yield
+    finally:
+        with _searched:
+            _searches -= 1
+            if not _searches:
+                _searched.notify_all()
+
+
+def give_way() -> None:
+    """Before a step of a sync: waits while somebody searches. Low priority alone does not keep the two apart: Python runs one thread at a time, and a
+    processor's caches are everybody's."""
+    if is_behind() and _searches:
+        with _searched:
+            _searched.wait_for(lambda: not _searches, WAITED_SECONDS)
