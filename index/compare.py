@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,8 +55,6 @@ class Followed:
 
     known: Known
     last: int
-    keys: list[bytes]
-    """Of each row the content key, which tells what has changed: a passage of the same words has another vector where title or heading is another."""
     place: dict[str, int]
     """The row of each passage that is there."""
     room: NDArray[np.float32]
@@ -64,21 +62,50 @@ class Followed:
     gone: set[str]
     """The passages that went."""
 
-    @property
-    def wasteful(self) -> bool:
-        """Whether most of what is kept is out of date."""
-        return len(self.known.there) > 2 * len(self.place) + OUTDATED
-
-    def only(self, rows: Sequence[int]) -> Followed:
-        """A copy with these rows alone, all of which are there."""
+    def tidied(self) -> Followed:
+        """A copy without the rows that are out of date, where those are most."""
         known = self.known
-        ids, keys, room = [known.ids[row] for row in rows], [self.keys[row] for row in rows], known.matrix[list(rows)]
+        if len(known.there) <= 2 * len(self.place) + OUTDATED:
+            return self
+        rows = sorted(self.place.values())
+        ids, room = [known.ids[row] for row in rows], known.matrix[rows]
         left = Known(known.changes, ids, [known.documents[row] for row in rows], room, np.ones(len(ids), dtype=np.bool_))
-        return Followed(left, self.last, keys, {one: row for row, one in enumerate(ids)}, room, set())
+        return Followed(left, self.last, {one: row for row, one in enumerate(ids)}, room, self.gone)
+
+    def grown(self, changes: int, last: int, new: Sequence[Sequence[Any]], changed: Iterable[str]) -> Followed:
+        """The same with new rows (passage, document, vector) behind it. Of the passages that `changed` what was there is out of date.
+
+        Lists and room are shared with what was before, which looks at their beginnings alone.
+        """
+        known, used, room = self.known, len(self.known.there), self.room
+        if new:
+            added = stacked([row[2] for row in new])
+            if used + len(new) > len(room):
+                room = np.empty((max(2 * len(room), used + len(new)), added.shape[1]), dtype=np.float32)
+                if used:
+                    room[:used] = known.matrix
+            room[used : used + len(new)] = added
+        there = np.concatenate([known.there, np.ones(len(new), dtype=np.bool_)])
+        changed = list(changed)
+        # A passage that comes again comes last, and with another vector it may be, or it is gone.
+        there[[self.place.pop(one) for one in changed if one in self.place]] = False
+        self.gone.update(changed)
+        self.gone.difference_update(row[0] for row in new)
+        self.place.update((row[0], used + number) for number, row in enumerate(new))
+        known.ids.extend(row[0] for row in new)
+        known.documents.extend(row[1] for row in new)
+        return Followed(Known(changes, known.ids, known.documents, room[: used + len(new)], there), last, self.place, room, self.gone)
+
+    def without(self, ids: Collection[str]) -> Followed:
+        """The same without these passages, there or gone, which are nobody's concern here any more."""
+        there = self.known.there.copy()
+        there[[self.place.pop(one) for one in ids if one in self.place]] = False
+        self.gone.difference_update(ids)
+        return replace(self, known=replace(self.known, there=there, seen={}))
 
 
 def _nothing() -> Followed:
-    return Followed(Known(-1, [], [], stacked([]), np.zeros(0, dtype=np.bool_)), 0, [], {}, stacked([]), set())
+    return Followed(Known(-2, [], [], stacked([]), np.zeros(0, dtype=np.bool_)), 0, {}, stacked([]), set())
 
 
 class ExactSearch:
@@ -91,7 +118,6 @@ class ExactSearch:
         self._everything: Followed | None = None
         self._recent: Followed | None = None
         self._following = threading.Lock()
-        self._interrupted = False
 
     def large(self) -> bool:
         """Whether passages are too many to be compared one by one; counted no further, and again only when something has changed."""
@@ -164,28 +190,55 @@ class ExactSearch:
     def everything(self) -> Known:
         """All passages with their vectors, kept from question to question; when the store has changed, only what came to it is read."""
         with self._following:
-            every, changes = self._everything, self._database.changes
-            if every is None or every.known.changes != changes:
-                stale = every is None or self._interrupted or every.wasteful
-                every = self._everything = self._all(every, changes) if every is None or stale else self._gone_on(every, changes)
+            every = self._everything = self._all() if self._everything is None else self._up_to_date(self._everything)
             return every.known
 
-    def _all(self, before: Followed | None, changes: int) -> Followed:
-        """All passages, of which the vectors are read that were not there before."""
-        self._interrupted = False
-        # First, so that what changes while this reads is read again.
+    def recall(self) -> Followed:
+        """What the index has still to learn; of what came to it since the last time alone the vectors are read."""
+        with self._following:
+            recent = self._recent = self._up_to_date(self._recent or _nothing())
+            return recent
+
+    def _all(self) -> Followed:
+        changes = self._database.changes
+        # First, so that what changes while the rest is read is read again.
         ((last,),) = self._database.rows("SELECT coalesce(max(rowid), 0) FROM pending")
-        everything = "SELECT p.id, p.document_id, p.content_key, v.vector FROM passages p JOIN vectors v USING (content_key)"
-        kept: list[int] = []
-        if before is not None:
-            there = dict(self._database.rows("SELECT id, content_key FROM passages"))
-            kept = [place for one, place in before.place.items() if there.get(one) == before.keys[place]]
-        if before is None or len(there) - len(kept) > len(there) // 2:
-            rows, kept = self._database.rows(f"{everything} ORDER BY p.number"), []
-        else:
-            new = there.keys() - {before.known.ids[place] for place in kept}
-            rows = [row for batch, marks in batches(sorted(new)) for row in self._database.rows(f"{everything} WHERE p.id IN ({marks})", batch)]
-        return _grown(_nothing() if before is None or not kept else before.only(kept), changes, last, rows)
+        rows = self._database.rows("SELECT p.id, p.document_id, v.vector FROM passages p JOIN vectors v USING (content_key) ORDER BY p.number")
+        return _nothing().grown(changes, last, rows, ())
+
+    def _up_to_date(self, before: Followed) -> Followed:
+        """The same after what has changed since. All of that is read at one moment."""
+        changes = self._database.changes
+        if before.known.changes == changes:
+            return before
+        rows = self._database.rows(
+            "SELECT n.rowid, n.passage_id, p.document_id, v.vector FROM pending n LEFT JOIN passages p ON p.id = n.passage_id "
+            "LEFT JOIN vectors v ON v.content_key = p.content_key WHERE n.rowid > ? ORDER BY n.rowid",
+            (before.last,),
+        )
+        last = rows[-1][0] if rows else before.last
+        return before.tidied().grown(changes, last, [row[1:] for row in rows if row[3] is not None], [row[1] for row in rows])
+
+    @contextmanager
+    def taken_out(self, ids: Collection[str]) -> Iterator[None]:
+        """For whoever takes these passages out of `pending`, as the index has learned of them, with the writers' lock held. The numbers of rows are given
+        again, so what is kept is brought up to date before, and nobody reads in between."""
+        with self._following:
+            if self._everything is not None:
+                self._everything = None if self.large() else self._up_to_date(self._everything)
+            if self._recent is not None:
+                self._recent = self._up_to_date(self._recent)
+            yield
+            ((last,),) = self._database.rows("SELECT coalesce(max(rowid), 0) FROM pending")
+            if self._everything is not None:
+                self._everything = replace(self._everything, last=last, gone=set())
+            if self._recent is not None:
+                self._recent = replace(self._recent.without(ids), last=last)
+
+    def forget(self) -> None:
+        """Forgets all vectors, as they are about to be others."""
+        with self._following:
+            self._recent = self._everything = None
 
     def _seen(self, known: Known, viewer: str) -> NDArray[np.bool_]:
         mask = known.seen.get(viewer)
@@ -199,43 +252,6 @@ class ExactSearch:
             }
             mask = known.seen[viewer] = np.fromiter((document in own for document in known.documents), dtype=np.bool_, count=len(known.there))
         return mask
-
-    def recall(self) -> Followed:
-        """What the index has still to learn; of what came to it since the last time alone the vectors are read."""
-        with self._following:
-            recent, changes = self._recent, self._database.changes
-            if recent is None or recent.known.changes != changes:
-                recent = self._recent = self._gone_on(_nothing() if recent is None or recent.wasteful else recent, changes)
-            return recent
-
-    def _gone_on(self, before: Followed, changes: int) -> Followed:
-        """The same after what has changed since. All of it is read at one moment."""
-        rows = self._database.rows(
-            "SELECT n.rowid, n.passage_id, p.document_id, p.content_key, v.vector FROM pending n LEFT JOIN passages p ON p.id = n.passage_id "
-            "LEFT JOIN vectors v ON v.content_key = p.content_key WHERE n.rowid > ? ORDER BY n.rowid",
-            (before.last,),
-        )
-        last = rows[-1][0] if rows else before.last
-        return _grown(before, changes, last, [row[1:] for row in rows if row[4] is not None], [row[1] for row in rows])
-
-    @contextmanager
-    def interrupted(self) -> Iterator[None]:
-        """For whoever takes rows out of `pending`, with the writers' lock held: their numbers are given again."""
-        with self._following:
-            self._interrupted = True  # before, so that nobody misses what is being taken out
-        try:
-            yield
-        finally:
-            self.forget_recent()
-
-    def forget_recent(self) -> None:
-        with self._following:
-            self._recent, self._interrupted = None, True
-
-    def forget(self) -> None:
-        """Forgets all vectors, as they are about to be others."""
-        with self._following:
-            self._recent = self._everything = None
 
     def scan(self, vectors: NDArray[np.float32], limit: int, within: str, values: Sequence[Any]) -> list[list[tuple[str, float]]]:
         """The nearest of all the passages that the condition chooses, compared one by one."""
@@ -252,33 +268,6 @@ class ExactSearch:
                 for before, vector in zip(best, vectors, strict=True)
             ]
         return best
-
-
-def _grown(before: Followed, changes: int, last: int, new: Sequence[Sequence[Any]], changed: Iterable[str] = ()) -> Followed:
-    """What was followed, with new rows (passage, document, content key, vector) behind it. Of `changed` passages what was there is out of date.
-
-    Lists and room are shared with those before, which look at their beginnings alone.
-    """
-    known, place, used = before.known, before.place, len(before.known.there)
-    room = before.room
-    if new:
-        added = stacked([row[3] for row in new])
-        if used + len(new) > len(room):
-            room = np.empty((max(2 * len(room), used + len(new)), added.shape[1]), dtype=np.float32)
-            if used:
-                room[:used] = known.matrix
-        room[used : used + len(new)] = added
-    there = np.concatenate([known.there, np.ones(len(new), dtype=np.bool_)])
-    changed = list(changed)
-    # A passage that comes again comes last, and with another vector it may be, or it is gone.
-    there[[place.pop(one) for one in changed if one in place]] = False
-    before.gone.update(changed)
-    before.gone.difference_update(row[0] for row in new)
-    place.update((row[0], used + number) for number, row in enumerate(new))
-    known.ids.extend(row[0] for row in new)
-    known.documents.extend(row[1] for row in new)
-    before.keys.extend(row[2] for row in new)
-    return Followed(Known(changes, known.ids, known.documents, room[: used + len(new)], there), last, before.keys, place, room, before.gone)
 
 
 def products(vectors: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:

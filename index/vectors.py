@@ -278,8 +278,10 @@ class VectorIndex:
         """
         old, self._current = self._current, made
         try:
-            with self.exact.interrupted(), self._database.transaction() as connection:
-                connection.execute("DELETE FROM pending WHERE ?1 IS NULL OR rowid <= ?1", (last,))
+            taken = "FROM pending WHERE ?1 IS NULL OR rowid <= ?1"
+            ids = {row[0] for row in self._database.rows(f"SELECT passage_id {taken}", (last,))}
+            with self.exact.taken_out(ids), self._database.transaction() as connection:
+                connection.execute(f"DELETE {taken}", (last,))
                 set_meta(connection, "chroma", made.folder.name)
                 set_meta(connection, "written", str(self._passages()))
                 set_meta(connection, "buried", str(buried))
@@ -516,7 +518,7 @@ class VectorIndex:
             buried = learned(collection, ids, self._database.rows)
             if self._told is not None:
                 self._told.update(ids)
-            with self.exact.interrupted(), self._database.transaction() as connection:
+            with self.exact.taken_out(ids), self._database.transaction() as connection:
                 connection.executemany("DELETE FROM pending WHERE passage_id = ?", [(one,) for one in ids])
                 set_meta(connection, "buried", str(self._noted("buried") + buried))
 
