@@ -674,8 +674,12 @@ class Store:
         if few is not None:
             return ranked(_any_of([*rare, *frequent][:RANKED_WORDS]), few=few)
         found = dict(ranked(_any_of(rare))) if rare else {}
+        if len(found) >= min(limit, ENOUGH):
+            return sorted(found.items(), key=lambda pair: -pair[1])[:limit]
+        # Two of these may be ranked: which are rarest, a count that ended early does not tell, and one to the end is only worth its time now.
+        left = {term: self._occurrences(term, 32 * RANKED) for term in frequent}
         # No passage is in two of these, nor a word of one in another, so that what a passage scores adds up.
-        first, *others = map(_quoted, frequent[:2])
+        first, *others = map(_quoted, sorted(left, key=lambda term: left[term])[:2])
         for expression in [f"{first} AND {others[0]}", f"{first} NOT {others[0]}"] if others else [first]:
             if len(found) < min(limit, ENOUGH):
                 for identifier, score in ranked(expression, RANKED_OF_FREQUENT):
@@ -683,16 +687,15 @@ class Store:
         return sorted(found.items(), key=lambda pair: -pair[1])[:limit]
 
     def _by_rarity(self, terms: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The terms that stand in the fewest passages, as many as stand in RANKED of them in sum, and those that are left; both the rarest first."""
-        counts = {term: count for term in terms if (count := self._occurrences(term, 4 * RANKED))}
+        """The terms that stand in the fewest passages, as many as stand in RANKED of them in sum, and those that are left; both the rarest first, as far as
+        counts that end early tell."""
+        counts = {term: count for term in terms if (count := self._occurrences(term, RANKED + 1))}
         ordered = sorted(counts, key=lambda term: counts[term])
         total = 0
         for place, term in enumerate(ordered):
             total += counts[term]
             if total > RANKED:
-                # Two of these may be ranked: which are rarest, a count that ended early does not tell.
-                left = {term: self._occurrences(term, 32 * RANKED) for term in ordered[place : place + 8]}
-                return ordered[:place], [*sorted(left, key=lambda term: left[term]), *ordered[place + 8 :]]
+                return ordered[:place], ordered[place:]
         return ordered, []
 
     def _occurrences(self, term: str, most: int) -> int:
