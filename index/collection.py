@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from index.errors import CitewellError, StoreError
 from index.seal import break_seal, make_private_folder
+from index.threads import cores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,10 +27,12 @@ EVERYTHING_IN_MEMORY = 1_000_000
 LEAST_THRESHOLD = 3
 """Chroma takes no smaller one."""
 
-LOOKED_AT = 500
+LOOKED_AT = 300
 """How many passages of a large index a search looks at (HNSW's ef_search). docs/benchmarks.md says what it finds of the nearest, and how long it takes."""
 
 SEAL = "seal.json"
+
+_beside = ThreadPoolExecutor(thread_name_prefix="citewell-nearest")
 
 
 class IndexBroken(StoreError):
@@ -108,9 +112,15 @@ class Collection:
                 collection.delete(ids=list(ids))
 
     def nearest(self, vectors: NDArray[np.float32], limit: int) -> list[list[str]]:
-        """The ids nearest to each row."""
+        """The ids nearest to each row. Chroma looks for one after the other, so several are shared out over the cores."""
         with self._use() as collection:
-            return [list(ids) for ids in collection.query(query_embeddings=list(vectors), n_results=limit, include=[])["ids"]]
+
+            def found(some: NDArray[np.float32]) -> list[list[str]]:
+                return [list(ids) for ids in collection.query(query_embeddings=list(some), n_results=limit, include=[])["ids"]]
+
+            mine, *others = np.array_split(vectors, max(1, min(len(vectors), cores())))
+            looking = [_beside.submit(found, some) for some in others]
+            return [*found(mine), *(ids for one in looking for ids in one.result())]
 
     def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The unit vectors of those of the ids that it holds."""

@@ -23,7 +23,7 @@ import numpy as np
 
 from index import bert
 from index.errors import ModelUnavailable
-from index.threads import behind_others, give_way, is_behind
+from index.threads import behind_others, cores, give_way, is_behind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -265,16 +265,6 @@ def batches(lengths: Sequence[int], most: int = BATCH_TOKENS) -> Iterator[list[i
         end = start + max(1, most // lengths[order[start]])
         yield order[start:end]
         start = end
-
-
-def cores() -> int:
-    """The physical cores that this process may use: a core's second thread adds nothing to a product of matrices."""
-    try:
-        allowed = os.sched_getaffinity(0)
-    except AttributeError:
-        return os.cpu_count() or 1
-    shared = (Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list") for number in allowed)
-    return len({path.read_text() if path.exists() else str(path) for path in shared})
 
 
 class SentenceTransformerEmbedder:

@@ -1,4 +1,4 @@
-"""Threads that stand back behind others: a sync's, so that questions which come meanwhile are answered as soon as at other times."""
+"""How many threads work at a time, and which stand back behind others: a sync's, so that questions which come meanwhile are answered as soon as at other times."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
 
 STEPS = 5
 """Where others want all cores, a thread that is so far behind gets a quarter of one: a sync goes on under load too."""
@@ -17,6 +19,17 @@ WAITED_SECONDS = 0.05
 _here = threading.local()
 _searches = 0
 _searched = threading.Condition()
+
+
+@cache
+def cores() -> int:
+    """The physical cores that this process may use when it first asks: a core's second thread adds nothing to a product of matrices."""
+    try:
+        allowed = os.sched_getaffinity(0)
+    except AttributeError:
+        return os.cpu_count() or 1
+    shared = (Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list") for number in allowed)
+    return len({path.read_text() if path.exists() else str(path) for path in shared})
 
 
 def behind_others(by: int = STEPS) -> None:

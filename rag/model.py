@@ -509,7 +509,7 @@ class EmbeddedModel:
         try:
             import xllamacpp
 
-            from index.embed import cores
+            from index.threads import cores
 
             params = xllamacpp.CommonParams()
             params.model.path = str(self._path)
