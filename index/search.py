@@ -23,7 +23,7 @@ MEANING = 0.6
 FIRST_LOOK = 3
 """So many hits keep their places before what the second look found."""
 
-SECOND_LOOK_POOL = 40
+SECOND_LOOK_POOL = 20
 """How many passages each question of the second look brings."""
 
 SECOND_LOOK, NEAR_ENOUGH = 2.0, 0.6
