@@ -2,10 +2,11 @@
 
 usage: python tests/bench.py [--quick] [--passages 500000] [--stores build/bench-stores]
 
-Measures starts (bench_start.py) and the first sync (bench_first.py). Asks some of the seed questions beside LlamaIndex's CitationQueryEngine (Chroma, the
-same embedding model, its own defaults, the same GGUF behind the same server), each to both in turn; then all of them over our briefs and, where ../shared/seeds
-is there, over the originals. At last search is measured in stores of growing size, up to --passages (bench_scale.py; making the largest takes a quarter of an
-hour and 4 GB once, and --stores keeps it; another 4 GB for a while), and the shared store, where PostgreSQL is installed (bench_shared.py). About an hour in all the first time.
+Measures starts (bench_start.py) and the first sync (bench_first.py). Asks the seed questions that can be answered beside LlamaIndex's CitationQueryEngine
+(Chroma, the same embedding model, its own defaults, the same GGUF behind the same server), each to both in turn, in a seeded random order: neighbours in the set
+are often about one paragraph, and a prompt that is the one before costs the server nothing. Then all of them over our briefs and, where ../shared/seeds is
+there, over the originals. At last search is measured in stores of growing size, up to --passages (bench_scale.py; making the largest takes a quarter of an
+hour and 4 GB once, and --stores keeps it; another 4 GB for a while), and the shared store, where PostgreSQL is installed (bench_shared.py). Over an hour in all the first time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import subprocess
 import sys
 import tempfile
@@ -158,6 +160,7 @@ def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
                 "citewell": round(median(row[measure] for row in ours), 1),
                 "CitationQueryEngine": round(median(row[measure] for row in theirs), 1),
                 "median ratio": round(median(a[measure] / b[measure] for a, b in zip(ours, theirs, strict=True)), 3),
+                "ratio of medians": round(median(a[measure] for a in ours) / median(b[measure] for b in theirs), 3),
             }
             for measure in ("prompt_tokens", "sent_tokens", "first_token_s", "total_s")
         }
@@ -188,7 +191,9 @@ def main() -> None:
         questions = ROOT / "tests" / "questions.jsonl"
     originals = bench.parent / "seeds"
     print("\nBeside LlamaIndex's CitationQueryEngine, by turns:")
-    chosen = [question.question for question in load(questions) if question.answerable and not question.history][:: 20 if quick else 3][:7]
+    chosen = [question.question for question in load(questions) if question.answerable and not question.history]
+    random.Random(7).shuffle(chosen)
+    chosen = chosen[: 2 if quick else None]
     print(json.dumps(beside_peer(originals if originals.exists() else SEEDS, chosen), indent=2))
     for documents in [SEEDS, *([originals] if originals.exists() else [])]:
         print(f"\n{questions} over {documents.name if documents == SEEDS else 'the originals'}:")
