@@ -99,6 +99,7 @@ class Hearing:
     def __init__(self, page: Any) -> None:
         self.requests: set[Any] = set()
         self.last = time.monotonic()
+        self.stranded = False
         page.on("request", self._begun)
         page.on("requestfinished", self._ended)
         page.on("requestfailed", self._ended)
@@ -121,12 +122,22 @@ HEARING: WeakKeyDictionary[Any, Hearing] = WeakKeyDictionary()
 
 def heard_out(page: Any) -> None:
     """Waits until a page has heard all that the server has to say: Gradio complains in the console when it is left before. Half a second of silence is the
-    end, as an event may follow the one before it."""
+    end, as an event may follow the one before it.
+
+    Now and then a stream stays open in which nobody speaks: Gradio's client opened it while the server closed the one before, by which the last message
+    went. After five seconds it is left, and what the client says of that in the console is no fault of the page.
+    """
     hearing = HEARING[page]
-    end = time.monotonic() + 20
     while hearing.requests or time.monotonic() - hearing.last < 0.5:
-        assert time.monotonic() < end, f"the page still hears from the server: {[sent.url for sent in hearing.requests]}"
+        if time.monotonic() - hearing.last > 5:
+            assert all("/queue/data" in sent.url for sent in hearing.requests), [sent.url for sent in hearing.requests]
+            hearing.stranded = True
+            return
         page.wait_for_timeout(100)
+
+
+LEFT = ("AbortError: signal is aborted", "Unexpected error Connection errored out", "TypeError: network error")
+"""How the console tells that a stream was open when its page was left."""
 
 
 @contextmanager
@@ -148,5 +159,6 @@ def watched(browser: Any, address: str, ready: str, **options: Any) -> Iterator[
     page.close()
     assert violations == []
     assert [url for url in asked if not url.startswith((address + "/", "data:"))] == [], asked
+    wrong = [told for told in wrong if not (HEARING[page].stranded and told.startswith(LEFT))]
     assert wrong == [], wrong
     assert hacked is None
