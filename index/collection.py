@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,8 +119,16 @@ class Collection:
                 return [list(ids) for ids in collection.query(query_embeddings=list(some), n_results=limit, include=[])["ids"]]
 
             mine, *others = np.array_split(vectors, max(1, min(len(vectors), cores())))
-            looking = [_beside.submit(found, some) for some in others]
-            return [*found(mine), *(ids for one in looking for ids in one.result())]
+            looking: list[Future[list[list[str]]]] = []
+            try:
+                with suppress(RuntimeError):  # no thread can be started, as at the interpreter's end: the rest is looked for here
+                    for some in others:
+                        looking.append(_beside.submit(found, some))
+                own = found(mine)
+                rest = [ids for some in others[len(looking) :] for ids in found(some)]
+            finally:
+                wait(looking)  # until then it is in use
+            return [*own, *(ids for one in looking for ids in one.result()), *rest]
 
     def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The unit vectors of those of the ids that it holds."""

@@ -30,7 +30,7 @@ AT_HAND = 1_024
 """Rows of a matrix that are compared with all vectors before the next: they stay in a core's cache meanwhile."""
 
 OUTDATED = 1_000
-"""What the index has still to learn is read anew when more rows of it than this, and than half, are out of date."""
+"""What is kept to be compared is copied without the rows that are out of date when they are more than this and half as many as the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Followed:
     def tidied(self) -> Followed:
         """A copy without the rows that are out of date, where those are most."""
         known = self.known
-        if len(known.there) <= 2 * len(self.place) + OUTDATED:
+        if len(known.there) <= len(self.place) * 3 // 2 + OUTDATED:
             return self
         rows = sorted(self.place.values())
         ids, room = [known.ids[row] for row in rows], known.matrix[rows]
@@ -81,7 +81,7 @@ class Followed:
         if new:
             added = stacked([row[2] for row in new])
             if used + len(new) > len(room):
-                room = np.empty((max(2 * len(room), used + len(new)), added.shape[1]), dtype=np.float32)
+                room = np.empty((used + len(new) + used // 4, added.shape[1]), dtype=np.float32)
                 if used:
                     room[:used] = known.matrix
             room[used : used + len(new)] = added
@@ -89,8 +89,10 @@ class Followed:
         changed = list(changed)
         # A passage that comes again comes last, and with another vector it may be, or it is gone.
         there[[self.place.pop(one) for one in changed if one in self.place]] = False
-        self.gone.update(changed)
-        self.gone.difference_update(row[0] for row in new)
+        # Never more than are gone, not for a moment: a search under way may be looking.
+        came = {row[0] for row in new}
+        self.gone.difference_update(came)
+        self.gone.update(one for one in changed if one not in came)
         self.place.update((row[0], used + number) for number, row in enumerate(new))
         known.ids.extend(row[0] for row in new)
         known.documents.extend(row[1] for row in new)
@@ -189,15 +191,31 @@ class ExactSearch:
 
     def everything(self) -> Known:
         """All passages with their vectors, kept from question to question; when the store has changed, only what came to it is read."""
-        with self._following:
+        every = self._everything
+        if every is not None and every.known.changes == self._database.changes:  # without waiting for whoever changes something now
+            return every.known
+        with self._kept():
             every = self._everything = self._all() if self._everything is None else self._up_to_date(self._everything)
             return every.known
 
     def recall(self) -> Followed:
         """What the index has still to learn; of what came to it since the last time alone the vectors are read."""
-        with self._following:
+        recent = self._recent
+        if recent is not None and recent.known.changes == self._database.changes:
+            return recent
+        with self._kept():
             recent = self._recent = self._up_to_date(self._recent or _nothing())
             return recent
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """One at a time may touch what is kept. Whatever ends that in the middle, an interrupt say, all is read anew: half a change would be worse."""
+        with self._following:
+            try:
+                yield
+            except BaseException:
+                self._everything = self._recent = None
+                raise
 
     def _all(self) -> Followed:
         changes = self._database.changes
@@ -222,8 +240,8 @@ class ExactSearch:
     @contextmanager
     def taken_out(self, ids: Collection[str]) -> Iterator[None]:
         """For whoever takes these passages out of `pending`, as the index has learned of them, with the writers' lock held. The numbers of rows are given
-        again, so what is kept is brought up to date before, and nobody reads in between."""
-        with self._following:
+        again, so what is kept is brought up to date before, and nobody goes on from it in between."""
+        with self._kept():
             if self._everything is not None:
                 self._everything = None if self.large() else self._up_to_date(self._everything)
             if self._recent is not None:

@@ -304,7 +304,7 @@ class Store:
 
     @contextmanager
     def many_changes(self) -> Iterator[None]:
-        """For a sync: of a small store the vector index learns what changes inside after the end, of a large one whenever it is much. This thread's changes
+        """For a sync: the vector index of a small store learns what changes inside when this has ended, that of a large one whenever it is much. This thread's changes
         are made by one that stands back behind those who ask meanwhile."""
         with self._vectors.deferring(), ThreadPoolExecutor(1, thread_name_prefix="citewell-changes", initializer=behind_others) as aside:
             before, self._many.aside = getattr(self._many, "aside", None), aside
@@ -672,12 +672,12 @@ class Store:
             return ranked(_any_of(rare)) if rare else []
         few = self._vectors.exact.few(document_ids, viewer)
         if few is not None:
-            return ranked(_any_of([*rare, *frequent][:RANKED_WORDS]), few=few)
+            return ranked(_any_of([*rare, *self._rarest(frequent)][:RANKED_WORDS]), few=few)
         found = dict(ranked(_any_of(rare))) if rare else {}
         if len(found) >= min(limit, ENOUGH):
             return sorted(found.items(), key=lambda pair: -pair[1])[:limit]
         # Two of these may be ranked: which are rarest, a count that ended early does not tell, and one to the end is only worth its time now.
-        left = {term: self._occurrences(term, 32 * RANKED) for term in frequent}
+        left = {term: self._occurrences(term, 32 * RANKED) for term in self._rarest(frequent)[:8]}
         # No passage is in two of these, nor a word of one in another, so that what a passage scores adds up.
         first, *others = map(_quoted, sorted(left, key=lambda term: left[term])[:2])
         for expression in [f"{first} AND {others[0]}", f"{first} NOT {others[0]}"] if others else [first]:
@@ -697,6 +697,13 @@ class Store:
             if total > RANKED:
                 return ordered[:place], ordered[place:]
         return ordered, []
+
+    def _rarest(self, frequent: Sequence[str]) -> Sequence[str]:
+        """Frequent terms, those in front that stand in the fewest passages, where they are too many to take all."""
+        if len(frequent) <= 8:
+            return frequent
+        counts = {term: self._occurrences(term, 4 * RANKED) for term in frequent}
+        return sorted(frequent, key=lambda term: counts[term])
 
     def _occurrences(self, term: str, most: int) -> int:
         """In how many passages a term stands, counted up to `most`."""

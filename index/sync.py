@@ -158,7 +158,7 @@ def load(path: Path, max_bytes: int = MAX_BYTES) -> tuple[bytes, str]:
             raise UnreadableDocument(LINK)
         # A pipe must not be waited for, and a file that turns into a link in this moment not be followed.
         opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
-        with open(opened, "rb", buffering=0) as file:
+        with open(opened, "rb") as file:
             before = os.fstat(opened)
             if not stat.S_ISREG(before.st_mode):
                 raise UnreadableDocument("it is no ordinary file")

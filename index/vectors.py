@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 State = Literal["opening", "ready", "rebuilding", "failed"]
 
 MERGED = 20_000
-"""A sync that changes so many passages does not end before the index learns of them; until then they are compared one by one."""
+"""Of a large store, a sync that changes so many passages does not end before the index learns of them; until then they are compared one by one."""
 
 MERGED_PART = 16
 """Of a larger index, a part of it, as it is copied each time."""
@@ -64,6 +64,9 @@ REACHED = 0.9
 
 MOST_ASKED = 2_000
 """So many of the nearest are asked for at most to find those of chosen documents among them."""
+
+LEARNING_SECONDS = 60.0
+"""How long closing waits for what the index of a small store is learning, some 14 seconds of the largest."""
 
 PROBE_SECONDS = 20.0
 OPENING_SECONDS = 10.0
@@ -116,6 +119,7 @@ class VectorIndex:
         self._patient = patient
         self._wanted = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._learning: threading.Thread | None = None
         self._failed_at = 0.0
         self.exact = ExactSearch(database)
         self._deferring = False
@@ -128,7 +132,7 @@ class VectorIndex:
 
     # States
 
-    def _in_background(self, work: Callable[[], None]) -> None:
+    def _in_background(self, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:
             try:
                 work()
@@ -146,6 +150,7 @@ class VectorIndex:
         thread = threading.Thread(target=run, name="citewell-vectors", daemon=True)
         self._threads = [one for one in self._threads if one.is_alive()] + [thread]
         thread.start()
+        return thread
 
     def _now(self, state: State) -> None:
         with self._changed:
@@ -194,7 +199,8 @@ class VectorIndex:
             try:
                 if self._connected(folder, trouble):
                     self.tidy()
-                    return self.catch_up()
+                    self.catch_up()
+                    return
                 trouble = trouble or "it holds another number of passages than the store"
             except IndexBroken as error:
                 self._drop(self._current)
@@ -278,12 +284,12 @@ class VectorIndex:
         """
         old, self._current = self._current, made
         try:
-            taken = "FROM pending WHERE ?1 IS NULL OR rowid <= ?1"
+            taken, passages = "FROM pending WHERE ?1 IS NULL OR rowid <= ?1", self._passages()
             ids = {row[0] for row in self._database.rows(f"SELECT passage_id {taken}", (last,))}
             with self.exact.taken_out(ids), self._database.transaction() as connection:
                 connection.execute(f"DELETE {taken}", (last,))
                 set_meta(connection, "chroma", made.folder.name)
-                set_meta(connection, "written", str(self._passages()))
+                set_meta(connection, "written", str(passages))
                 set_meta(connection, "buried", str(buried))
         except BaseException:
             with self._changed:
@@ -461,26 +467,26 @@ class VectorIndex:
 
     # Keeping up
 
-    def catch_up(self) -> None:
-        """Tells Chroma everything in `pending` when it is ready; otherwise whoever makes it ready does. A large index is told nothing: what is new is
-        merged into a copy of it when it is enough."""
+    def catch_up(self, most_told: int = 0) -> bool:
+        """Tells Chroma what is in `pending` when it is ready, all or so many; otherwise whoever makes it ready does. A large index is told nothing: what is
+        new is merged into a copy of it when it is enough. Returns whether there is more to tell now."""
         with self._database.writing:
             if self._closing.is_set():
-                return
+                return False
             if self.state == "ready" and self._current is not None and self._grown():
                 most = max(MERGED, self._noted("written") // MERGED_PART) if self._deferring else index_worker.UNWRITTEN
                 if self._pending_beyond(most):
                     self._merge_in_background(most)
-                return
+                return False
             if self._deferring:
                 if self.state == "ready" and self._pending_beyond(MERGED):
                     self._build_in_background()
-                return
+                return False
             if self._building.locked() and self._pending_beyond(MERGED):
-                return  # to tell both would be much; whoever builds comes back here
+                return False  # to tell both would be much; whoever builds comes back here
             if self.state == "ready" and self._current is not None:
                 try:
-                    self._tell(self._current)
+                    return self._tell(self._current, most_told)
                 except IndexBroken as error:
                     self._broken(self._current, error)
                 except StoreError as error:
@@ -488,13 +494,13 @@ class VectorIndex:
                     log.warning("%s", error)
             elif self.state == "failed":
                 self._retry()
+            return False
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
         """Tells Chroma nothing until the end: what it does not know is compared one by one, and where much is new a new index is quicker than telling.
 
-        Where all passages are compared one by one nobody waits for it: then it learns in the background, or, should the store be closed before that, when
-        it is opened the next time.
+        Where all passages are compared one by one no search needs it: then it learns in the background.
         """
         self._deferring = True
         try:
@@ -504,23 +510,34 @@ class VectorIndex:
             if self._closing.is_set() or self.exact.large():
                 self.catch_up()
             elif self._pending_beyond(0):
-                self._in_background(self._keep_up)
+                self._learning = self._in_background(self._keep_up)
 
     def _keep_up(self) -> None:
-        self.tidy()
-        self.catch_up()
+        """Builds the index of a small store anew, or tells it what is new: step by step, so that writers wait for one of them at most."""
+        try:
+            self.tidy()
+            while not self._deferring and self.catch_up(index_worker.STEP):
+                pass
+        except StoreError as error:
+            log.warning("The vector index stays as it is: %s", error)
 
-    def _tell(self, collection: Collection) -> None:
-        """Doing it twice is harmless, so a kill in the middle is too. Ends early where the store is being closed."""
+    def _tell(self, collection: Collection, most: int = 0) -> bool:
+        """Tells all, or so many, and returns whether there are more. Doing it twice is harmless, so a kill in the middle is too. Ends early where the store is
+        being closed."""
+        told = 0
         while not self._closing.is_set() and (
             ids := [row[0] for row in self._database.rows("SELECT passage_id FROM pending LIMIT ?", (index_worker.STEP,))]
         ):
+            if most and told >= most:
+                return True
             buried = learned(collection, ids, self._database.rows)
             if self._told is not None:
                 self._told.update(ids)
             with self.exact.taken_out(ids), self._database.transaction() as connection:
                 connection.executemany("DELETE FROM pending WHERE passage_id = ?", [(one,) for one in ids])
                 set_meta(connection, "buried", str(self._noted("buried") + buried))
+            told += len(ids)
+        return False
 
     def _broken(self, collection: Collection, error: IndexBroken) -> None:
         """The index failed while it was in use: it goes, and another is built in the background."""
@@ -664,7 +681,12 @@ class VectorIndex:
         self._in_background(self._rebuild)
 
     def close(self) -> bool:
-        """Stops what is under way and closes Chroma; returns whether all of it has ended. What is being built is built anew the next time."""
+        """Stops what is under way and closes Chroma; returns whether all of it has ended. What is being built is built anew the next time.
+
+        What a small store's index is learning it learns to the end, unless it is a patient one: a command ends after it, a server at once.
+        """
+        if self._learning is not None and not self._patient:
+            self._learning.join(LEARNING_SECONDS)
         self._closing.set()
         self._wanted.set()
         with self._changed:

@@ -125,11 +125,11 @@ def heard_out(page: Any) -> None:
     end, as an event may follow the one before it.
 
     Now and then a stream stays open in which nobody speaks: Gradio's client opened it while the server closed the one before, by which the last message
-    went. After five seconds it is left, and what the client says of that in the console is no fault of the page.
+    went. After eight seconds it is left, and what the client says of that in the console is no fault of the page.
     """
     hearing = HEARING[page]
     while hearing.requests or time.monotonic() - hearing.last < 0.5:
-        if time.monotonic() - hearing.last > 5:
+        if time.monotonic() - hearing.last > 8:
             assert all("/queue/data" in sent.url for sent in hearing.requests), [sent.url for sent in hearing.requests]
             hearing.stranded = True
             return

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from store_writer import identifier, parts, put, vector
 
-from index import threads
+from index import compare, embed, search, store, threads
+from index.collection import Collection
 from index.threads import behind_others, give_way, in_front, is_behind
 
 
@@ -49,3 +56,75 @@ def test_a_search_that_fails_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) ->
         raise ValueError("broke")
     with ThreadPoolExecutor(1, initializer=behind_others) as sync:
         sync.submit(give_way).result(10)
+
+
+def test_a_search_goes_before_and_a_syncs_changes_and_batches_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gave_way: list[str] = []
+    searching: list[int] = []
+
+    class Embedder:
+        identity, loaded = "writer@1", True
+
+        def load(self) -> None: ...
+
+        def embed(self, texts: Sequence[str]) -> Any:
+            searching.append(threads._searches)
+            return np.stack([vector(1, 1, 0) for _ in texts])
+
+    monkeypatch.setattr(store, "give_way", lambda: gave_way.append("change"))
+    monkeypatch.setattr(embed, "give_way", lambda: gave_way.append("batch"))
+    with closing(store.Store(tmp_path, "writer@1")) as small:
+        with small.many_changes():
+            put(small, 1)
+        assert "change" in gave_way
+        assert search.search(small, Embedder(), "What is part 0?")
+    assert searching
+    assert set(searching) == {1}
+    assert threads._searches == 0
+    embedder = embed.QuantizedEmbedder()
+    embedder.embed(["a text"])
+    assert "batch" in gave_way
+
+
+@pytest.mark.parametrize("compared", [0, 20_000], ids=["Chroma is asked", "all are compared"])
+def test_what_is_there_is_found_while_others_change_and_the_index_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared: int) -> None:
+    def exactly(self: Collection, rows: Any, limit: int) -> list[list[str]]:
+        with self._use() as collection:
+            held = collection.get(include=["embeddings"])
+        return [[held["ids"][place] for place in np.argsort(-(np.asarray(held["embeddings"]) @ row))[:limit]] for row in rows]
+
+    monkeypatch.setattr(Collection, "nearest", exactly)  # a graph now and then holds a vector that no search reaches
+    monkeypatch.setattr(compare, "COMPARED", compared)
+    monkeypatch.setattr(compare, "OUTDATED", 5)
+    stop = threading.Event()
+    wrong: list[Any] = []
+    turns = 0
+    with closing(store.Store(tmp_path, "writer@1")) as changing:
+        assert changing.wait_for_index(30) == "ready"
+        for number in range(8):
+            put(changing, number)
+
+        def look() -> None:
+            nonlocal turns
+            while not stop.is_set():
+                turns += 1
+                for number in range(4):  # which nobody touches
+                    passages = [passage.id for passage in parts(number, 1)[1]]
+                    near = changing.nearest_each(np.stack([vector(number, 1, part) for part in range(len(passages))]), 1)
+                    if [one for ((one, _),) in near] != passages:
+                        wrong.append((number, near))
+
+        with ThreadPoolExecutor(1) as other:
+            looking = other.submit(look)
+            try:
+                for turn in range(15):
+                    with changing.many_changes():
+                        for number in range(4, 8):
+                            put(changing, number, turn + 2)
+                        changing.remove_many([identifier(4 + turn % 4)])
+                    put(changing, 4 + turn % 4, 1)
+            finally:
+                stop.set()
+            looking.result(60)
+    assert turns > 3
+    assert wrong == []
