@@ -1,6 +1,6 @@
 """How fast a folder comes in for the first time: beside LlamaIndex, beside txtai, and beside the embedding session alone.
 
-usage: python tests/bench_first.py [--sets chunk-spans product-docs musique] [--characters 60000 | --all] [--rounds 5]
+usage: python tests/bench_first.py [--sets chunk-spans product-docs musique] [--characters 60000 | --all] [--rounds 5] [--sides citewell limit]
 
 Each document of a public question set (CITEWELL_BENCH or ../shared/bench) is a text file. All sides take turns, each step a process of its own, whose
 clock starts when the embedding model is loaded and the store is open (how long that takes stands apart); the disk is warm.
@@ -246,10 +246,10 @@ def in_child(who: str, folder: Path, data: Path, batch: int) -> Figures:
     return figures
 
 
-def measured(name: str, characters: int | None, rounds: int, batch: int) -> dict[str, list[Figures]]:
-    """All sides on one set, by turns: a list of rounds each."""
+def measured(name: str, characters: int | None, rounds: int, batch: int, sides: Sequence[str]) -> dict[str, list[Figures]]:
+    """The sides on one set, by turns: a list of rounds each."""
     rows: dict[str, list[Figures]] = defaultdict(list)
-    sides = [who for who in SIDES if who != "txtai" or find_spec("txtai")]
+    sides = [who for who in sides if who != "txtai" or find_spec("txtai")]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "files")
         make_files(folder, name, characters)
@@ -287,7 +287,7 @@ def table(name: str, rows: dict[str, list[Figures]]) -> str:
         whole = [who, f"{count:,}", f"{seconds:.2f}", f"{count / seconds:.1f}", f"{rows[who][0]['characters'] / seconds:,.0f}"]
         apart = [f"{middle(who, what):.2f}" for what in ("processor", "loading")]
         lines.append(f"| {' | '.join([*whole, *apart, *ratios])} |")
-    for who in rows.keys() - {"citewell"}:
+    for who in [one for one in rows if one != "citewell"]:
         pairs = zip(rows["citewell"], rows[who], strict=True)
         until = median((ours["passages"] / ours["learned"]) / (theirs["passages"] / theirs["seconds"]) for ours, theirs in pairs)
         lines.append(f"\nOver {who} until Chroma has learned all too, which it does after the sync has ended: {until:.2f} in passages/s.")
@@ -299,13 +299,13 @@ def table(name: str, rows: dict[str, list[Figures]]) -> str:
     return "\n".join(lines)
 
 
-def report(sets: Sequence[str], characters: int | None, rounds: int, batch: int) -> None:
+def report(sets: Sequence[str], characters: int | None, rounds: int, batch: int, sides: Sequence[str] = tuple(SIDES)) -> None:
     """Measures and prints one table a set."""
     for name in sets:
         if not (BENCH / name / "corpus.jsonl").exists():
             print(f"{name} is not below {BENCH}: set CITEWELL_BENCH to the folder of public question sets.")
             continue
-        print(table(name, measured(name, characters, rounds, batch)), flush=True)
+        print(table(name, measured(name, characters, rounds, batch, sides)), flush=True)
         print()
 
 
@@ -314,6 +314,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--characters", type=int, default=CHARACTERS, help="of each set, a seeded choice of documents of so many characters")
     parser.add_argument("--all", action="store_true", help="all documents")
+    parser.add_argument("--sides", nargs="+", default=tuple(SIDES), choices=tuple(SIDES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=BATCH, help="texts that the peers embed at a time")
     parser.add_argument("--child", nargs=4, metavar=("WHO", "FOLDER", "DATA", "BATCH"), help=argparse.SUPPRESS)
@@ -327,7 +328,7 @@ def main() -> None:
         print(json.dumps(figures))
         return
     print(f"{date.today()}  {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}\n")
-    report(chosen.sets, None if chosen.all else chosen.characters, chosen.rounds, chosen.batch)
+    report(chosen.sets, None if chosen.all else chosen.characters, chosen.rounds, chosen.batch, chosen.sides)
 
 
 if __name__ == "__main__":
