@@ -100,6 +100,23 @@ def test_a_chip_opens_the_exact_quote_and_gives_the_focus_back(page: Any) -> Non
     expect(first).to_be_focused()
 
 
+def test_who_goes_on_before_the_page_hears_that_the_document_was_closed_is_not_called_back(page: Any) -> None:
+    ask(page, "How long does it take?")
+    last = answered(page).get_by_role("link", name="Source 5: The town archive of Aldmouth").first
+    last.click()
+    expect(page.locator("dialog[open] #quote")).to_have_text(CITATIONS[4].quote)
+    # The browser tells of it in a task of its own, and lets another come first.
+    page.evaluate("() => { document.querySelector('dialog[open]').close(); document.querySelector('.log .chip').focus(); }")
+    page.evaluate("() => new Promise((go) => setTimeout(go, 200))")
+    expect(page.locator(".log .chip").first).to_be_focused()
+    last.click()
+    expect(page.locator("dialog[open] #quote")).to_have_text(CITATIONS[4].quote)
+    page.evaluate("() => { document.querySelector('dialog[open]').close(); document.querySelector('.log .chip').click(); }")
+    expect(page.locator("dialog[open] #quote")).to_have_text(CITATIONS[0].quote)
+    page.evaluate("() => new Promise((go) => setTimeout(go, 200))")
+    expect(page.locator("dialog[open] #quote")).to_have_text(CITATIONS[0].quote)
+
+
 @pytest.mark.parametrize("page", [{"color_scheme": "light"}, {"color_scheme": "dark"}], indirect=True)
 def test_the_number_of_a_focused_chip_can_be_read(page: Any) -> None:
     ask(page, "How long does it take?")

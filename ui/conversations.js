@@ -112,7 +112,10 @@
       made.className = "library kept";
       made.setAttribute("aria-labelledby", "conversations-title");
       made.addEventListener("click", (event) => { if (event.target === made) made.close(); });
-      made.addEventListener("close", () => (opener?.isConnected ? opener : document.querySelector("[data-open-conversations]"))?.focus({ preventScroll: true }));
+      made.addEventListener("close", () => {
+        if (made.open || document.activeElement !== document.body) return; // the browser has given the focus back, or the user has gone on
+        (opener?.isConnected ? opener : document.querySelector("[data-open-conversations]"))?.focus({ preventScroll: true });
+      });
       document.body.append(made);
       dialog = made;
     }

@@ -349,7 +349,9 @@
       made.setAttribute("aria-labelledby", "library-title");
       made.addEventListener("click", (event) => { if (event.target === made) made.close(); });
       made.addEventListener("close", () => {
+        if (made.open) return; // opened again before this was heard
         if (!busy) clearTimeout(timer);
+        if (document.activeElement !== document.body) return; // the browser has given the focus back, or the user has gone on
         const button = opener?.isConnected ? opener : document.querySelector("[data-open-library]");
         button?.focus({ preventScroll: true });
       });

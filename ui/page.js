@@ -15,8 +15,10 @@
     dialog.querySelector("button").addEventListener("click", () => dialog.close());
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
     dialog.addEventListener("close", () => {
+      if (dialog.open) return; // opened again before this was heard
       opened += 1;
       dialog.querySelector(".content").replaceChildren();
+      if (document.activeElement !== document.body) return; // the browser has given the focus back, or the user has gone on
       // The list that the link stood in may have been drawn anew meanwhile.
       const opener = dialog.opener?.isConnected ? dialog.opener : document.querySelector(`a[href="${CSS.escape(dialog.opener?.getAttribute("href") ?? "")}"]`);
       opener?.focus({ preventScroll: true });
