@@ -40,6 +40,9 @@ AT_ONCE = 64
 GROUP_PASSAGES, GROUP_DOCUMENTS, GROUP_CHARACTERS = 128, 64, 4_000_000
 """Documents are embedded and stored in groups, closed when one of these is passed: one sorted batch, one transaction, bounded memory."""
 
+FIRST_PASSAGES = 16
+"""The first group is closed with so many: until it is, nothing is embedded at all."""
+
 GROUPS_AT_ONCE = 2
 """So many groups are embedded at a time, while the one before them is stored: what one leaves idle at its end, the next uses."""
 
@@ -397,7 +400,7 @@ def sync(
                     tell(source)
                     if seen.parsed:
                         group.add(seen, root, before)
-                        if group.full:
+                        if group.full or (not embedding and len(group.texts) >= FIRST_PASSAGES):
                             begin()
                         if len(embedding) > GROUPS_AT_ONCE and not store_next():
                             break

@@ -567,6 +567,22 @@ def test_passages_that_repeat_from_group_to_group_are_embedded_once(
     assert len(embedder.embedded) == len(set(embedder.embedded))
 
 
+def test_what_is_read_first_is_embedded_before_a_group_is_full(
+    store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        (folder / f"long-{number}.txt").write_text("\n\n".join(PARAGRAPH.format(f"comet {number}.{part}") * 5 for part in range(40)))
+    calls: list[list[str]] = []
+    embed = embedder.embed
+    monkeypatch.setattr(embedder, "embed", lambda texts: (calls.append(list(texts)), embed(texts))[1])
+    report = sync(store, embedder, folder)
+    assert len(report.added) == 6
+    (first,) = {number for number in range(4) if any(f"comet {number}." in text for text in calls[0])}
+    assert sum(f"comet {first}." in text for text in calls[0]) >= module.FIRST_PASSAGES
+    assert len(calls[0]) < sum(map(len, calls)) / 3
+    assert len(embedder.embedded) == len(set(embedder.embedded))
+
+
 def test_a_sync_that_fails_gives_up_what_else_is_embedded(
     store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
