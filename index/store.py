@@ -281,7 +281,12 @@ class Store:
         late = self._changed(put)
         if not is_behind():  # a thread that this begins would stand back too, and what it opens serves questions; the sync's own does it soon
             self._vectors.catch_up()
+        self._keep_pace()
         return late
+
+    def _keep_pace(self) -> None:
+        if getattr(self._many, "aside", None) is not None:
+            self._vectors.keep_pace()
 
     def _changed(self, change: Callable[[sqlite3.Connection], T]) -> T:
         """What a change gives that is made in one transaction; one of a sync's many in a thread that stands back behind those who ask meanwhile."""
@@ -338,6 +343,7 @@ class Store:
 
         self._changed(remove)
         self._vectors.catch_up()
+        self._keep_pace()
 
     def touch(self, root: str, stamps: Mapping[str, str]) -> None:
         """Notes new stamps of files (source to stamp) whose content was found unchanged."""

@@ -38,8 +38,12 @@ State = Literal["opening", "ready", "rebuilding", "failed"]
 MERGED = 20_000
 """Of a large store, a sync that changes so many passages does not end before the index learns of them; until then they are compared one by one."""
 
-MERGED_PART = 16
+MERGED_PART = 32
 """Of a larger index, a part of it, as it is copied each time."""
+
+PACE_SECONDS = 2.0
+"""So long a sync waits after each group at most while half as much again is new as it is merged from: what comes faster than an index learns slows down every
+search. What is embedded on a processor does not."""
 
 MERGED_FROM = 20_000
 """An index of fewer passages is built anew in seconds where much was added; of more, what is new is merged into a copy of its files."""
@@ -474,7 +478,7 @@ class VectorIndex:
             if self._closing.is_set():
                 return False
             if self.state == "ready" and self._current is not None and self._grown():
-                most = max(MERGED, self._noted("written") // MERGED_PART) if self._deferring else index_worker.UNWRITTEN
+                most = self._most_new() if self._deferring else index_worker.UNWRITTEN
                 if self._pending_beyond(most):
                     self._merge_in_background(most)
                 return False
@@ -495,6 +499,17 @@ class VectorIndex:
             elif self.state == "failed":
                 self._retry()
             return False
+
+    def keep_pace(self) -> None:
+        """For whoever changes much: waits, PACE_SECONDS at most, while too much is new and the index is learning of it."""
+        end = time.monotonic() + PACE_SECONDS
+        most = self._most_new() * 3 // 2
+        while self._building.locked() and time.monotonic() < end and not self._closing.is_set() and self._pending_beyond(most):
+            self._closing.wait(0.05)
+
+    def _most_new(self) -> int:
+        """So much may be new in a sync before the index of a large store learns of it."""
+        return max(MERGED, self._noted("written") // MERGED_PART)
 
     @contextmanager
     def deferring(self) -> Iterator[None]:

@@ -1060,6 +1060,31 @@ def test_a_large_index_too_learns_the_new_vectors_of_the_same_words(grown: Store
     assert finds(grown, again[0]) == {one: 1.0}
 
 
+def test_a_sync_waits_while_an_index_learns_and_too_much_is_new(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "PACE_SECONDS", 60.0)
+    ended = [threading.Event() for _ in range(3)]
+
+    def add() -> None:
+        bulk(grown, 25, first=100)  # somebody's own upload
+        ended[0].set()
+        with grown.many_changes():
+            grown.remove_many([identifier(number) for number in range(100, 125)])  # as many as before, and no more
+            bulk(grown, 3, first=200)
+            ended[1].set()
+            bulk(grown, 1, first=300)
+            ended[2].set()
+
+    monkeypatch.setattr(vectors, "MERGED", 28 * PARTS * 2 // 3)
+    adding = threading.Thread(target=add)
+    with grown._vectors._building:
+        adding.start()
+        assert ended[1].wait(30)
+        assert not ended[2].wait(1)
+    assert ended[2].wait(30)
+    adding.join()
+    assert visible(grown, 300, 1)
+
+
 def test_what_changes_again_and_again_is_kept_once(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "OUTDATED", 5)
     for _ in range(20):
