@@ -32,8 +32,9 @@ import servers
 
 from rag.assistant import open_assistant
 from rag.evaluation import report
+from rag.evaluation.measures import holds
 from rag.evaluation.run import Options, evaluate
-from rag.evaluation.sets import load
+from rag.evaluation.sets import Question, load
 from rag.settings import SEEDS, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,8 +116,11 @@ def own_prompt_ms(url: str, key: str, messages: Any) -> float:
     return float(told.json()["timings"]["prompt_ms"])
 
 
-def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
-    """Citewell and CitationQueryEngine on the same questions, by turns, on one model server; prompt tokens as that server counts them."""
+def beside_peer(documents: Path, questions: Sequence[Question]) -> dict[str, Any]:
+    """Citewell and CitationQueryEngine on the same questions, by turns, on one model server; prompt tokens as that server counts them.
+
+    Right is what holds the phrases that the set demands, as `citewell evaluate` counts it.
+    """
     import httpx
 
     from rag.model import EmbeddedModel
@@ -131,10 +135,12 @@ def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
         drafted: list[Any] = []
         stream = model.stream
         model.stream = lambda messages, room: (drafted.append(messages), stream(messages, room))[1]  # type: ignore[method-assign]
-        ours, theirs, alone = [], [], []
+        ours: list[dict[str, Any]] = []
+        theirs: list[dict[str, Any]] = []
+        alone: list[float] = []
         for question in questions:
             drafted.clear()
-            answer = assistant.ask(question)
+            answer = assistant.ask(question.question)
             ours.append(
                 {
                     "prompt_tokens": answer.usage.prompt_tokens,
@@ -146,7 +152,7 @@ def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
             )
             if drafted and answer.timings.first_token_ms:
                 alone.append(answer.timings.first_token_ms / own_prompt_ms(url, key, drafted[0]))
-            row = peer.ask(question)
+            row = peer.ask(question.question)
             told = httpx.post(
                 url.removesuffix("/v1/").removesuffix("/v1") + "/tokenize",
                 json={"content": row.pop("prompt")},
@@ -154,8 +160,14 @@ def beside_peer(documents: Path, questions: Sequence[str]) -> dict[str, Any]:
             )
             sent = len(told.json()["tokens"])
             theirs.append({**row, "prompt_tokens": sent, "sent_tokens": sent})
-            print(json.dumps({"question": question, "citewell": ours[-1], "CitationQueryEngine": theirs[-1]}, ensure_ascii=False), flush=True)
-        return {"first token to llama.cpp's own time for the draft's prompt, median ratio": round(median(alone), 3) if alone else None} | {
+            print(
+                json.dumps({"question": question.question, "citewell": ours[-1], "CitationQueryEngine": theirs[-1]}, ensure_ascii=False), flush=True
+            )
+        right = [sum(holds(question, row["text"]) for question, row in zip(questions, rows, strict=True)) for rows in (ours, theirs)]
+        return {
+            "first token to llama.cpp's own time for the draft's prompt, median ratio": round(median(alone), 3) if alone else None,
+            "right": {"citewell": right[0], "CitationQueryEngine": right[1], "of": len(questions)},
+        } | {
             measure: {
                 "citewell": round(median(row[measure] for row in ours), 1),
                 "CitationQueryEngine": round(median(row[measure] for row in theirs), 1),
@@ -194,7 +206,7 @@ def main() -> None:
         questions = ROOT / "tests" / "questions.jsonl"
     originals = bench.parent / "seeds"
     print("\nBeside LlamaIndex's CitationQueryEngine, by turns:")
-    chosen = [question.question for question in load(questions) if question.answerable and not question.history]
+    chosen = [question for question in load(questions) if question.answerable and not question.history]
     random.Random(7).shuffle(chosen)
     chosen = chosen[: 2 if quick else None]
     print(json.dumps(beside_peer(originals if originals.exists() else SEEDS, chosen), indent=2))
@@ -205,7 +217,7 @@ def main() -> None:
             print(report.markdown(made))
     print("\nGrowth:\n")
     options.stores.mkdir(parents=True, exist_ok=True)
-    sizes = ("--passages", str(passages), "--rewritten", str(min(passages, 100_000)), "--questions", "200")
+    sizes = ("--passages", str(passages), "--rewritten", str(min(passages, 100_000)), "--questions", "400")
     apart("bench_scale.py", *sizes, "--stores", str(options.stores), "--plot", str(options.stores / "growth.svg"), bench=bench)
     if servers.postgres_programs() is None:
         print(f"\nThe shared store is not measured: {servers.NOT_THERE}.")
