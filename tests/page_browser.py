@@ -140,6 +140,11 @@ LEFT = ("AbortError: signal is aborted", "Unexpected error Connection errored ou
 """How the console tells that a stream was open when its page was left."""
 
 
+def of_a_stranded_stream(page: Any, told: str) -> bool:
+    """Whether the console tells of a stream that heard_out() had to leave."""
+    return page in HEARING and HEARING[page].stranded and told.startswith(LEFT)
+
+
 @contextmanager
 def watched(browser: Any, address: str, ready: str, **options: Any) -> Iterator[Any]:
     """The page, opened; afterwards nothing may have been asked of the outside or against the page's policy, and the console must be clean."""
@@ -159,6 +164,6 @@ def watched(browser: Any, address: str, ready: str, **options: Any) -> Iterator[
     page.close()
     assert violations == []
     assert [url for url in asked if not url.startswith((address + "/", "data:"))] == [], asked
-    wrong = [told for told in wrong if not (HEARING[page].stranded and told.startswith(LEFT))]
+    wrong = [told for told in wrong if not of_a_stranded_stream(page, told)]
     assert wrong == [], wrong
     assert hacked is None
