@@ -200,11 +200,13 @@ def insert_document(
         connection.execute("INSERT OR REPLACE INTO pending VALUES (?)", (passage.id,))
 
 
-def remove_document(connection: sqlite3.Connection, document_id: str) -> None:
-    """Drops a document with its passages and words; its vectors stay until nothing is left that refers to them and a sync has ended."""
-    connection.execute("INSERT OR REPLACE INTO pending SELECT id FROM passages WHERE document_id = ?", (document_id,))
+def remove_document(connection: sqlite3.Connection, document_id: str) -> int:
+    """Drops a document with its passages and words, and returns how many passages; its vectors stay until nothing is left that refers to them and a sync has
+    ended."""
+    removed = connection.execute("INSERT OR REPLACE INTO pending SELECT id FROM passages WHERE document_id = ?", (document_id,))
     connection.execute("DELETE FROM words WHERE rowid IN (SELECT number FROM passages WHERE document_id = ?)", (document_id,))
     connection.execute("DELETE FROM documents WHERE id = ?", (document_id,))
+    return removed.rowcount
 
 
 def read_passage(row: Sequence[Any]) -> Passage | None:

@@ -281,12 +281,13 @@ class Store:
         late = self._changed(put)
         if not is_behind():  # a thread that this begins would stand back too, and what it opens serves questions; the sync's own does it soon
             self._vectors.catch_up()
-        self._keep_pace()
+        self._keep_pace(sum(len(entry.passages) for entry in entries))
         return late
 
-    def _keep_pace(self) -> None:
+    def _keep_pace(self, changed: int) -> None:
+        """Whoever syncs may have to wait after what it has changed, so many passages; nobody else."""
         if getattr(self._many, "aside", None) is not None:
-            self._vectors.keep_pace()
+            self._vectors.keep_pace(changed)
 
     def _changed(self, change: Callable[[sqlite3.Connection], T]) -> T:
         """What a change gives that is made in one transaction; one of a sync's many in a thread that stands back behind those who ask meanwhile."""
@@ -337,13 +338,9 @@ class Store:
         """Makes documents gone, all at once; ids that are no document's are passed over."""
         ids = list(document_ids)
 
-        def remove(connection: sqlite3.Connection) -> None:
-            for document_id in ids:
-                remove_document(connection, document_id)
-
-        self._changed(remove)
+        removed = self._changed(lambda connection: sum(remove_document(connection, document_id) for document_id in ids))
         self._vectors.catch_up()
-        self._keep_pace()
+        self._keep_pace(removed)
 
     def touch(self, root: str, stamps: Mapping[str, str]) -> None:
         """Notes new stamps of files (source to stamp) whose content was found unchanged."""

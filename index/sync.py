@@ -386,7 +386,15 @@ def sync(
         return True
 
     with store.many_changes():
-        store.remove_many([known[source].document_id for source in removed])
+        # In groups: writers, and whoever wants to stop it, wait for one of them and not for all.
+        let_go: list[str] = []
+        while True:
+            some = removed[len(let_go) : len(let_go) + GROUP_DOCUMENTS]
+            store.remove_many([known[source].document_id for source in some])
+            let_go += some
+            if len(let_go) == len(removed) or stopped():
+                break
+            tell(some[-1])
         store.forget_rejected(root, set(gone) - set(removed))
         with Parser() as parser, ThreadPoolExecutor(parser.workers, thread_name_prefix="citewell-read", initializer=behind_others) as pool:
 
@@ -426,16 +434,16 @@ def sync(
                 pool.shutdown(cancel_futures=True)
                 embedders.shutdown(cancel_futures=True)
         store.touch(root, stamps)
-        cancelled = stopped() and len(fates) < len(files)
+        cancelled = stopped() and (len(fates) < len(files) or len(let_go) < len(removed))
         if not cancelled:
-            tell("making the index quick to open")
+            tell("tidying up")
             store.finish_sync(root)
     tell("")
     in_order = [source for source, _ in files]
     return SyncReport(
         tuple(source for source in in_order if fates.get(source) == "added"),
         tuple(source for source in in_order if fates.get(source) == "changed"),
-        tuple(removed),
+        tuple(let_go),
         tuple(source for source in in_order if fates.get(source) == "unchanged"),
         {source: rejected[source] for source in [*sorted(set(rejected) - set(in_order)), *(s for s in in_order if s in rejected)]},
         cancelled,

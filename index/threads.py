@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -16,8 +17,12 @@ STEPS = 5
 WAITED_SECONDS = 0.05
 """So long a step of a sync waits for searches at most: most have ended by then, and under load of all day a sync still goes on at about half its speed."""
 
+LATELY_SECONDS = 60.0
+"""So long after a search others are expected."""
+
 _here = threading.local()
 _searches = 0
+_last_search = float("-inf")
 _searched = threading.Condition()
 
 
@@ -51,7 +56,7 @@ def is_behind() -> bool:
 @contextmanager
 def in_front() -> Iterator[None]:
     """For a search: a sync in this process makes no further step until it has ended, or WAITED_SECONDS are over."""
-    global _searches
+    global _searches, _last_search
     with _searched:
         _searches += 1
     try:
@@ -59,8 +64,14 @@ def in_front() -> Iterator[None]:
     finally:
         with _searched:
             _searches -= 1
+            _last_search = time.monotonic()
             if not _searches:
                 _searched.notify_all()
+
+
+def searched_lately() -> bool:
+    """Whether somebody searches in this process, or has within LATELY_SECONDS."""
+    return _searches > 0 or time.monotonic() - _last_search < LATELY_SECONDS
 
 
 def give_way() -> None:

@@ -29,6 +29,7 @@ from index.errors import StoreError
 from index.index_worker import BEHIND, filled_here, holds, in_child, learned, probe
 from index.schema import SEEN, SEEN_EACH, set_meta
 from index.seal import check_seal, make_private_folder, write_seal
+from index.threads import searched_lately
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,11 +40,11 @@ MERGED = 20_000
 """Of a large store, a sync that changes so many passages does not end before the index learns of them; until then they are compared one by one."""
 
 MERGED_PART = 32
-"""Of a larger index, a part of it, as it is copied each time."""
+"""Of a larger index, this part of it, as it is copied each time."""
 
-PACE_SECONDS = 2.0
-"""So long a sync waits after each group at most while half as much again is new as it is merged from: what comes faster than an index learns slows down every
-search. What is embedded on a processor does not."""
+PACE = 256
+"""So many passages a second a sync may change at least, even while an index is far behind: more than two cores embed. What comes faster, having been embedded
+before or on a GPU, slows down every search, which compares it one by one until the index has learned it."""
 
 MERGED_FROM = 20_000
 """An index of fewer passages is built anew in seconds where much was added; of more, what is new is merged into a copy of its files."""
@@ -500,12 +501,13 @@ class VectorIndex:
                 self._retry()
             return False
 
-    def keep_pace(self) -> None:
-        """For whoever changes much: waits, PACE_SECONDS at most, while too much is new and the index is learning of it."""
-        end = time.monotonic() + PACE_SECONDS
-        most = self._most_new() * 3 // 2
-        while self._building.locked() and time.monotonic() < end and not self._closing.is_set() and self._pending_beyond(most):
-            self._closing.wait(0.05)
+    def keep_pace(self, changed: int) -> None:
+        """For a sync that has changed so many passages: where somebody searches, waits while an index is being made that is half as much again behind as it may
+        be; no longer than that many take at PACE."""
+        end = time.monotonic() + changed / PACE
+        if changed and self._building.locked() and searched_lately() and self._pending_beyond(self._most_new() * 3 // 2):
+            while self._building.locked() and (left := end - time.monotonic()) > 0 and not self._closing.is_set():
+                self._closing.wait(min(left, 0.05))
 
     def _most_new(self) -> int:
         """So much may be new in a sync before the index of a large store learns of it."""

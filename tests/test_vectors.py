@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 from store_writer import DIMENSION, PARTS, identifier, indexed, opened, parts, put, vector, visible
 
-from index import compare, index_worker, vectors
+from index import compare, index_worker, threads, vectors
 from index.collection import LEAST_THRESHOLD, Collection, IndexBroken
 from index.errors import StoreError
 from index.index_worker import BEHIND, examine
 from index.store import Store
+from index.threads import in_front
 
 IDENTITY = "writer@1"
 real_probe, real_child = vectors.probe, vectors.in_child
@@ -1060,29 +1061,65 @@ def test_a_large_index_too_learns_the_new_vectors_of_the_same_words(grown: Store
     assert finds(grown, again[0]) == {one: 1.0}
 
 
-def test_a_sync_waits_while_an_index_learns_and_too_much_is_new(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "PACE_SECONDS", 60.0)
-    ended = [threading.Event() for _ in range(3)]
+def ends(work: Callable[[], object], within: float) -> threading.Thread | None:
+    """Does it in a thread; returns that where it goes on for longer."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(within)
+    return thread if thread.is_alive() else None
 
-    def add() -> None:
-        bulk(grown, 25, first=100)  # somebody's own upload
-        ended[0].set()
-        with grown.many_changes():
-            grown.remove_many([identifier(number) for number in range(100, 125)])  # as many as before, and no more
-            bulk(grown, 3, first=200)
-            ended[1].set()
-            bulk(grown, 1, first=300)
-            ended[2].set()
 
-    monkeypatch.setattr(vectors, "MERGED", 28 * PARTS * 2 // 3)
-    adding = threading.Thread(target=add)
+@pytest.fixture
+def far_behind(grown: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store in which somebody has just searched, and whose index is being made while more is new than it may be."""
+    monkeypatch.setattr(vectors, "MERGED", 10 * PARTS * 2 // 3)
+    monkeypatch.setattr(vectors, "PACE", 0.01)
+    with in_front():
+        pass
     with grown._vectors._building:
-        adding.start()
-        assert ended[1].wait(30)
-        assert not ended[2].wait(1)
-    assert ended[2].wait(30)
-    adding.join()
-    assert visible(grown, 300, 1)
+        bulk(grown, 11, first=100)
+        yield grown
+
+
+def syncing(store: Store, change: Callable[[], object]) -> Callable[[], None]:
+    def work() -> None:
+        with store.many_changes():
+            change()
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "change", [lambda store: bulk(store, 1, first=300), lambda store: store.remove_many([identifier(100)])], ids=["adds", "removes"]
+)
+def test_a_sync_waits_while_an_index_is_made_that_is_far_behind(grown: Store, far_behind: Store, change: Callable[[Store], object]) -> None:
+    waiting = ends(syncing(far_behind, lambda: change(far_behind)), 0.5)
+    assert waiting is not None
+    far_behind._vectors._building.release()
+    waiting.join(30)
+    far_behind._vectors._building.acquire()
+    assert not waiting.is_alive()
+
+
+def test_no_longer_than_what_it_changed_takes_at_the_least_pace(far_behind: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "PACE", PARTS / 0.05)
+    assert ends(syncing(far_behind, lambda: bulk(far_behind, 1, first=300)), 30) is None
+    assert visible(far_behind, 300, 1)
+
+
+def test_nobody_waits_who_changes_nothing_or_syncs_nothing_or_is_alone(far_behind: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ends(lambda: bulk(far_behind, 1, first=300), 30) is None
+    assert ends(syncing(far_behind, lambda: far_behind.remove_many([])), 30) is None
+    monkeypatch.setattr(threads, "_last_search", time.monotonic() - threads.LATELY_SECONDS)
+    assert ends(syncing(far_behind, lambda: bulk(far_behind, 1, first=400)), 30) is None
+
+
+def test_what_is_being_closed_keeps_nobody_waiting(far_behind: Store) -> None:
+    waiting = ends(syncing(far_behind, lambda: bulk(far_behind, 1, first=300)), 0.5)
+    assert waiting is not None
+    far_behind._vectors._closing.set()
+    waiting.join(30)
+    assert not waiting.is_alive()
 
 
 def test_what_changes_again_and_again_is_kept_once(grown: Store, monkeypatch: pytest.MonkeyPatch) -> None:
