@@ -523,11 +523,19 @@ def test_a_full_disk_is_a_plain_error_and_loses_nothing(store: Store) -> None:
     assert visible(store, number, 1)
 
 
+def settled(store: Store) -> None:
+    """Waits until its index is open, and has been told in the background of what came before that: afterwards whoever changes something tells it."""
+    for thread in store._vectors._threads:
+        thread.join(30)
+    assert store.wait_for_index(0) == "ready"
+
+
 @SQLITE
 @pytest.mark.parametrize("moment", ["upsert", "delete"])
 def test_a_kill_between_sqlite_and_chroma_is_made_good_on_opening(store: Store, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     for number in (1, 2, 3):
         put(store, number)
+    settled(store)
     with monkeypatch.context() as patched:
         patched.setattr(chromadb.Collection, moment, killed)
         with pytest.raises(Killed):
@@ -546,6 +554,7 @@ def test_a_kill_between_sqlite_and_chroma_is_made_good_on_opening(store: Store, 
 @SQLITE
 def test_a_kill_after_chroma_has_learnt_but_before_that_is_noted_is_harmless(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, 1)
+    settled(store)
     real = Database.transaction
     transactions = iter([real, killed])
     with monkeypatch.context() as patched:
