@@ -130,11 +130,16 @@ class Collection:
             with _chroma("deleting"):
                 self._collection.delete(ids=[str(number) for number in numbers[start : start + self.batch]])
 
-    def nearest(self, vectors: NDArray[np.float32], limit: int, where: Mapping[str, Any] | None = None) -> list[list[int]]:
-        """For each row of `vectors` the numbers of the nearest, of those that `where` chooses."""
+    def nearest(self, vectors: NDArray[np.float32], limit: int, at_least: float = -2.0, where: Mapping[str, Any] | None = None) -> list[list[int]]:
+        """For each row of `vectors` the numbers of the nearest, of those that `where` chooses and that are so similar."""
         with _chroma("searching"):
-            found = self._collection.query(query_embeddings=list(vectors), n_results=limit, include=[], where=dict(where) if where else None)
-            return [[int(one) for one in ids] for ids in found["ids"]]
+            found = self._collection.query(
+                query_embeddings=list(vectors), n_results=limit, include=["distances"], where=dict(where) if where else None
+            )
+            return [
+                [int(one) for one, distance in zip(*hits, strict=True) if not 1 - distance < at_least]
+                for hits in zip(found["ids"], found["distances"], strict=True)
+            ]
 
     def unreached(self, numbers: Sequence[int], vectors: Sequence[NDArray[np.float32]]) -> list[int]:
         """Those of the numbers that a search for their own vector does not find; where more vectors are the same than are asked for, none of those."""

@@ -111,24 +111,28 @@ class Collection:
             with self._use() as collection:
                 collection.delete(ids=list(ids))
 
-    def nearest(self, vectors: NDArray[np.float32], limit: int) -> list[list[str]]:
-        """The ids nearest to each row. Chroma looks for one after the other, so several are shared out over the cores."""
+    def nearest(self, vectors: NDArray[np.float32], limit: int) -> list[list[tuple[str, float]]]:
+        """The ids nearest to each row, with their cosine similarity. Chroma looks for one after the other, so several are shared out over the cores."""
         with self._use() as collection:
 
-            def found(some: NDArray[np.float32]) -> list[list[str]]:
-                return [list(ids) for ids in collection.query(query_embeddings=list(some), n_results=limit, include=[])["ids"]]
+            def found(some: NDArray[np.float32]) -> list[list[tuple[str, float]]]:
+                said = collection.query(query_embeddings=list(some), n_results=limit, include=["distances"])
+                return [
+                    [(identifier, 1 - distance) for identifier, distance in zip(*hits, strict=True)]
+                    for hits in zip(said["ids"], said["distances"], strict=True)
+                ]
 
             mine, *others = np.array_split(vectors, max(1, min(len(vectors), cores())))
-            looking: list[Future[list[list[str]]]] = []
+            looking: list[Future[list[list[tuple[str, float]]]]] = []
             try:
                 with suppress(RuntimeError):  # no thread can be started, as at the interpreter's end: the rest is looked for here
                     for some in others:
                         looking.append(_beside.submit(found, some))
                 own = found(mine)
-                rest = [ids for some in others[len(looking) :] for ids in found(some)]
+                rest = [hits for some in others[len(looking) :] for hits in found(some)]
             finally:
                 wait(looking)  # until then it is in use
-            return [*own, *(ids for one in looking for ids in one.result()), *rest]
+            return [*own, *(hits for one in looking for hits in one.result()), *rest]
 
     def vectors(self, ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The unit vectors of those of the ids that it holds."""

@@ -32,6 +32,9 @@ AT_HAND = 1_024
 OUTDATED = 1_000
 """What is kept to be compared is copied without the rows that are out of date when they are more than this and half as many as the others."""
 
+ROUNDED = 1e-3
+"""By so much a cosine that Chroma says may differ from that of the store's vectors, at the most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Known:

@@ -185,9 +185,14 @@ class DocumentStore(Protocol):
         """
 
     def nearest_each(
-        self, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None
+        self,
+        vectors: NDArray[np.float32],
+        limit: int,
+        document_ids: Sequence[str] | None = None,
+        viewer: str | None = None,
+        at_least: float = -1.0,
     ) -> list[list[tuple[str, float]]]:
-        """nearest() for each row of `vectors`."""
+        """nearest() for each row of `vectors`; of what is less similar than `at_least` any part may be missing."""
 
     def matching(self, query: str, limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None) -> list[tuple[str, float]]:
         """Passage ids by words (BM25 over passage, title and headings), best first. How rare a word is, is counted over all documents."""

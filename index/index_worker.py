@@ -181,7 +181,7 @@ def examine(folder: Path, truth: Path) -> str:
                         seen += 1
                         if seen % max(1, passages // 50) == 0:
                             asked += 1
-                            nearest = collection.vectors(collection.nearest(held[one][np.newaxis], 3)[0])
+                            nearest = collection.vectors([near for near, _ in collection.nearest(held[one][np.newaxis], 3)[0]])
                             lost += max((_cosine(vector, stored[one]) for vector in nearest.values()), default=-1.0) < ITSELF
                 # Here and there a vector is out of reach in a graph that is as good as Chroma makes them.
                 if lost * 10 > asked:

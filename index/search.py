@@ -141,7 +141,7 @@ def _looked_again(
     if not steps:
         return list(passages), dict(scores), True
     gains: dict[str, float] = {}
-    for hits in store.nearest_each(embedder.embed(steps), SECOND_LOOK_POOL, chosen):
+    for hits in store.nearest_each(embedder.embed(steps), SECOND_LOOK_POOL, chosen, at_least=NEAR_ENOUGH):
         for identifier, cosine in hits:
             if cosine >= NEAR_ENOUGH:
                 gains[identifier] = max(gains.get(identifier, 0.0), SECOND_LOOK * round(cosine, 6) * scores[origin.id])

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from index.chroma_server import ChromaAddress, ChromaAway, ChromaRefused, ChromaServer, Collection, CollectionMissing, look
-from index.compare import products
+from index.compare import ROUNDED, products
 from index.errors import StoreError
 from index.postgres_database import PostgresDatabase
 from index.postgres_schema import INCARNATION, lock_of
@@ -508,10 +508,15 @@ class SharedVectors:
     # Finding
 
     def nearest(
-        self, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None
+        self,
+        vectors: NDArray[np.float32],
+        limit: int,
+        document_ids: Sequence[str] | None = None,
+        viewer: str | None = None,
+        at_least: float = -1.0,
     ) -> list[list[tuple[str, float]]]:
         """For each row of unit `vectors` passage ids, nearest first, with their cosine similarity, which is that of PostgreSQL's vectors. All rows are asked
-        of one moment, together."""
+        of one moment, together; of what is less similar than `at_least` any part may be missing."""
         found: list[list[tuple[str, float]]] = [[] for _ in vectors]
         for left in reversed(range(ATTEMPTS)):
             now = self._now()
@@ -519,7 +524,7 @@ class SharedVectors:
                 return [[] for _ in vectors]
             if now.passages <= COMPARED:
                 return self._compare(now, vectors, limit, document_ids, viewer)
-            found, whole = self._sought(now, vectors, limit, document_ids, viewer)
+            found, whole = self._sought(now, vectors, limit, document_ids, viewer, at_least)
             if whole or not left:
                 break
             after = self._now()
@@ -529,7 +534,7 @@ class SharedVectors:
         return found
 
     def _sought(
-        self, now: _Now, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None, viewer: str | None
+        self, now: _Now, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None, viewer: str | None, at_least: float
     ) -> tuple[list[list[tuple[str, float]]], bool]:
         """What is found in a large store, and whether all that was found was there still."""
         within, values = narrowed(document_ids, viewer)
@@ -541,7 +546,7 @@ class SharedVectors:
         found: list[list[tuple[str, float]]] = []
         # More than wanted are asked for where some are not chosen, or gone while Chroma was not told yet.
         for wanted in _growing(limit if everything else 4 * limit, max(MOST_ASKED, 4 * limit)):
-            near = self._asked(name, vectors, wanted)
+            near = self._asked(name, vectors, wanted, at_least)
             found, whole = self._ranked(vectors, near or [], pending, more if near is not None else [], limit, within, values)
             if near is None:
                 return found, whole and self._now().usable == name
@@ -552,21 +557,23 @@ class SharedVectors:
         # Seldom chosen: Chroma is asked for those alone.
         named = [row[0] for row in self._database.rows(f"SELECT number FROM documents d WHERE {within} LIMIT {DOCUMENTS_NAMED + 1}", values)]
         if len(named) <= DOCUMENTS_NAMED:
-            near = self._asked(name, vectors, limit, {"document": {"$in": named}})
+            near = self._asked(name, vectors, limit, at_least, {"document": {"$in": named}})
         elif viewer is not None and "ids" not in values:
-            near = self._asked(name, vectors, limit, {"owner": {"$in": ["", viewer]}})
+            near = self._asked(name, vectors, limit, at_least, {"owner": {"$in": ["", viewer]}})
         else:
             return self._scan(vectors, limit, within, values), False
         return self._ranked(vectors, near or [], pending, more, limit, within, values)
 
-    def _asked(self, name: str, vectors: NDArray[np.float32], wanted: int, where: Mapping[str, Any] | None = None) -> list[list[int]] | None:
-        """What Chroma finds for each vector; None where it cannot be asked. It is asked once more where it fails and is there: a deletion at the same
+    def _asked(
+        self, name: str, vectors: NDArray[np.float32], wanted: int, at_least: float, where: Mapping[str, Any] | None = None
+    ) -> list[list[int]] | None:
+        """What Chroma finds for each vector, of what is that similar; None where it cannot be asked. It is asked once more where it fails and is there: a deletion at the same
         moment is enough."""
         if not name:
             return None
         for again in (False, True):
             try:
-                return self._collection(name).nearest(vectors, wanted, where)
+                return self._collection(name).nearest(vectors, wanted, at_least - ROUNDED, where)
             except CollectionMissing:
                 self._collections, self._checked = {}, ""
                 self._wanted.set()

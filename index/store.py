@@ -642,13 +642,18 @@ class Store:
         return self.nearest_each(vector[np.newaxis], limit, document_ids, viewer)[0]
 
     def nearest_each(
-        self, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None
+        self,
+        vectors: NDArray[np.float32],
+        limit: int,
+        document_ids: Sequence[str] | None = None,
+        viewer: str | None = None,
+        at_least: float = -1.0,
     ) -> list[list[tuple[str, float]]]:
-        """nearest() for each row of `vectors`, which takes little longer than for one."""
+        """nearest() for each row of `vectors`, which takes little longer than for one; of what is less similar than `at_least` any part may be missing."""
         if limit < 1 or (document_ids is not None and not document_ids):
             self._database.rows("SELECT 1")
             return [[] for _ in vectors]
-        return self._vectors.nearest(vectors, limit, document_ids, viewer)
+        return self._vectors.nearest(vectors, limit, document_ids, viewer, at_least)
 
     def matching(self, query: str, limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None) -> list[tuple[str, float]]:
         """Passage ids by words (BM25 over passage, title and headings), best first, with a score that grows with the match; with `viewer` of what that

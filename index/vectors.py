@@ -23,7 +23,7 @@ import numpy as np
 
 from index import index_worker
 from index.collection import SEAL, Collection, IndexBroken, delete, files
-from index.compare import ExactSearch, ranked, stacked
+from index.compare import ROUNDED, ExactSearch, ranked, stacked
 from index.database import Database, batches
 from index.errors import StoreError
 from index.index_worker import BEHIND, filled_here, holds, in_child, learned, probe
@@ -88,12 +88,13 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class _Those:
     """Of which passages the nearest are wanted: those that the condition chooses and that are not known to be gone; of as many as are `enough`, nearest
-    first, the vectors are read."""
+    first, the vectors are read, and of none that is less similar than `at_least` by what Chroma says."""
 
     within: str
     values: Sequence[Any]
     gone: Container[str]
     enough: int
+    at_least: float
 
 
 class _Stopped(Exception):
@@ -581,9 +582,15 @@ class VectorIndex:
     # Finding
 
     def nearest(
-        self, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, viewer: str | None = None
+        self,
+        vectors: NDArray[np.float32],
+        limit: int,
+        document_ids: Sequence[str] | None = None,
+        viewer: str | None = None,
+        at_least: float = -1.0,
     ) -> list[list[tuple[str, float]]]:
         """For each row of `vectors`: passage ids, nearest first, with their cosine similarity to that unit vector; nothing while there is no index to ask.
+        Of what is less similar than `at_least` any part may be missing.
 
         The similarities are those of SQLite's vectors: of Chroma's files only the choice of passages is believed. With `viewer`, only passages of
         documents that are shared or belong to the user with this id.
@@ -610,7 +617,7 @@ class VectorIndex:
             wanted = int(wanted / max(GONE_LEFT, 1 - len(recent.gone) / max(1, self._noted("written"))))
         most = max(MOST_ASKED, limit * 4)
         each = " AND ".join([*chosen, *([] if viewer is None else [SEEN_EACH])]) or "1"
-        those = _Those(each, values, recent.gone, most if within != "1" else limit + limit // 4 + 1)
+        those = _Those(each, values, recent.gone, most if within != "1" else limit + limit // 4 + 1, at_least - ROUNDED)
         rest = list(range(len(vectors)))
         while rest:
             asked = self._asked(vectors[rest], wanted, those)
@@ -657,8 +664,11 @@ class VectorIndex:
             self._broken(current, error)
             return None
         # Fewer than were asked for are all that there are, unless its graph has lost its way to more than here and there one.
-        held = REACHED * self._noted("written") if any(len(ids) < wanted for ids in found) else 0
-        near = [[identifier for identifier in ids if identifier not in those.gone][: those.enough] for ids in found]
+        held = REACHED * self._noted("written") if any(len(hits) < wanted for hits in found) else 0
+        near = [
+            [identifier for identifier, cosine in hits if not cosine < those.at_least and identifier not in those.gone][: those.enough]
+            for hits in found
+        ]
         rows = [
             row
             for batch, marks in batches(dict.fromkeys(identifier for ids in near for identifier in ids))
@@ -669,8 +679,11 @@ class VectorIndex:
         ]
         matrix, place = stacked([row[1] for row in rows]), {row[0]: number for number, row in enumerate(rows)}
         return [
-            (ranked(vector, there, matrix[[place[identifier] for identifier in there]], wanted), len(ids) == wanted or len(ids) < held)
-            for vector, ids, alive in zip(vectors, found, near, strict=True)
+            (
+                ranked(vector, there, matrix[[place[identifier] for identifier in there]], wanted),
+                (len(hits) == wanted or len(hits) < held) and not (hits and hits[-1][1] < those.at_least),
+            )
+            for vector, hits, alive in zip(vectors, found, near, strict=True)
             for there in [[identifier for identifier in alive if identifier in place]]
         ]
 

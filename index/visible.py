@@ -128,9 +128,11 @@ class Visible:
         """Passage ids by meaning, as Store.nearest()."""
         return self._store.nearest(vector, limit, document_ids, self.viewer)
 
-    def nearest_each(self, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None) -> list[list[tuple[str, float]]]:
+    def nearest_each(
+        self, vectors: NDArray[np.float32], limit: int, document_ids: Sequence[str] | None = None, at_least: float = -1.0
+    ) -> list[list[tuple[str, float]]]:
         """Passage ids by meaning, as Store.nearest_each()."""
-        return self._store.nearest_each(vectors, limit, document_ids, self.viewer)
+        return self._store.nearest_each(vectors, limit, document_ids, self.viewer, at_least)
 
     def matching(self, query: str, limit: int, document_ids: Sequence[str] | None = None) -> list[tuple[str, float]]:
         """Passage ids by words, as Store.matching()."""

@@ -421,6 +421,11 @@ def test_several_questions_are_asked_of_chroma_and_of_postgres_at_once(
     assert len(statements) == 3, "how the store stands, what is pending, and what was found"
     assert [[found for found, _ in hits] for hits in together] == [[found for found, _ in hits] for hits in alone]
     assert [hits[0][1] for hits in together] == pytest.approx([1.0] * 6, abs=1e-5)
+    read: list[int] = []
+    monkeypatch.setattr(other._database, "rows", lambda *more, **options: read.append(len(found := rows(*more, **options))) or found)
+    most_similar = other.nearest_each(asked, 4, at_least=0.999)
+    assert [hits[0] for hits in most_similar] == [hits[0] for hits in together]
+    assert read[-1] == 6, "of the others no vector is read"
 
 
 def test_what_is_gone_is_read_again_only_where_something_changed(two: tuple[PostgresStore, PostgresStore], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,7 @@ def test_hits_quote_their_document_exactly_and_come_best_first(store: DocumentSt
 
 def test_a_hit_by_words_alone_has_no_similarity(store: DocumentStore, embedder: FakeEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sync(store, embedder, folder)
-    monkeypatch.setattr(store, "nearest_each", lambda vectors, *_: [[] for _ in vectors])
+    monkeypatch.setattr(store, "nearest_each", lambda vectors, *_, **__: [[] for _ in vectors])
     assert [hit.similarity for hit in search(store, embedder, "boiling")] == [None]
 
 

@@ -88,10 +88,11 @@ def test_a_search_goes_before_and_a_syncs_changes_and_batches_give_way(tmp_path:
 
 @pytest.mark.parametrize("compared", [0, 20_000], ids=["Chroma is asked", "all are compared"])
 def test_what_is_there_is_found_while_others_change_and_the_index_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared: int) -> None:
-    def exactly(self: Collection, rows: Any, limit: int) -> list[list[str]]:
+    def exactly(self: Collection, rows: Any, limit: int) -> list[list[tuple[str, float]]]:
         with self._use() as collection:
             held = collection.get(include=["embeddings"])
-        return [[held["ids"][place] for place in np.argsort(-(np.asarray(held["embeddings"]) @ row))[:limit]] for row in rows]
+        cosines = np.asarray(held["embeddings"]) @ np.asarray(rows).T
+        return [[(held["ids"][place], float(row[place])) for place in np.argsort(-row)[:limit]] for row in cosines.T]
 
     monkeypatch.setattr(Collection, "nearest", exactly)  # a graph now and then holds a vector that no search reaches
     monkeypatch.setattr(compare, "COMPARED", compared)

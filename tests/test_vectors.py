@@ -462,6 +462,33 @@ def test_an_index_that_is_behind_still_answers_while_another_is_built(place: Pat
     store.close()
 
 
+def test_what_is_not_similar_enough_is_not_read(store: Store, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    bulk(store, 60)
+    assert store.wait_for_index(30) == "ready"
+    store.set_owner(identifier(5), "ann")
+    asked = np.stack([vector(7, 1, 1), vector(20, 1, 0)])
+    read: list[int] = []
+    rows = store._database.rows
+
+    def counted(statement: str, *more: Any) -> list[Any]:
+        found = rows(statement, *more)
+        read.append(len(found) if "v.vector" in statement else 0)
+        return found
+
+    for more in ((None, None), (None, "ann"), ([identifier(number) for number in range(5, 60)], None)):
+        all_of_them = store.nearest_each(asked, 20, *more)
+        middle = float(np.median([cosine for _, cosine in all_of_them[0]]))
+        wanted = [[pair for pair in hits if pair[1] >= middle] for hits in all_of_them]
+        read.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(store._database, "rows", counted)
+            found = store.nearest_each(asked, 20, *more, at_least=middle)
+        assert [[pair for pair in hits if pair[1] >= middle] for hits in found] == wanted
+        assert 0 < sum(read) <= sum(map(len, wanted)) + 2
+        assert [hits[0][0] for hits in store.nearest_each(asked, 20, *more, at_least=0.999)] == [hits[0][0] for hits in all_of_them]
+        assert store.nearest_each(-asked, 20, *more, at_least=0.999) == [[], []]
+
+
 def test_many_chosen_documents_are_no_trouble(store: Store, small_limits: None) -> None:
     bulk(store, 60)
     ids = [identifier(number) for number in range(60)]
