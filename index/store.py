@@ -67,6 +67,9 @@ ENOUGH, RANKED_OF_FREQUENT = 20, 5_000
 RANKED_WORDS = 32
 """So many words, the rarest, are ranked of a user's, or of chosen documents, that are few beside all: their passages are picked out by number."""
 
+COUNTS_REMEMBERED = 50_000
+"""Of so many words it is remembered in how many passages they stand."""
+
 EMBEDDED_AT_ONCE = 64
 
 INFO = "id, source, title, length, passages, indexed_at, root, size, json_array_length(pages)"
@@ -192,6 +195,7 @@ class Store:
                 f"The store in {self.folder} was made with the embedding model '{made_by}', but '{embedder_identity}' is set. "
                 "`citewell reembed` makes new vectors of all passages; or set CITEWELL_EMBEDDER back."
             )
+        self._counted: tuple[int, dict[str, tuple[int, int]]] = (-1, {})
         self._embedder = self._database.meta("embedder")
         self._index = VectorIndex(self.folder, self._database, withheld=self._embedder != embedder_identity, patient=patient)
 
@@ -668,9 +672,11 @@ class Store:
         def ranked(expression: str, most: int = -1, few: Sequence[int] | None = None) -> list[tuple[str, float]]:
             # With a plus, so that the numbers are not looked up one by one, each with a search of its own.
             among = "" if few is None else "AND +words.rowid IN (SELECT value FROM json_each(?))"
+            found = f"SELECT words.rowid AS number, -bm25(words) AS score FROM words {{}} WHERE words MATCH ? {among} {chosen} {whose} LIMIT ?"
+            # Where nothing about the passages decides, only those that are returned are looked up, and not each that is ranked.
+            found = found.format("CROSS JOIN passages p ON p.number = words.rowid" if chosen or whose else "")
             rows = self._database.rows(
-                "SELECT id, score FROM (SELECT p.id, -bm25(words) AS score FROM words CROSS JOIN passages p ON p.number = words.rowid "
-                f"WHERE words MATCH ? {among} {chosen} {whose} LIMIT ?) ORDER BY score DESC LIMIT ?",
+                f"SELECT p.id, f.score FROM (SELECT * FROM ({found}) ORDER BY score DESC LIMIT ?) f CROSS JOIN passages p USING (number) ORDER BY f.score DESC",
                 [expression, *([] if few is None else [json.dumps(few)]), *values, most, limit],
             )
             return [(row[0], float(row[1])) for row in rows]
@@ -684,10 +690,9 @@ class Store:
         found = dict(ranked(_any_of(rare))) if rare else {}
         if len(found) >= min(limit, ENOUGH):
             return sorted(found.items(), key=lambda pair: -pair[1])[:limit]
-        # Two of these may be ranked: which are rarest, a count that ended early does not tell, and one to the end is only worth its time now.
-        left = {term: self._occurrences(term, 32 * RANKED) for term in self._rarest(frequent)[:8]}
+        # Two of these may be ranked: which are rarest, a count that ended early does not tell, and a longer one is only worth its time now.
+        first, *others = map(_quoted, self._rarest_two(frequent))
         # No passage is in two of these, nor a word of one in another, so that what a passage scores adds up.
-        first, *others = map(_quoted, sorted(left, key=lambda term: left[term])[:2])
         for expression in [f"{first} AND {others[0]}", f"{first} NOT {others[0]}"] if others else [first]:
             if len(found) < min(limit, ENOUGH):
                 for identifier, score in ranked(expression, RANKED_OF_FREQUENT):
@@ -713,10 +718,26 @@ class Store:
         counts = {term: self._occurrences(term, 4 * RANKED) for term in frequent}
         return sorted(frequent, key=lambda term: counts[term])
 
+    def _rarest_two(self, frequent: Sequence[str]) -> Sequence[str]:
+        """The rarest two of frequent terms, of eight at most; those that stand in very many passages are not told apart."""
+        left = self._rarest(frequent)[:8]
+        for most in (4 * RANKED, 8 * RANKED, 16 * RANKED, 32 * RANKED):
+            counts = {term: self._occurrences(term, most) for term in left}
+            # What a count that ended early still lacks, the others' cannot have.
+            if sum(count < most for count in counts.values()) > 1:
+                break
+        return sorted(left, key=lambda term: counts[term])[:2]
+
     def _occurrences(self, term: str, most: int) -> int:
-        """In how many passages a term stands, counted up to `most`."""
-        ((count,),) = self._database.rows("SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)", (_quoted(term), most))
-        return int(count)
+        """In how many passages a term stands, counted up to `most`; remembered until something changes, as questions share their frequent words."""
+        changes, known = self._counted
+        if changes != self._database.changes or len(known) >= COUNTS_REMEMBERED:
+            changes, known = self._counted = (self._database.changes, {})
+        before, count = known.get(term, (0, 0))
+        if count >= before < most:
+            ((count,),) = self._database.rows("SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)", (_quoted(term), most))
+            known[term] = (most, int(count))
+        return min(int(count), most)
 
 
 def _any_of(terms: Sequence[str]) -> str:

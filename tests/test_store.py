@@ -124,7 +124,7 @@ def test_several_vectors_find_what_each_of_them_finds(store: DocumentStore) -> N
     assert [found[0][0] for found in store.nearest_each(asked, 1)] == [parts(number, 1)[1][0].id for number in range(6)]
 
 
-@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+@SQLITE
 def test_a_syncs_changes_are_whole_whoever_makes_them(store: Store) -> None:
     """Those of one machine's store are made by another thread, which stands back."""
     names: list[str] = []
@@ -443,6 +443,33 @@ def test_words_that_stand_nowhere_or_say_nothing_leave_others_their_place(store:
     assert not set(found) & set(plain)
     assert both in matched(store, "battery replaced")[:1]
     assert matched(store, "nowhere never") == []
+
+
+@SQLITE
+def test_the_rarest_of_frequent_words_is_told_however_frequent_it_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, (word, times) in enumerate({"harbour": 70, "light": 40, "whale": 30}.items()):
+        put_words(store, number, *(f"{word} {place}" for place in range(times)))
+    both = put_words(store, 5, "a whale by the light")
+    monkeypatch.setattr(stores, "RANKED", 2)
+    for asked in ("harbour light whale", "whale light harbour"):
+        found = store.matching(asked, 50)
+        assert found[0][0] == both[0]
+        assert len(found) == 31, "the whales, and neither harbour nor light alone"
+
+
+@SQLITE
+def test_a_word_is_counted_again_when_something_has_changed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "RANKED", 5)
+    monkeypatch.setattr(stores, "ENOUGH", 1)
+    harbour = put_words(store, 1, *(f"harbour {number}" for number in range(8)))
+    whale = put_words(store, 2, *(f"whale {number}" for number in range(3)))
+    put_words(store, 3, *(f"nothing of note {number}" for number in range(40)))
+    for _ in range(2):
+        assert set(matched(store, "whale harbour")) == set(whale), "the rarer of the two"
+    put_words(store, 4, *(f"another whale {number}" for number in range(10)))
+    assert set(matched(store, "whale harbour")) == set(harbour), "which is now the other"
+    store.remove(identifier(4))
+    assert set(matched(store, "whale harbour")) == set(whale)
 
 
 def test_of_few_documents_every_word_is_ranked_however_often_it_stands_in_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
