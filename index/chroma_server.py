@@ -30,6 +30,9 @@ WRITTEN_EVERY = 5_000
 """After so many changes the server writes its graph. Until then it reads the log of all of them with each request that changes something: docs/scale.md.
 A kill while it writes can break a collection, which is then filled anew."""
 
+OF_DISTANCE = {"cosine": 1.0, "ip": 1.0, "l2": 0.5}
+"""So much of a distance, by its name, is taken from 1 to have the cosine similarity of unit vectors."""
+
 PROBED_AT_ONCE, PROBED_AMONG, SAME = 100, 10, 1e-5
 """So many vectors are looked for in one request, each among so many of the nearest; nearer than that, two vectors are the same."""
 
@@ -94,6 +97,9 @@ class Collection:
 
     def __init__(self, collection: Any, batch: int) -> None:
         self._collection, self.batch = collection, batch
+        # Without a graph of this kind it is a hosted one, whose distances may be those of shortened vectors: they are not relied on.
+        graph = collection.configuration.get("hnsw")
+        self._of_distance = OF_DISTANCE.get(graph.get("space") or "l2") if graph else None
 
     def count(self) -> int:
         """How many vectors it holds."""
@@ -130,14 +136,15 @@ class Collection:
             with _chroma("deleting"):
                 self._collection.delete(ids=[str(number) for number in numbers[start : start + self.batch]])
 
-    def nearest(self, vectors: NDArray[np.float32], limit: int, at_least: float = -2.0, where: Mapping[str, Any] | None = None) -> list[list[int]]:
-        """For each row of `vectors` the numbers of the nearest, of those that `where` chooses and that are so similar."""
+    def nearest(self, vectors: NDArray[np.float32], limit: int, at_least: float, where: Mapping[str, Any] | None = None) -> list[list[int]]:
+        """For each row of `vectors` the numbers of the nearest, of those that `where` chooses, without such as are known to be less similar than `at_least`."""
         with _chroma("searching"):
             found = self._collection.query(
                 query_embeddings=list(vectors), n_results=limit, include=["distances"], where=dict(where) if where else None
             )
+            part = self._of_distance
             return [
-                [int(one) for one, distance in zip(*hits, strict=True) if not 1 - distance < at_least]
+                [int(one) for one, distance in zip(*hits, strict=True) if part is None or distance is None or not 1 - part * distance < at_least]
                 for hits in zip(found["ids"], found["distances"], strict=True)
             ]
 
@@ -209,7 +216,7 @@ class ChromaServer:
             try:
                 made = self._client.create_collection(name, embedding_function=None, configuration=configuration)
             except ValueError:
-                # A hosted Chroma has an index of another kind. Of unit vectors any distance says the same.
+                # A hosted Chroma has an index of another kind. Any distance puts unit vectors in the same order.
                 made = self._client.create_collection(name, embedding_function=None)
             return Collection(made, self._batch)
 

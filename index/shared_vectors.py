@@ -307,7 +307,7 @@ class SharedVectors:
             collection = self._collection(now.collection)
             if collection.count():
                 for (vector,) in self._database.rows("SELECT vector FROM vectors LIMIT 1", binary=True):
-                    collection.nearest(np.frombuffer(vector, dtype=np.float32)[np.newaxis], 1)
+                    collection.nearest(np.frombuffer(vector, dtype=np.float32)[np.newaxis], 1, -1.0)
             if not self._seems_whole(collection):
                 last = 0
                 while numbers := self._told_after(last):
@@ -567,7 +567,7 @@ class SharedVectors:
     def _asked(
         self, name: str, vectors: NDArray[np.float32], wanted: int, at_least: float, where: Mapping[str, Any] | None = None
     ) -> list[list[int]] | None:
-        """What Chroma finds for each vector, of what is that similar; None where it cannot be asked. It is asked once more where it fails and is there: a deletion at the same
+        """What Chroma finds for each vector, without what it knows to be less similar than `at_least`; None where it cannot be asked. It is asked once more where it fails and is there: a deletion at the same
         moment is enough."""
         if not name:
             return None

@@ -67,7 +67,7 @@ ENOUGH, RANKED_OF_FREQUENT = 20, 5_000
 RANKED_WORDS = 32
 """So many words, the rarest, are ranked of a user's, or of chosen documents, that are few beside all: their passages are picked out by number."""
 
-COUNTS_REMEMBERED = 50_000
+COUNTS_REMEMBERED = 10_000
 """Of so many words it is remembered in how many passages they stand."""
 
 EMBEDDED_AT_ONCE = 64
@@ -195,6 +195,7 @@ class Store:
                 f"The store in {self.folder} was made with the embedding model '{made_by}', but '{embedder_identity}' is set. "
                 "`citewell reembed` makes new vectors of all passages; or set CITEWELL_EMBEDDER back."
             )
+        # After how many changes, and by term up to what and how much was counted.
         self._counted: tuple[int, dict[str, tuple[int, int]]] = (-1, {})
         self._embedder = self._database.meta("embedder")
         self._index = VectorIndex(self.folder, self._database, withheld=self._embedder != embedder_identity, patient=patient)
@@ -672,11 +673,12 @@ class Store:
         def ranked(expression: str, most: int = -1, few: Sequence[int] | None = None) -> list[tuple[str, float]]:
             # With a plus, so that the numbers are not looked up one by one, each with a search of its own.
             among = "" if few is None else "AND +words.rowid IN (SELECT value FROM json_each(?))"
-            found = f"SELECT words.rowid AS number, -bm25(words) AS score FROM words {{}} WHERE words MATCH ? {among} {chosen} {whose} LIMIT ?"
             # Where nothing about the passages decides, only those that are returned are looked up, and not each that is ranked.
-            found = found.format("CROSS JOIN passages p ON p.number = words.rowid" if chosen or whose else "")
+            joined = "CROSS JOIN passages p ON p.number = words.rowid" if chosen or whose else ""
             rows = self._database.rows(
-                f"SELECT p.id, f.score FROM (SELECT * FROM ({found}) ORDER BY score DESC LIMIT ?) f CROSS JOIN passages p USING (number) ORDER BY f.score DESC",
+                "SELECT p.id, f.score FROM (SELECT * FROM ("
+                f"SELECT words.rowid AS number, -bm25(words) AS score FROM words {joined} WHERE words MATCH ? {among} {chosen} {whose} LIMIT ?"
+                ") ORDER BY score DESC LIMIT ?) f CROSS JOIN passages p USING (number) ORDER BY f.score DESC",
                 [expression, *([] if few is None else [json.dumps(few)]), *values, most, limit],
             )
             return [(row[0], float(row[1])) for row in rows]
@@ -721,10 +723,12 @@ class Store:
     def _rarest_two(self, frequent: Sequence[str]) -> Sequence[str]:
         """The rarest two of frequent terms, of eight at most; those that stand in very many passages are not told apart."""
         left = self._rarest(frequent)[:8]
-        for most in (4 * RANKED, 8 * RANKED, 16 * RANKED, 32 * RANKED):
+        if len(left) < 2:
+            return left
+        for most in (4 * RANKED, 32 * RANKED):
             counts = {term: self._occurrences(term, most) for term in left}
-            # What a count that ended early still lacks, the others' cannot have.
-            if sum(count < most for count in counts.values()) > 1:
+            # Two whole counts tell, or all but one: terms whose counts ended early come behind them.
+            if sum(count < most for count in counts.values()) >= min(2, len(left) - 1):
                 break
         return sorted(left, key=lambda term: counts[term])[:2]
 
@@ -734,7 +738,7 @@ class Store:
         if changes != self._database.changes or len(known) >= COUNTS_REMEMBERED:
             changes, known = self._counted = (self._database.changes, {})
         before, count = known.get(term, (0, 0))
-        if count >= before < most:
+        if count == before < most:  # one below its limit is a whole count
             ((count,),) = self._database.rows("SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)", (_quoted(term), most))
             known[term] = (most, int(count))
         return min(int(count), most)

@@ -592,7 +592,8 @@ class VectorIndex:
         """For each row of `vectors`: passage ids, nearest first, with their cosine similarity to that unit vector; nothing while there is no index to ask.
         Of what is less similar than `at_least` any part may be missing.
 
-        The similarities are those of SQLite's vectors: of Chroma's files only the choice of passages is believed. With `viewer`, only passages of
+        The similarities are those of SQLite's vectors: of Chroma's files only the choice of passages is believed, which takes in how similar they are to
+        be at least. With `viewer`, only passages of
         documents that are shared or belong to the user with this id.
         """
         if self.withheld or self._closing.is_set():
@@ -681,7 +682,8 @@ class VectorIndex:
         return [
             (
                 ranked(vector, there, matrix[[place[identifier] for identifier in there]], wanted),
-                (len(hits) == wanted or len(hits) < held) and not (hits and hits[-1][1] < those.at_least),
+                # What comes after one that is not similar enough is no more so, if the graph has found its way.
+                len(hits) < held if len(hits) < wanted else not hits[-1][1] < those.at_least,
             )
             for vector, hits, alive in zip(vectors, found, near, strict=True)
             for there in [[identifier for identifier in alive if identifier in place]]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -421,11 +422,63 @@ def test_several_questions_are_asked_of_chroma_and_of_postgres_at_once(
     assert len(statements) == 3, "how the store stands, what is pending, and what was found"
     assert [[found for found, _ in hits] for hits in together] == [[found for found, _ in hits] for hits in alone]
     assert [hits[0][1] for hits in together] == pytest.approx([1.0] * 6, abs=1e-5)
+
+
+def test_what_is_not_similar_enough_is_not_read(two: tuple[PostgresStore, PostgresStore], by_chroma: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = two
+    all_told(one, range(12))
+    one.set_owner(identifier(5), "ann")
+    one.set_owner(identifier(6), "ben")
+    asked = np.stack([vector(7, 1, 1), vector(10, 1, 0)])
     read: list[int] = []
-    monkeypatch.setattr(other._database, "rows", lambda *more, **options: read.append(len(found := rows(*more, **options))) or found)
-    most_similar = other.nearest_each(asked, 4, at_least=0.999)
-    assert [hits[0] for hits in most_similar] == [hits[0] for hits in together]
-    assert read[-1] == 6, "of the others no vector is read"
+    rows = other._database.rows
+
+    def counted(statement: str, *more: Any, **options: Any) -> list[Any]:
+        found = rows(statement, *more, **options)
+        if threading.current_thread() is threading.main_thread() and "v.vector" in statement:
+            read.append(len(found))
+        return found
+
+    monkeypatch.setattr(other._database, "rows", counted)
+    for more in ((None, None), (None, "ann"), ([identifier(number) for number in range(7, 12)], None)):
+        everything = other.nearest_each(asked, 20, *more)
+        least = float(np.median([cosine for _, cosine in everything[0]]))
+        before = sum(read)
+        read.clear()
+        found = other.nearest_each(asked, 20, *more, at_least=least)
+        wanted = [[pair for pair in hits if pair[1] >= least] for hits in everything]
+        assert [[pair for pair in hits if pair[1] >= least] for hits in found] == wanted
+        assert 0 < sum(read) < before
+        read.clear()
+
+
+@pytest.mark.parametrize("kind", ["cosine", "l2", "ip", "said by nobody", "hosted"])
+def test_how_similar_something_is_chroma_says_in_any_distance(chroma_server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    server = ChromaServer(ChromaAddress(chroma_server[0]))
+    create = server._client.create_collection
+
+    def creating(name: str, **options: Any) -> Any:
+        if "configuration" in options and kind == "said by nobody":
+            raise ValueError("hnsw is not for here")
+        if "configuration" in options and kind in ("l2", "ip"):
+            options["configuration"]["hnsw"]["space"] = kind
+        return create(name, **options)
+
+    monkeypatch.setattr(server._client, "create_collection", creating)
+    made = server.create("distances")
+    if kind == "hosted":
+        made = Collection(SimpleNamespace(configuration={"spann": {"space": "cosine"}}, query=made._collection.query), made.batch)
+    else:
+        assert server.collection("distances")._of_distance == made._of_distance
+    rows = [vector(number, 1, 0) for number in range(20)]
+    server.collection("distances").add(range(20), rows, [{"document": 1, "owner": ""}] * 20)
+    cosines = {number: float(row @ rows[0]) for number, row in enumerate(rows)}
+    least = sorted(cosines.values())[10] - 1e-4
+    ((found),) = made.nearest(np.stack(rows[:1]), 20, least)
+    assert set(found) == ({number for number in cosines if cosines[number] >= least} if kind != "hosted" else set(cosines))
+    assert set(made.nearest(np.stack(rows[:1]), 20, -1.001)[0]) == set(cosines)
+    server.drop("distances")
+    server.close()
 
 
 def test_what_is_gone_is_read_again_only_where_something_changed(two: tuple[PostgresStore, PostgresStore], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from index.contract import DocumentStore
-from index.search import Query, fuse, search
+from index.search import NEAR_ENOUGH, Query, fuse, search
 from index.sync import sync
 from index.types import Passage
+from index.visible import Visible
 
 SCORES = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0, 1))
 
@@ -112,6 +113,24 @@ def test_a_second_look_sets_out_from_the_best_document_alone(store: DocumentStor
     question, steps = given
     assert len(question) == 1
     assert {step.partition(":")[0] for step in steps} == {"Odalys Verne"}, "the only name of the best document that was not asked for"
+
+
+def test_a_second_look_asks_for_nothing_that_is_not_near_enough(
+    store: DocumentStore, embedder: FakeEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced_hops(store, embedder, tmp_path)
+    asked: list[float] = []
+    nearest_each = store.nearest_each
+
+    def told(vectors: Any, limit: int, chosen: Any = None, viewer: Any = None, at_least: float = -1.0) -> Any:
+        asked.append(at_least)
+        return nearest_each(vectors, limit, chosen, viewer, at_least)
+
+    monkeypatch.setattr(store, "nearest_each", told)
+    for seen in (store, Visible(store, "ann")):
+        search(seen, embedder, "What is the birthplace of who performed Crimson Tide Waltz?", limit=5)
+        assert asked == [-1.0, NEAR_ENOUGH]
+        asked.clear()
 
 
 @pytest.mark.parametrize("name", ["song.txt", "singer.txt"], ids=["found first", "found by the second look"])

@@ -464,8 +464,12 @@ def test_a_word_is_counted_again_when_something_has_changed(store: Store, monkey
     harbour = put_words(store, 1, *(f"harbour {number}" for number in range(8)))
     whale = put_words(store, 2, *(f"whale {number}" for number in range(3)))
     put_words(store, 3, *(f"nothing of note {number}" for number in range(40)))
-    for _ in range(2):
+    counts: list[str] = []
+    rows = store._database.rows
+    monkeypatch.setattr(store._database, "rows", lambda statement, *more: (counts.append(statement), rows(statement, *more))[1])
+    for times in (1, 2):
         assert set(matched(store, "whale harbour")) == set(whale), "the rarer of the two"
+        assert sum("count(" in statement for statement in counts) == 2, f"each word once, when asked {times} times"
     put_words(store, 4, *(f"another whale {number}" for number in range(10)))
     assert set(matched(store, "whale harbour")) == set(harbour), "which is now the other"
     store.remove(identifier(4))

@@ -487,6 +487,11 @@ def test_what_is_not_similar_enough_is_not_read(store: Store, small_limits: None
         assert 0 < sum(read) <= sum(map(len, wanted)) + 2
         assert [hits[0][0] for hits in store.nearest_each(asked, 20, *more, at_least=0.999)] == [hits[0][0] for hits in all_of_them]
         assert store.nearest_each(-asked, 20, *more, at_least=0.999) == [[], []]
+    # A graph that has lost its way shows little, and that far off: then all are compared.
+    lost = [(parts(40, 1)[1][0].id, -0.2), (parts(41, 1)[1][0].id, -0.3)]
+    monkeypatch.setattr(store._vectors, "_noted", lambda key: 60 * PARTS)
+    monkeypatch.setattr(Collection, "nearest", lambda self, rows, limit: [lost for _ in rows])
+    assert [hits[0][0] for hits in store.nearest_each(asked, 20, at_least=0.999)] == [parts(7, 1)[1][1].id, parts(20, 1)[1][0].id]
 
 
 def test_many_chosen_documents_are_no_trouble(store: Store, small_limits: None) -> None:
