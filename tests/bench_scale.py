@@ -42,6 +42,9 @@ NOISE = 0.62
 EXCHANGED, INVENTED = 1 / 6, 1 / 60
 PASSAGES_OF_A_DOCUMENT = 8
 DOCUMENTS_AT_ONCE = 64
+TURN = 10
+"""So many questions are asked of one store before the other's turn."""
+
 FRESH = 150
 """Files that are new, of 8 passages each: some ten seconds of embedding."""
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
@@ -302,6 +305,23 @@ def measured(folder: Path, asked: Sequence[str]) -> dict[str, Any]:
     return figures
 
 
+def by_turns(small: Path, large: Path, asked: Sequence[str]) -> dict[str, Any]:
+    """The milliseconds of search in two stores, some questions in the one and the same ones in the other: the machine's pace is the same for both."""
+    took: dict[str, list[float]] = {"small": [], "large": []}
+    beside: list[float] = []
+    with opened(large)[0] as full, opened(small)[0] as little:
+        for start in range(0, len(asked), TURN):
+            for name, assistant in (("small", little), ("large", full)):
+                for question in asked[start : start + TURN]:
+                    embedding = timed(lambda question=question, assistant=assistant: assistant.embedder.embed([question]))
+                    took[name].append(timed(lambda question=question, assistant=assistant: assistant.search(question)))
+                    if name == "large":
+                        beside.append(took[name][-1] - embedding)
+    counted = {**{name: values[TURN:] for name, values in took.items()}, "large beside": beside[TURN:]}  # the first ones fill caches
+    figures = {f"{name} p50": statistics.median(values) for name, values in counted.items()}
+    return figures | {f"{name} p95": percentile(values, 0.95) for name, values in counted.items()}
+
+
 def recall(store: Any, vectors: Any, count: int = 10) -> float:
     """The part of the nearest passages, all compared one by one, that the store finds: recall@10."""
     last, ids, scores = 0, np.empty((len(vectors), 0), dtype=object), np.empty((len(vectors), 0), dtype=np.float32)
@@ -510,6 +530,8 @@ def main() -> None:
             print("{}")
         elif what == "measure":
             print(json.dumps({**json.loads((folder / "built.json").read_text()), **measured(folder / "store", questions(chosen.questions))}))
+        elif what == "turns":
+            print(json.dumps(by_turns(chosen.stores / str(chosen.only[0]) / "store", folder / "store", questions(chosen.questions))))
         else:
             with tempfile.TemporaryDirectory(dir=chosen.stores) as scratch:
                 shutil.copytree(folder / "store", Path(scratch, "store"))
@@ -527,6 +549,13 @@ def main() -> None:
             say(json.dumps(rows[-1]))
         print(f"{date.today()}  {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {chosen.questions} questions\n")
         print(table(rows))
+        if len(rows) > 1:
+            turns = in_child("--child", "turns", str(rows[-1]["passages"]), "--only", str(rows[0]["passages"]), *rest)
+            print(
+                f"\nThe same questions by turns, {TURN} at a time, all of them for search, ms, median / p95: {rows[0]['passages']:,} passages {both(turns, 'small')}, "
+                f"{rows[-1]['passages']:,} passages {both(turns, 'large')}, which is {turns['large p95'] / turns['small p95']:.2f} times the p95, "
+                f"and beside the embedding {both(turns, 'large beside')}."
+            )
         if chosen.plot:
             chosen.plot.write_text(plot(rows), encoding="utf-8")
         if chosen.rewritten:
