@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -468,9 +468,11 @@ def _syncing(settings: Settings, stopped: Event) -> Iterator[Callable[[Path, boo
         running = Running.of(error)
         yield remotely
         return
-    with opened as assistant:
+    with ExitStack() as until_closed, opened as assistant:
         _tell_notices(assistant)
         yield here
+        # Closing waits for what a small store's vector index has still to learn: seconds, where much is new.
+        until_closed.enter_context(_console().status("Putting what is new into the vector index"))
 
 
 @app.command()

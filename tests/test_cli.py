@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -625,6 +626,24 @@ def test_reembedding_leaves_the_vector_index_there(
     caplog.clear()
     assert run("ask", QUESTION, "--data-dir", str(filled)).code == 0
     assert caplog.messages == []
+
+
+def test_a_sync_says_what_it_still_does_when_its_report_is_printed(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    shown, close = io.StringIO(), Store.close
+
+    def slow(self: Store) -> None:
+        time.sleep(0.4)
+        said.append(shown.getvalue())
+        close(self)
+
+    said: list[str] = []
+    monkeypatch.setattr(Store, "close", slow)
+    assert run("sync", str(folder), "--data-dir", str(tmp_path / "quiet")).err == "", "nothing where nobody looks on"
+    monkeypatch.setattr(cli, "_console", lambda: Console(file=shown, force_terminal=True, width=100))
+    run("sync", str(folder), "--data-dir", str(tmp_path / "shown"))
+    assert "Putting what is new into the vector index" in said[-1]
 
 
 def test_ctrl_c_stops_a_sync_and_keeps_what_is_done(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
