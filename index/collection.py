@@ -92,6 +92,13 @@ class Collection:
                 self._using -= 1
                 self._idle.notify_all()
 
+    def load(self) -> None:
+        """Reads it into memory, all of it, as whoever asks first would have to wait for: two seconds at half a million passages.
+
+        Other threads run meanwhile, as Chroma lets them while it looks something up; while it counts it does not.
+        """
+        self.held([""])
+
     def count(self) -> int:
         with self._use() as collection:
             return int(collection.count())

@@ -673,8 +673,9 @@ class Store:
         def ranked(expression: str, most: int = -1, few: Sequence[int] | None = None) -> list[tuple[str, float]]:
             # With a plus, so that the numbers are not looked up one by one, each with a search of its own.
             among = "" if few is None else "AND +words.rowid IN (SELECT value FROM json_each(?))"
-            # Where nothing about the passages decides, only those that are returned are looked up, and not each that is ranked.
-            joined = "CROSS JOIN passages p ON p.number = words.rowid" if chosen or whose else ""
+            # Where nothing about the passages decides, only those that are returned are looked up, and not each that is ranked. What damage has left of a
+            # passage in the words' index alone, FTS5 cannot rank: it lacks the passage's length, which is quickly found.
+            joined = "CROSS JOIN passages p ON p.number = words.rowid" if chosen or whose else "CROSS JOIN words_docsize l ON l.id = words.rowid"
             rows = self._database.rows(
                 "SELECT p.id, f.score FROM (SELECT * FROM ("
                 f"SELECT words.rowid AS number, -bm25(words) AS score FROM words {joined} WHERE words MATCH ? {among} {chosen} {whose} LIMIT ?"

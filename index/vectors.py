@@ -217,7 +217,7 @@ class VectorIndex:
     def _connected(self, folder: Path, trouble: str) -> bool:
         """Opens an index; whether it is ready now that it knows what was pending. One that is behind only answers until there is another."""
         current = Collection(folder)
-        current.count()  # reads what was added since it was written, which may take seconds: before writers have to wait
+        current.load()  # before writers have to wait
         with self._database.writing:
             self._current = current
             if trouble:
@@ -342,7 +342,7 @@ class VectorIndex:
         if trouble or said:
             raise IndexBroken(f"a new one could not be filled: {trouble or said}")
         made = Collection(folder)
-        made.count()  # reads it, before writers have to wait
+        made.load()  # before writers have to wait
         return made
 
     def tidy(self) -> None:
@@ -408,7 +408,7 @@ class VectorIndex:
             if trouble or not said.startswith("buried "):
                 raise IndexBroken(f"what is new could not be merged into it: {trouble or said}")
             made = Collection(folder)
-            made.count()
+            made.load()
             with self._database.writing:
                 self._go_on()
                 if self._current is not old:

@@ -462,6 +462,28 @@ def test_an_index_that_is_behind_still_answers_while_another_is_built(place: Pat
     store.close()
 
 
+def test_an_index_is_read_into_memory_while_other_threads_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chroma's count holds all of them up while it reads a large one."""
+    filled = opened(place)
+    put(filled, 1)
+    filled.close()
+    calls: list[str] = []
+
+    def recorded(name: str) -> Any:
+        real = getattr(chromadb.Collection, name)
+        return lambda self, *given, **named: (calls.append(name), real(self, *given, **named))[1]
+
+    for name in ("get", "query", "count"):
+        monkeypatch.setattr(chromadb.Collection, name, recorded(name))
+    with closing(opened(place)) as store:
+        assert calls[0] == "get"
+        calls.clear()
+        monkeypatch.setattr(vectors, "FILLED_BESIDE", 0)
+        store._vectors._rebuild()
+        assert calls[0] == "get"
+        assert "count" in calls
+
+
 def test_what_is_not_similar_enough_is_not_read(store: Store, small_limits: None, monkeypatch: pytest.MonkeyPatch) -> None:
     bulk(store, 60)
     assert store.wait_for_index(30) == "ready"
