@@ -593,8 +593,7 @@ class VectorIndex:
         Of what is less similar than `at_least` any part may be missing.
 
         The similarities are those of SQLite's vectors: of Chroma's files only the choice of passages is believed, which takes in how similar they are to
-        be at least. With `viewer`, only passages of
-        documents that are shared or belong to the user with this id.
+        be at least. With `viewer`, only passages of documents that are shared or belong to the user with this id.
         """
         if self.withheld or self._closing.is_set():
             self._database.rows("SELECT 1")

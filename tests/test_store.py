@@ -469,7 +469,8 @@ def test_a_word_is_counted_again_when_something_has_changed(store: Store, monkey
     monkeypatch.setattr(store._database, "rows", lambda statement, *more: (counts.append(statement), rows(statement, *more))[1])
     for times in (1, 2):
         assert set(matched(store, "whale harbour")) == set(whale), "the rarer of the two"
-        assert sum("count(" in statement for statement in counts) == 2, f"each word once, when asked {times} times"
+        words = [statement for statement in counts if "count(" in statement and "words MATCH" in statement]  # and not what the index counts meanwhile
+        assert len(words) == 2, f"each word once, when asked {times} times"
     put_words(store, 4, *(f"another whale {number}" for number in range(10)))
     assert set(matched(store, "whale harbour")) == set(harbour), "which is now the other"
     store.remove(identifier(4))

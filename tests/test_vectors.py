@@ -494,7 +494,8 @@ def test_what_is_not_similar_enough_is_not_read(store: Store, small_limits: None
 
     def counted(statement: str, *more: Any) -> list[Any]:
         found = rows(statement, *more)
-        read.append(len(found) if "v.vector" in statement else 0)
+        if threading.current_thread() is threading.main_thread() and "v.vector" in statement:
+            read.append(len(found))
         return found
 
     for more in ((None, None), (None, "ann"), ([identifier(number) for number in range(5, 60)], None)):
