@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from conftest import FakeSentenceTransformer
 from markdown_it import MarkdownIt
-from page_browser import heard_out, of_a_stranded_stream, served, watched
+from page_browser import heard_out, served, watched
 from page_fake import FakeAssistant, FakeOutcome, FakeReport, FakeService, FakeStore, FakeWork, Status, Stored
 from payloads import FAMILIES, OUTSIDE, RUN, payloads
 from test_evaluate_page import with_folder
@@ -196,7 +196,6 @@ def quiet(page: Any, allowed: Callable[[str], bool]) -> Iterator[None]:
     page.on("framenavigated", lambda frame: None if allowed(frame.url) else wrong.append(f"address: {frame.url[:200]}"))
     yield
     assert page.evaluate("Object.keys(Object.prototype)") == []
-    wrong = [told for told in wrong if not of_a_stranded_stream(page, told.removeprefix("console: "))]
     assert not wrong, wrong[:20]
 
 

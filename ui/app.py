@@ -58,7 +58,7 @@ def mount(app: App, service: Service) -> App:
     """Add the views at /documents/{id}, the library at /library and the chat page at / to `app`; call it after every other route is there."""
     parts = ("page", "library", "conversations")
     style = "\n".join((HERE / f"{name}.css").read_text(encoding="utf-8") for name in parts)
-    script = "\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in ("compiled", *parts))
+    script = "\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in ("compiled", "events", *parts))
     app.router.routes.extend([*document_routes(service, style), *library_routes(service), *conversation_routes(service)])
     page = chat_page(service)
     gr.mount_gradio_app(
