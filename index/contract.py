@@ -146,8 +146,8 @@ class DocumentStore(Protocol):
     def fingerprints(self, root: str) -> dict[str, tuple[str, str]]:
         """What is stored of one synced folder: source to (document id, fingerprint)."""
 
-    def known(self, root: str) -> dict[str, Known]:
-        """What is known of every file of one synced folder, documents and rejected ones, by source."""
+    def known(self, root: str, sources: Iterable[str] | None = None) -> dict[str, Known]:
+        """What is known of every file of one synced folder, documents and rejected ones, by source; or of these files of it alone."""
 
     def rejected(self, root: str | None = None) -> dict[str, str]:
         """Files that could not become documents: source to reason."""

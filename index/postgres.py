@@ -542,12 +542,13 @@ class PostgresStore:
         """What is stored of one synced folder: source to (document id, fingerprint)."""
         return {row[0]: (row[1], row[2]) for row in self._database.rows("SELECT source, id, fingerprint FROM documents WHERE root = %s", (root,))}
 
-    def known(self, root: str) -> dict[str, Known]:
-        """What is known of every file of one synced folder, documents and rejected ones, by source."""
+    def known(self, root: str, sources: Iterable[str] | None = None) -> dict[str, Known]:
+        """What is known of every file of one synced folder, documents and rejected ones, by source; or of these files of it alone."""
+        among = "" if sources is None else "AND source = ANY(%(sources)s)"
         rows = self._database.rows(
-            "SELECT source, id, fingerprint, stamp, reader, '' FROM documents WHERE root = %s "
-            "UNION ALL SELECT source, '', fingerprint, stamp, reader, reason FROM rejected WHERE root = %s",
-            (root, root),
+            f"SELECT source, id, fingerprint, stamp, reader, '' FROM documents WHERE root = %(root)s {among} "
+            f"UNION ALL SELECT source, '', fingerprint, stamp, reader, reason FROM rejected WHERE root = %(root)s {among}",
+            {"root": root, "sources": None if sources is None else list(sources)},
         )
         return {row[0]: Known(*[*row[1:-1], told(row[-1])]) for row in rows}
 

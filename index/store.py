@@ -570,13 +570,17 @@ class Store:
         """What is stored of one synced folder: source to (document id, fingerprint)."""
         return {row[0]: (row[1], row[2]) for row in self._database.rows("SELECT source, id, fingerprint FROM documents WHERE root = ?", (root,))}
 
-    def known(self, root: str) -> dict[str, Known]:
-        """What is known of every file of one synced folder, documents and rejected ones, by source."""
-        rows = self._database.rows(
-            "SELECT source, id, fingerprint, stamp, reader, '' FROM documents WHERE root = ? "
-            "UNION ALL SELECT source, '', fingerprint, stamp, reader, reason FROM rejected WHERE root = ?",
-            (root, root),
+    def known(self, root: str, sources: Iterable[str] | None = None) -> dict[str, Known]:
+        """What is known of every file of one synced folder, documents and rejected ones, by source; or of these files of it alone."""
+        known = (
+            "SELECT source, id, fingerprint, stamp, reader, '' FROM documents WHERE root = ?1 {0} "
+            "UNION ALL SELECT source, '', fingerprint, stamp, reader, reason FROM rejected WHERE root = ?1 {0}"
         )
+        if sources is None:
+            rows = self._database.rows(known.format(""), (root,))
+        else:
+            some = [(batch, f"AND source IN ({','.join(f'?{number}' for number in range(2, 2 + len(batch)))})") for batch, _ in batches(sources)]
+            rows = [row for batch, among in some for row in self._database.rows(known.format(among), (root, *batch))]
         return {row[0]: Known(*row[1:]) for row in rows}
 
     def rejected(self, root: str | None = None) -> dict[str, str]:

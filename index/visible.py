@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,10 +107,13 @@ class Visible:
         """What the user sees of one synced folder: source to (document id, fingerprint)."""
         return {source: found for source, found in self._store.fingerprints(root).items() if self._store.seen(found[0], self.viewer)}
 
-    def known(self, root: str) -> dict[str, Known]:
-        """What the user sees of every file of one synced folder, documents and rejected ones, by source."""
-        seen = {*self.fingerprints(root), *self.rejected(root)}
-        return {source: known for source, known in self._store.known(root).items() if source in seen}
+    def known(self, root: str, sources: Iterable[str] | None = None) -> dict[str, Known]:
+        """What the user sees of every file of one synced folder, documents and rejected ones, by source; or of these files of it alone."""
+        known = self._store.known(root, sources)
+        rejected = self.rejected(root) if any(file.reason for file in known.values()) else {}
+        return {
+            source: file for source, file in known.items() if (source in rejected if file.reason else self._store.seen(file.document_id, self.viewer))
+        }
 
     def rejected(self, root: str | None = None) -> dict[str, str]:
         """Files that could not become documents: source to reason."""

@@ -368,7 +368,7 @@ class Library:
             if is_upload(root):
                 self.discard(root, source)
                 continue
-            before = self._store.known(root).get(source)
+            before = self._store.known(root, [source]).get(source)
             if before is not None:
                 self._store.reject(root, source, REMOVED_BY_HAND, before.fingerprint, before.stamp, before.reader)
         if unknown:
@@ -382,7 +382,7 @@ class Library:
             self._keeper.drop_upload(root, source)
         with suppress(OSError):
             (self.folder(root) / safe_name(source)).unlink(missing_ok=True)
-        before = self._store.known(root).get(source)
+        before = self._store.known(root, [source]).get(source)
         if before is not None and not before.reason:
             self._store.remove_many([before.document_id])
         self._store.forget_rejected(root, [source])
@@ -391,7 +391,7 @@ class Library:
 
     def retry(self, root: str, source: str) -> None:
         """Reads a rejected or waiting file again, in the background. Raises KeyError where there is no such file, CitewellError where its folder is gone."""
-        folder, before = self.folder(root), self._store.known(root).get(source)
+        folder, before = self.folder(root), self._store.known(root, [source]).get(source)
         if (before is None or not before.reason) and (root, source) not in (self.waiting(root) if is_upload(root) else ()):
             raise KeyError(source)
         if not folder.is_dir() and not (self._keeper is not None and is_upload(root)):
@@ -703,7 +703,7 @@ def _joined(first: SyncReport, then: SyncReport) -> SyncReport:
 def fates(library: Library, store: DocumentStore, taken: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
     """What every door says has become of uploaded files, each a source, a fingerprint and why it was not taken: indexed, rejected, or waiting still."""
     busy = library.work() is not None  # asked first: what is done in between is seen below
-    known = store.known(library.own_root)
+    known = store.known(library.own_root, [source for source, _, _ in taken])
     return [_fate(source, reason, known.get(source), wanted, busy) for source, wanted, reason in taken]
 
 

@@ -74,6 +74,12 @@ def nothing_of_others(store: DocumentStore, user: User) -> None:
     assert {info.id for info in view.documents()} == {identifier(number) for number in mine}
     assert view.document_count() == len(mine)
     assert set(view.fingerprints(ROOT)) == {f"{number}.txt" for number in mine}
+    sources = [f"{number}.txt" for number in WHOSE]
+    assert (
+        set(view.known(ROOT))
+        == set(view.known(ROOT, [*sources, *view.rejected(ROOT)]))
+        == {f"{number}.txt" for number in mine} | set(view.rejected(ROOT))
+    )
     everything = [passage for number in WHOSE for passage in parts(number, 1)[1]]
     own = {passage.id for passage in everything if int(passage.document_id.removeprefix("id")) in mine}
     assert set(view.passages([passage.id for passage in everything])) == own

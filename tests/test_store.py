@@ -310,6 +310,10 @@ def test_what_is_known_of_files_comes_back(store: DocumentStore) -> None:
     store.reject(ROOT, "x.pdf", "it is broken", "feed", "later", 8)
     store.reject("/other", "y.pdf", "it is empty")
     assert store.known(ROOT) == {"1.txt": Known(identifier(1), "1.1", "stamp", 7), "x.pdf": Known("", "feed", "later", 8, "it is broken")}
+    many = [f"{number}.txt" for number in range(2_000)]
+    assert store.known(ROOT, []) == {}
+    assert store.known(ROOT, ["x.pdf", "y.pdf"]) == {"x.pdf": Known("", "feed", "later", 8, "it is broken")}
+    assert store.known(ROOT, many) == {"1.txt": Known(identifier(1), "1.1", "stamp", 7)}
     store.touch(ROOT, {"1.txt": "new", "x.pdf": "newer", "nowhere": "lost"})
     assert [store.known(ROOT)[source].stamp for source in ("1.txt", "x.pdf")] == ["new", "newer"]
     assert store.roots() == ["/other", ROOT]
