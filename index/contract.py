@@ -59,8 +59,8 @@ class DocumentStore(Protocol):
         """
 
     def many_changes(self) -> AbstractContextManager[None]:
-        """For a sync: what is changed inside belongs together, and the vectors that known_keys() told of stay until its end. Changes inside may wait for the
-        vector index where it is far behind."""
+        """For a sync, and for whatever else changes many documents: what is changed inside belongs together, and the vectors that known_keys() told of stay until
+        its end. Changes inside may wait for the vector index where it is far behind."""
 
     def reject(self, root: str, source: str, reason: str, fingerprint: str = "", stamp: str = "", reader: int = 0) -> None:
         """Remembers why a file is not a document; a version indexed earlier goes."""

@@ -290,7 +290,7 @@ class Store:
         return late
 
     def _keep_pace(self, changed: int) -> None:
-        """Whoever syncs may have to wait after what it has changed, so many passages; nobody else."""
+        """Whoever makes many changes may have to wait after one of so many passages; nobody else."""
         if getattr(self._many, "aside", None) is not None:
             self._vectors.keep_pace(changed)
 
@@ -315,8 +315,8 @@ class Store:
 
     @contextmanager
     def many_changes(self) -> Iterator[None]:
-        """For a sync: the vector index of a small store learns what changes inside when this has ended, that of a large one whenever it is much. This thread's changes
-        are made by one that stands back behind those who ask meanwhile."""
+        """The vector index of a small store learns what changes inside when this has ended, that of a large one whenever it is much. This thread's changes are made by
+        one that stands back behind those who ask meanwhile."""
         with self._vectors.deferring(), ThreadPoolExecutor(1, thread_name_prefix="citewell-changes", initializer=behind_others) as aside:
             before, self._many.aside = getattr(self._many, "aside", None), aside
             try:

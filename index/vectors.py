@@ -128,7 +128,7 @@ class VectorIndex:
         self._learning: threading.Thread | None = None
         self._failed_at = 0.0
         self.exact = ExactSearch(database)
-        self._deferring = False
+        self._deferring = 0
         self._refusals = 0
         self._refused_at = 0.0
         if withheld:
@@ -516,18 +516,22 @@ class VectorIndex:
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
-        """Tells Chroma nothing until the end: what it does not know is compared one by one, and where much is new a new index is quicker than telling.
+        """Tells Chroma nothing until the end, of the last where several threads do so: what it does not know is compared one by one, and where much is new a new
+        index is quicker than telling.
 
         Where all passages are compared one by one no search needs it: then it learns in the background.
         """
-        self._deferring = True
+        with self._database.writing:
+            self._deferring += 1
         try:
             yield
         finally:
-            self._deferring = False
-            if self._closing.is_set() or self.exact.large():
+            with self._database.writing:
+                self._deferring -= 1
+                last = not self._deferring
+            if last and (self._closing.is_set() or self.exact.large()):
                 self.catch_up()
-            elif self._pending_beyond(0):
+            elif last and self._pending_beyond(0):
                 self._learning = self._in_background(self._keep_up)
 
     def _keep_up(self) -> None:

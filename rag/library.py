@@ -23,7 +23,7 @@ from index.errors import CitewellError, NotAllowed, OverLimit
 from index.read import fingerprint
 from index.schema import OWN_UPLOADS, UPLOADS
 from index.seal import make_private, make_private_folder
-from index.sync import REMOVED_BY_HAND, Progress, SyncReport, readable, root_of, sync
+from index.sync import GROUP_DOCUMENTS, REMOVED_BY_HAND, Progress, SyncReport, readable, root_of, sync
 from index.types import DocumentInfo, Known
 from rag.accounts import LOCAL
 
@@ -413,15 +413,18 @@ class Library:
     def forget(self, folder: Path) -> int:
         """Lets go of a synced folder, be it there or not: its documents are gone, its files stay. Returns how many documents it had.
 
-        Raises CitewellError where the store knows nothing of the folder.
+        Where it is stopped before the end, what is left can be let go of again. Raises CitewellError where the store knows nothing of the folder.
         """
         root = root_of(folder)
         known = self._store.known(root)
         if not known:
             raise CitewellError(f"Nothing of the folder '{folder}' is in the store. `citewell documents` lists what is.")
         documents = [before.document_id for before in known.values() if not before.reason]
-        self._store.remove_many(documents)
-        self._store.forget_rejected(root, list(known))
+        with self._store.many_changes():
+            # In groups, as a sync lets go of documents: whoever else changes something waits for one of them.
+            for start in range(0, len(documents), GROUP_DOCUMENTS):
+                self._store.remove_many(documents[start : start + GROUP_DOCUMENTS])
+            self._store.forget_rejected(root, list(known))
         return len(documents)
 
     def sync_soon(self, folder: Path) -> None:

@@ -80,7 +80,7 @@ def documents(running: Running) -> list[dict[str, Any]]:
 def forget(running: Running, folder: str) -> int:
     """Has a running server let go of a folder; returns how many documents it had. Raises CitewellError as the server does."""
     try:
-        response = httpx.post(f"{running.address}/api/forget", json={"folder": folder}, timeout=60, **running.common)
+        response = httpx.post(f"{running.address}/api/forget", json={"folder": folder}, timeout=httpx.Timeout(900, connect=5), **running.common)
         told = response.json()
     except (httpx.HTTPError, json.JSONDecodeError) as error:
         raise _silent(running.address, error) from error

@@ -12,9 +12,9 @@ import pytest
 from conftest import FakeEmbedder
 from numpy.typing import NDArray
 
-from index.errors import CitewellError
+from index.errors import CitewellError, StoreError
 from index.store import Store
-from index.sync import REMOVED_BY_HAND, SyncReport, root_of
+from index.sync import GROUP_DOCUMENTS, REMOVED_BY_HAND, SyncReport, root_of
 from rag.library import Library, Outcome, listing, safe_name
 
 
@@ -195,6 +195,44 @@ def test_a_folder_that_has_gone_can_be_let_go(library: Library, store: Store, fo
     assert store.rejections() == []
     with pytest.raises(CitewellError, match="Nothing of the folder"):
         library.forget(folder)
+
+
+def test_a_large_folder_is_let_go_in_groups(library: Library, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(2 * GROUP_DOCUMENTS):
+        (folder / f"{number}.txt").write_text(f"Note {number} is about tea.")
+    library.sync(folder)
+    there = store.document_count()
+    groups: list[int] = []
+    monkeypatch.setattr(store, "remove_many", lambda ids: (groups.append(len(ids)), Store.remove_many(store, ids)))
+    assert library.forget(folder) == there == sum(groups)
+    assert max(groups) <= GROUP_DOCUMENTS
+    assert store.documents() == []
+
+
+def test_a_folder_that_was_let_go_in_part_can_be_let_go_again(library: Library, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(GROUP_DOCUMENTS):
+        (folder / f"{number}.txt").write_text(f"Note {number} is about tea.")
+    (folder / "bad.txt").write_bytes(b"\x00")
+    library.sync(folder)
+    there = store.document_count()
+    remove, gone = store.remove_many, 0
+
+    def once(ids: Sequence[str]) -> None:
+        nonlocal gone
+        if gone:
+            raise StoreError("The disk is full.")
+        gone += len(ids)
+        remove(ids)
+
+    monkeypatch.setattr(store, "remove_many", once)
+    with pytest.raises(StoreError):
+        library.forget(folder)
+    assert store.document_count() == there - gone > 0
+    assert [one.source for one in store.rejections()] == ["bad.txt"]
+    monkeypatch.setattr(store, "remove_many", remove)
+    assert library.forget(folder) == there - gone
+    assert store.documents() == []
+    assert store.rejections() == []
 
 
 def test_what_is_removed_while_it_is_synced_stays_removed(store: Store, folder: Path) -> None:

@@ -671,6 +671,36 @@ def test_reembedding_stops_when_asked_and_begins_anew_for_a_third_model(place: P
     store.close()
 
 
+def test_what_two_change_at_once_is_told_when_the_last_has_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store.wait_for_index(30) == "ready"
+    told: list[int] = []
+    real = Collection.add
+
+    def counted(self: Any, ids: Sequence[str], rows: Sequence[bytes]) -> None:
+        told.append(len(ids))
+        real(self, ids, rows)
+
+    monkeypatch.setattr(Collection, "add", counted)
+    begun, ended = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with store.many_changes():
+            begun.set()
+            ended.wait(30)
+
+    thread = threading.Thread(target=other)
+    with store.many_changes():
+        thread.start()
+        assert begun.wait(30)
+        put(store, 0)
+    put(store, 1)
+    assert not told
+    ended.set()
+    thread.join()
+    until(lambda: not pending(store))
+    assert sum(told) == 2 * PARTS
+
+
 @pytest.mark.parametrize("compared", [0, 20_000])
 def test_many_changes_are_told_at_the_end_and_found_all_the_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared: int) -> None:
     monkeypatch.setattr(compare, "COMPARED", compared)
