@@ -355,7 +355,7 @@ def _compared(inquiry: Inquiry, verified: Verified, model: LanguageModel | None 
         document = own[0].passage.document_id
         if conflict.agrees(question, verified, own, texts):
             sides.append(conflict.Side(verified, frozenset([document])))
-        elif model is not None and asked < conflict.RIVALS:
+        elif model is not None and asked < conflict.RIVALS and conflict.may_differ(question, verified, own, texts):
             asked += 1
             try:
                 other = _asked_alone(inquiry, question, own, model)

@@ -10,6 +10,7 @@ from index.types import Hit
 from index.words import content_stems
 from rag.cite import Verified, first_sentence, merged, named, pointing, quote, without_marks
 from rag.facts import later_names, names, numbers, one_name, sets_the_scene
+from rag.facts import versions as numbered_names
 from rag.prompt import asks_for_all
 from rag.windows import Window, gather
 
@@ -86,6 +87,19 @@ def agrees(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[
     return bool(values) and any(not _new(values, window.text) and _about(question, window) for window in gather(hits, texts).windows)
 
 
+def may_differ(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> bool:
+    """Whether passages hold, in one place about the same, another value of the kind that an answer answers with: where none does, nobody need be asked what they say."""
+    lead = _lead(answer)
+    values, asked = _values(lead, question), frozenset(content_stems(question))
+    counted = values <= numbers(lead) and bool(_NUMERIC.search(question))
+
+    def others(window: Window) -> frozenset[str]:
+        held = _amounts(window.text) - numbers(question) if counted else window.stems | window.numbers
+        return held - values - asked
+
+    return bool(values) and any(_about(question, window) and others(window) for window in gather(hits, texts).windows)
+
+
 def versions(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> list[Side]:
     """What other documents say in a version of the cited words that puts another name or number where the answer's stands. No model is needed."""
     key = _values(_lead(answer), question)
@@ -158,6 +172,11 @@ def _values(sentence: str, question: str) -> frozenset[str]:
     exact = counted or called if _NUMERIC.search(question) else called or counted
     others = frozenset(content_stems(sentence)) - asked
     return exact or (others if len(others) <= FEW else frozenset())
+
+
+def _amounts(text: str) -> frozenset[str]:
+    """The numbers in a text but for those that are part of a name (`Kling 3.0`)."""
+    return numbers(text) - numbers(" ".join(number for _, number in numbered_names(text) if "." in number))
 
 
 def _about(question: str, window: Window) -> bool:

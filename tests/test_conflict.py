@@ -137,6 +137,36 @@ def test_a_document_that_holds_the_answer_need_not_be_asked(store: Store, embedd
     assert len(model.calls) == 2
 
 
+@pytest.mark.parametrize(
+    ("other", "calls"),
+    [
+        ("People remember that the Tarn bridge opened in a year of floods.", 2),
+        ("People remember the year in which the Tarn bridge opened, and came in the Kestrel 2.0 of the railway.", 2),
+        ("People remember the year in which the Tarn bridge opened.\n\nThe mill upstream burned down with 40 sacks of flour.", 2),
+        ("People remember 1910, the year in which the Tarn bridge opened.", 3),
+        ("People remember that the Tarn bridge opened. The year was 1910.", 3),
+    ],
+    ids=["no number", "a name's number", "a number of something else", "another number", "another number beside it"],
+)
+def test_a_document_is_asked_only_where_it_holds_another_value_about_the_same(
+    store: Store, embedder: FakeEmbedder, tmp_path: Path, other: str, calls: int
+) -> None:
+    model = Reader("mayor")
+    over(store, embedder, tmp_path, model, north="The Tarn bridge was opened in the year 1901 by the mayor.", south=other).ask(QUESTION)
+    assert len(model.calls) == calls
+
+
+def test_nobody_is_asked_beside_an_answer_that_no_other_can_exclude(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    documents = {
+        "north": "As we were told: the reason for the delay of the bridge was that neither winter nor the ferry folk ever gave way to anything which engineers put on paper.",
+        "south": "The reason for the delay of the bridge, some say, was money.",
+    }
+    model = Reader("neither")
+    answer = over(store, embedder, tmp_path, model, **documents).ask("What was the reason for the delay of the bridge?")
+    assert not answer.abstained
+    assert len(model.calls) == 2
+
+
 def test_a_version_needs_no_further_reply_of_the_model(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
     told = "The Tarn bridge was opened in {} after four years of work on its piers."
     model = Reader("opened")
