@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from index.types import Hit
 from index.words import content_stems
+from rag import decide
 from rag.cite import Verified, first_sentence, merged, named, pointing, quote, without_marks
 from rag.facts import later_names, names, numbers, one_name, sets_the_scene
-from rag.facts import versions as numbered_names
 from rag.prompt import asks_for_all
 from rag.windows import Window, gather
 
@@ -38,6 +38,15 @@ _NUMERIC = re.compile(
 
 FEW = 8
 """So many words at most tell apart two answers that hold neither name nor number: longer ones put one thing in different words."""
+
+PLACE_CHARACTERS = 1_000
+"""How far around a window its neighbouring lines are looked for."""
+
+_RELEASE = re.compile(r"\b[A-Z]\w*[a-z]\w*[ -]\d\.0(?![\w%.])")
+"""A release by its name (`Seedance 2.0`): amounts are hardly written so."""
+
+_ENDED = re.compile(r"[.!?…][\"'”’)\]]*$")
+"""A line at whose end a sentence ends."""
 
 DISAGREE = "The documents disagree about this"
 
@@ -88,16 +97,19 @@ def agrees(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[
 
 
 def may_differ(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> bool:
-    """Whether passages hold, in one place about the same, another value of the kind that an answer answers with: where none does, nobody need be asked what they say."""
-    lead = _lead(answer)
-    values, asked = _values(lead, question), frozenset(content_stems(question))
-    counted = values <= numbers(lead) and bool(_NUMERIC.search(question))
+    """Whether a document need be asked what its passages answer.
 
-    def others(window: Window) -> frozenset[str]:
-        held = _amounts(window.text) - numbers(question) if counted else window.stems | window.numbers
-        return held - values - asked
-
-    return bool(values) and any(_about(question, window) and others(window) for window in gather(hits, texts).windows)
+    Nothing excludes an answer that holds no value. And a reply to a question for a quantity is refused without one: where no place about the same holds any,
+    there is nothing to ask for.
+    """
+    if not _values(_lead(answer), question):
+        return False
+    if not decide.wants_quantity(question):
+        return True
+    return any(
+        _about(question, window, hits[window.hit].passage.heading) and decide.holds_quantity(question, _RELEASE.sub("", _place(window, hits, texts)))
+        for window in gather(hits, texts).windows
+    )
 
 
 def versions(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> list[Side]:
@@ -174,15 +186,22 @@ def _values(sentence: str, question: str) -> frozenset[str]:
     return exact or (others if len(others) <= FEW else frozenset())
 
 
-def _amounts(text: str) -> frozenset[str]:
-    """The numbers in a text but for those that are part of a name (`Kling 3.0`)."""
-    return numbers(text) - numbers(" ".join(number for _, number in numbered_names(text) if "." in number))
+def _place(window: Window, hits: Sequence[Hit], texts: Mapping[str, str]) -> str:
+    """A window below its heading, with the lines beside it where a sentence goes on over their ends, or a list follows."""
+    text, span = texts[window.document_id], window.span
+    before = text[max(0, span.start - PLACE_CHARACTERS) : span.start].split("\n")
+    after = text[span.end : span.end + PLACE_CHARACTERS].split("\n")
+    above = before[-2].rstrip() if len(before) > 1 and not before[-1].strip() else ""
+    below = after[1] if len(after) > 1 and not after[0].strip() else ""
+    return "\n".join(
+        [hits[window.hit].passage.heading, "" if _ENDED.search(above) else above, window.text, "" if _ENDED.search(window.text) else below]
+    )
 
 
-def _about(question: str, window: Window) -> bool:
-    """Whether a window speaks of what the question is about."""
+def _about(question: str, window: Window, heading: str = "") -> bool:
+    """Whether a window, below a heading, speaks of what the question is about."""
     asked = frozenset(content_stems(question))
-    return len(asked & (window.stems | window.title | window.context)) >= ABOUT * len(asked)
+    return len(asked & (window.stems | window.title | window.context | frozenset(content_stems(heading)))) >= ABOUT * len(asked)
 
 
 def _new(values: frozenset[str], evidence: str) -> frozenset[str]:

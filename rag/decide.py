@@ -87,22 +87,31 @@ def uncovered(question: str, texts: Iterable[str]) -> tuple[tuple[str, ...], flo
     return tuple(left), len(left) / len(asked) if asked else 0.0
 
 
+def wants_quantity(question: str) -> bool:
+    """Whether a question asks for a number, a measure or a date (`How many parameters does Kestrel have?`), so that a reply without one is none."""
+    return bool(_QUANTITY.search(question))
+
+
+def holds_quantity(question: str, text: str) -> bool:
+    """Whether a text holds a number, a measure or a date that the question did not tell."""
+    asked = {match.lower() for match in _MEASURE.findall(question)}
+    return bool(numbers(text) - numbers(question)) or any(match.lower() not in asked for match in _MEASURE.findall(text))
+
+
 def lacks_quantity(question: str, reply: str) -> bool:
     """Whether a question for a number, a measure or a date got a reply that holds none but what the question told.
 
     `How many parameters does Kestrel have?` wants a number in a sentence about parameters, and about Kestrel if it is about anybody.
     """
-    if not _QUANTITY.search(question):
+    if not wants_quantity(question):
         return False
     counted = _COUNTED.search(question)
     thing = stem(counted.group(1)) if counted else None
     about = later_names(question)
-    asked = {match.lower() for match in _MEASURE.findall(question)}
     told: frozenset[str] = frozenset()
     for sentence in (reply[span.start : span.end] for span in sentences(reply)):
         told = names(sentence) or told  # a sentence without a name speaks of the one before
-        fresh = numbers(sentence) - numbers(question) or any(match.lower() not in asked for match in _MEASURE.findall(sentence))
-        if fresh and (thing is None or thing in content_stems(sentence)) and (not about or not told or about & told):
+        if holds_quantity(question, sentence) and (thing is None or thing in content_stems(sentence)) and (not about or not told or about & told):
             return False
     return True
 

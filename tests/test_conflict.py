@@ -22,18 +22,19 @@ QUESTION = "In which year was the Tarn bridge opened?"
 
 
 class Reader(FakeModel):
-    """A model that gives the first sentence of its passages that holds the question's main word; `fails` once it reads a word."""
+    """A model that gives the first sentence of its passages that holds the question's main word, of several documents' passages one that holds `together`; `fails` once it reads a word."""
 
-    def __init__(self, wanted: str, fails: str = "nothing at all") -> None:
+    def __init__(self, wanted: str, fails: str = "nothing at all", together: str | None = None) -> None:
         super().__init__()
-        self.wanted, self.fails = wanted, fails
+        self.wanted, self.fails, self.together = wanted, fails, together or wanted
 
     def sentence(self, messages: Sequence[Message]) -> str:
         passages = messages[-1]["content"].partition("\n\nQuestion:")[0]
-        if self.fails in passages and passages.count("From “") == 1:
+        alone = passages.count("From “") == 1
+        if self.fails in passages and alone:
             self.calls.append("failed")
             raise ModelUnavailable("The model 'fake' cannot be reached.")
-        return next((said for said in re.findall(r"[^.\n:]+\.", passages) if self.wanted in said), "").strip("- ")
+        return next((said for said in re.findall(r"[^.\n:]+\.", passages) if (self.wanted if alone else self.together) in said), "").strip("- ")
 
     def probability(self, messages: Sequence[Message]) -> tuple[float, Usage]:
         self.calls.append(messages[-1]["content"])
@@ -96,17 +97,7 @@ def test_the_many_lead_even_when_the_draft_followed_the_few(store: Store, embedd
         "south": "Trains crossed the river when the Tarn bridge opened in 1901.",
         "west": "It was in 1901 that they opened the Tarn bridge.",
     }
-    assistant = over(store, embedder, tmp_path, Reader("opened in the year 1910"), **documents)
-    model = assistant.answering_model()[0]
-    assert isinstance(model, Reader)
-    ask_alone = model.sentence
-
-    def sentence(messages: Sequence[Message]) -> str:
-        model.wanted = "opened" if messages[-1]["content"].count("From “") == 1 else "opened in the year 1910"
-        return ask_alone(messages)
-
-    model.sentence = sentence  # type: ignore[method-assign]
-    answer = assistant.ask(QUESTION)
+    answer = over(store, embedder, tmp_path, Reader("opened", together="opened in the year 1910"), **documents).ask(QUESTION)
     assert answer.text.partition(".")[0].endswith(("1901", "Tarn bridge"))
     assert "1910" not in answer.text
     assert cited_by(answer, answer.conflicts[0]) == {"north.md"}
@@ -138,27 +129,61 @@ def test_a_document_that_holds_the_answer_need_not_be_asked(store: Store, embedd
 
 
 @pytest.mark.parametrize(
-    ("other", "calls"),
+    "other",
     [
-        ("People remember that the Tarn bridge opened in a year of floods.", 2),
-        ("People remember the year in which the Tarn bridge opened, and came in the Kestrel 2.0 of the railway.", 2),
-        ("People remember the year in which the Tarn bridge opened.\n\nThe mill upstream burned down with 40 sacks of flour.", 2),
-        ("People remember 1910, the year in which the Tarn bridge opened.", 3),
-        ("People remember that the Tarn bridge opened. The year was 1910.", 3),
+        "People remember that the Tarn bridge opened in a year of floods.",
+        "People remember the year in which the Tarn bridge opened, and came in the Kestrel 2.0 of the railway.",
+        "People remember the year in which the Tarn bridge opened.\n\nThe mill upstream burned down with 40 sacks of flour.",
+        "People remember the year in which the Tarn bridge opened.\nThe mill upstream burned down with 40 sacks of flour.",
     ],
-    ids=["no number", "a name's number", "a number of something else", "another number", "another number beside it"],
+    ids=["no number", "a release's number", "a number of something else", "on the next line"],
 )
-def test_a_document_is_asked_only_where_it_holds_another_value_about_the_same(
-    store: Store, embedder: FakeEmbedder, tmp_path: Path, other: str, calls: int
-) -> None:
+def test_a_document_without_a_number_about_the_same_is_not_asked_for_one(store: Store, embedder: FakeEmbedder, tmp_path: Path, other: str) -> None:
     model = Reader("mayor")
     over(store, embedder, tmp_path, model, north="The Tarn bridge was opened in the year 1901 by the mayor.", south=other).ask(QUESTION)
-    assert len(model.calls) == calls
+    assert len(model.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "other"),
+    [
+        (QUESTION, "The Tarn bridge was opened in 1901 by the mayor.", "People remember 1910, the year in which the Tarn bridge opened."),
+        (QUESTION, "The Tarn bridge was opened in 1901 by the mayor.", "People remember that the Tarn bridge opened. The year was 1910."),
+        (QUESTION, "The Tarn bridge was opened in 1901 by the mayor.", "Trains crossed it when the Tarn bridge opened,\nin the year 1910, as people remember."),
+        (QUESTION, "The Tarn bridge was opened in 1901 by the mayor.", "## How the Tarn bridge was opened\n\nIt happened in 1910, and trains crossed it."),
+        (QUESTION, "The Tarn bridge was opened in 1901 by the mayor.", "## 1910\n\nThis was when the Tarn bridge was opened for trains."),
+        ("How many people drowned under the Tarn bridge?", "3 people drowned under the Tarn bridge, says the mayor.", "Only one of the people under the Tarn bridge drowned."),
+        ("How many arches does the 5-metre Tarn bridge have?", "The Tarn bridge of the mayor has 3 arches.", "Arches: the 5-metre Tarn bridge stands on 5 of these."),
+        ("What is the price of the Tarn guide?", "The price of the Tarn guide is 12.99 dollars, says the mayor.", "Whoever buys the Tarn guide has a price of USD 14.99 to pay."),
+        ("What score does Kestrel reach on MMLU?", "Kestrel reaches a score of 85.2 on MMLU, says the mayor.", "Better than last time was the score of Kestrel: MMLU 86.4."),
+        ("Who was mayor when the Tarn bridge was opened?", "John Hill was mayor when the Tarn bridge was opened in 1901.", "As the Tarn bridge was opened, it had Peter Voss as its mayor."),
+        ("Who built the Tarn bridge?", "The Tarn bridge was built by Ada Hill for the mayor.", "Nobody but Peter Voss and his men built the bridge at Tarn."),
+    ],
+    ids=["number", "beside", "broken line", "heading tells of what", "in the heading", "in words", "as in the question", "price", "score", "name, with a number", "name"],
+)  # fmt: skip
+def test_a_document_that_may_say_otherwise_is_asked(
+    store: Store, embedder: FakeEmbedder, tmp_path: Path, question: str, answer: str, other: str
+) -> None:
+    model = Reader("says the mayor" if "says the mayor" in answer else "Hill" if "Hill" in answer else "the mayor")
+    over(store, embedder, tmp_path, model, north=answer, south=other).ask(question)
+    assert len(model.calls) == 3
+
+
+def test_a_document_that_tells_less_exactly_counts_for_the_side_that_it_bears_out(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
+    documents = {
+        "north": "The Tarn bridge was opened on 12 March 1901 by the mayor.",
+        "east": "It was the year 1901 in which they opened the Tarn bridge.",
+        "south": "Trains crossed the river when the Tarn bridge opened in 1910.",
+        "west": "They opened the Tarn bridge for carts in the year 1910.",
+    }
+    answer = over(store, embedder, tmp_path, Reader("opened", together="12 March"), **documents).ask(QUESTION)
+    assert answer.text.partition(".")[0].endswith("by the mayor")
+    assert "1910" in answer.text
 
 
 def test_nobody_is_asked_beside_an_answer_that_no_other_can_exclude(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> None:
     documents = {
-        "north": "As we were told: the reason for the delay of the bridge was that neither winter nor the ferry folk ever gave way to anything which engineers put on paper.",
+        "north": "As we were told: the reason for the delay of the bridge was that neither winter nor ferry folk nor farmers upstream ever gave way to anything which engineers put down on paper.",
         "south": "The reason for the delay of the bridge, some say, was money.",
     }
     model = Reader("neither")
