@@ -43,7 +43,7 @@ PLACE_CHARACTERS = 1_000
 """How far around a window its neighbouring lines are looked for."""
 
 _RELEASE = re.compile(r"\b[A-Z]\w*[a-z]\w*[ -]\d\.0(?![\w%.])")
-"""A release by its name (`Seedance 2.0`): amounts are hardly written so."""
+"""A release by its name (`Kestrel 2.0`): amounts are hardly written so."""
 
 _ENDED = re.compile(r"[.!?…][\"'”’)\]]*$")
 """A line at whose end a sentence ends."""
@@ -99,8 +99,8 @@ def agrees(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[
 def may_differ(question: str, answer: Verified, hits: Sequence[Hit], texts: Mapping[str, str]) -> bool:
     """Whether a document need be asked what its passages answer.
 
-    Nothing excludes an answer that holds no value. And a reply to a question for a quantity is refused without one: where no place about the same holds any,
-    there is nothing to ask for.
+    Nothing excludes an answer that holds no value. And a reply to a question for a quantity is refused without one (`decide.lacks_quantity`): where no place
+    about the same holds any but in a release's name, there is nothing to ask for.
     """
     if not _values(_lead(answer), question):
         return False
