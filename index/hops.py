@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 
 from index.types import Passage
 from index.words import FUNCTION_WORDS, content_stems
 
 NAMES = 5
 """About so many names of a passage the question is asked again; those that come first are what it is about."""
+
+CHARACTERS = 450
+"""So long are the questions of a second look at most, all together: they take as long as all the rest of a search, and a long question asked of five names
+longer still. docs/benchmarks.md says what others would cost."""
 
 ABOUT = 0.5
 """A question leads on from a passage of which it holds so much of the title, or of the first name in the text. docs/benchmarks.md says how that was chosen."""
@@ -34,7 +39,7 @@ def names(passage: Passage, asked: frozenset[str]) -> list[str]:
 
 
 def onward(question: str, passage: Passage) -> list[str]:
-    """The question asked of each name in the passage, without the words that the passage holds: `Hank Snow: state where died`.
+    """The question asked of each name in the passage, without the words that the passage holds: `Hank Snow: state where died`; of fewer where that is long.
 
     Empty where the passage is not about something that the question names, or leaves nothing of the question open.
     """
@@ -44,7 +49,8 @@ def onward(question: str, passage: Passage) -> list[str]:
         return []
     # Words without a stem (`who`, `of`) hold the rest together.
     left = " ".join(word for word in question.split() if not (stems := frozenset(content_stems(word))) or not stems <= held)
-    return [f"{name}: {left}" for name in names(passage, asked)]
+    steps = [f"{name}: {left}" for name in names(passage, asked)]
+    return [step for step, characters in zip(steps, accumulate(map(len, steps)), strict=True) if characters <= CHARACTERS]
 
 
 def _is_about(passage: Passage, asked: frozenset[str]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from index.hops import NAMES, names, onward
+from index.hops import CHARACTERS, NAMES, names, onward
 from index.types import Passage, Span
 
 
@@ -48,3 +48,14 @@ def test_half_a_title_is_enough_and_what_stands_in_brackets_does_not_count() -> 
 
 def test_a_question_in_small_letters_leads_on_too() -> None:
     assert onward("where did the performer of hello love die", passage("Hello Love is an album by Hank Snow.")) != []
+
+
+def test_a_long_question_is_asked_of_the_first_names_and_one_of_a_page_of_none() -> None:
+    told = passage("Hello Love is an album by Hank Snow, Ann Lee, Bob Ray, Cy Poe, Di Roe.")
+    short = onward("Where did the performer of Hello Love die?", told)
+    assert [step.partition(":")[0] for step in short] == ["Hank Snow", "Ann Lee", "Bob Ray", "Cy Poe", "Di Roe"]
+    asks = "Where did the performer of Hello Love die " + "after so many long years away " * 4
+    long = onward(asks, told)
+    assert [step.partition(":")[0] for step in long] == ["Hank Snow", "Ann Lee"]
+    assert CHARACTERS / 2 < sum(map(len, long)) <= CHARACTERS
+    assert onward(asks * 5, told) == []
