@@ -196,10 +196,8 @@ def main() -> None:
     print(f"warm question to evidence: {evidence_ms(SEEDS):.0f} ms\n")
     bench_start.report(3 if quick else 5)
     rounds = 1 if quick else 5
-    print("\nThe first sync beside the embedding session alone:\n")
-    bench_first.report(bench_first.SETS, bench_first.CHARACTERS if quick else None, rounds, bench_first.BATCH, ("citewell", "limit"))
-    print("\nThe first sync of a part of each set, beside others (python tests/bench_first.py --all takes all of it):\n")
-    bench_first.report(bench_first.SETS, bench_first.CHARACTERS, rounds, bench_first.BATCH, ("citewell", *bench_first.PEERS))
+    print("\nThe first sync, beside the embedding session alone and beside others:\n")
+    bench_first.report(bench_first.SETS, bench_first.CHARACTERS if quick else None, rounds, bench_first.BATCH)
     questions = bench / "seeds"
     if not questions.exists():
         print(f"\nThe seed question set is not at {questions}: set CITEWELL_BENCH to the folder of public question sets. Asking our own set instead.")

@@ -228,7 +228,6 @@ SIDES: dict[str, Callable[[Path, Path, int], Figures]] = {
     "llamaindex": run_llamaindex,
     "txtai": run_txtai,
 }
-PEERS = ("llamaindex", "txtai")
 
 
 def in_child(who: str, folder: Path, data: Path, batch: int) -> Figures:
