@@ -503,10 +503,10 @@ class VectorIndex:
             return False
 
     def keep_pace(self, changed: int) -> None:
-        """For a sync that has changed so many passages: where somebody searches, waits while an index is being made that is half as much again behind as it may
-        be; no longer than that many take at PACE."""
+        """For a sync that has changed so many passages: where somebody searches, waits while an index is being made and more is new than it may be; no longer
+        than that many take at PACE."""
         end = time.monotonic() + changed / PACE
-        if changed and self._building.locked() and searched_lately() and self._pending_beyond(self._most_new() * 3 // 2):
+        if changed and self._building.locked() and searched_lately() and self._pending_beyond(self._most_new()):
             while self._building.locked() and (left := end - time.monotonic()) > 0 and not self._closing.is_set():
                 self._closing.wait(min(left, 0.05))
 

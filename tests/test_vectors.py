@@ -1157,7 +1157,7 @@ def ends(work: Callable[[], object], within: float) -> threading.Thread | None:
 @pytest.fixture
 def far_behind(grown: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A store in which somebody has just searched, and whose index is being made while more is new than it may be."""
-    monkeypatch.setattr(vectors, "MERGED", 10 * PARTS * 2 // 3)
+    monkeypatch.setattr(vectors, "MERGED", 10 * PARTS)
     monkeypatch.setattr(vectors, "PACE", 0.01)
     with in_front():
         pass
