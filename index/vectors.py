@@ -43,7 +43,7 @@ MERGED_PART = 32
 """Of a larger index, this part of it, as it is copied each time."""
 
 PACE = 256
-"""So many passages a second a sync may change at least, even while an index is far behind: more than two cores embed. What comes faster, having been embedded
+"""So many passages a second a sync may change at least, even while an index is being made and more is new than it may be: more than two cores embed. What comes faster, having been embedded
 before or on a GPU, slows down every search, which compares it one by one until the index has learned it."""
 
 MERGED_FROM = 20_000

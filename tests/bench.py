@@ -6,7 +6,7 @@ Measures starts (bench_start.py) and the first sync (bench_first.py). Asks the s
 (Chroma, the same embedding model, its own defaults, the same GGUF behind the same server), each to both in turn, in a seeded random order: neighbours in the set
 are often about one paragraph, and a prompt that is the one before costs the server nothing. Then all of them over our briefs and, where ../shared/seeds is
 there, over the originals. At last search is measured in stores of growing size, up to --passages (bench_scale.py; making the largest takes a quarter of an
-hour and 4 GB once, and --stores keeps it; another 4 GB for a while), and the shared store, where PostgreSQL is installed (bench_shared.py). Over an hour in all the first time.
+hour and 4 GB once, and --stores keeps it; another 4 GB for a while), and the shared store, where PostgreSQL is installed (bench_shared.py). An hour and a half in all.
 """
 
 from __future__ import annotations

@@ -254,10 +254,10 @@ def measured(name: str, characters: int | None, rounds: int, batch: int, sides: 
         make_files(folder, name, characters)
         size = sum(len(path.read_text(encoding="utf-8")) for path in folder.rglob("*.txt"))
         in_child("record", folder, Path(scratch, "record"), batch)
+        draw = random.Random(8)
         for number in range(rounds):
-            # Each round begins with another: a machine that others share is not as fast after half a minute of one side as after another's.
-            first = number % len(sides)
-            for who in (*sides[first:], *sides[:first]):
+            # In another order each time: a machine that others share may not be as fast after half a minute of one side as after another's.
+            for who in draw.sample(sides, len(sides)):
                 figures = in_child(who, folder, Path(scratch, f"{who}-{number}"), batch)
                 rows[who].append({**figures, "characters": size})
                 print(json.dumps({"set": name, "side": who, "load": os.getloadavg()[0], **rows[who][-1]}), file=sys.stderr, flush=True)

@@ -339,7 +339,7 @@ def recall(store: Any, vectors: Any, count: int = 10) -> float:
 
 
 def rewriting(folder: Path, stores: Path, asked: Sequence[str], rewritten: int) -> dict[str, Any]:
-    """Search idle, while a sync removes so many passages, while the next one adds them again, and while one reads and embeds files that are new."""
+    """Search idle (before and after), while a sync removes so many passages, while the next one adds them again, and while one reads and embeds files that are new."""
     assistant, _ = opened(folder)
     with assistant:
         store = assistant.store
@@ -398,6 +398,8 @@ def rewriting(folder: Path, stores: Path, asked: Sequence[str], rewritten: int) 
             figures[f"{name} asked"] = len(took)
             say(json.dumps(figures))
         waited(store)
+        while store._vectors._building.locked():  # searches are answered meanwhile, so waited() does not wait for it
+            time.sleep(0.1)
         idle += [ask() for _ in range(len(asked))]  # again, as the machine's pace drifts within these minutes
         figures["idle p50"], figures["idle p95"] = statistics.median(idle), percentile(idle, 0.95)
         say(f"idle before / after, p95: {percentile(idle[: len(asked)], 0.95):.1f} / {percentile(idle[len(asked) :], 0.95):.1f} ms")
