@@ -57,7 +57,7 @@ def in_view(page: Any, selector: str) -> bool:
 
 def test_evidence_then_draft_then_verified_answer(page: Any) -> None:
     ask(page, "How long does it take?")
-    expect(page.get_by_role("textbox")).to_have_value("")
+    expect(page.get_by_role("textbox", name="Your question")).to_have_value("")
     expect(page.get_by_text("Reading 5 passages…")).to_be_visible()
     expect(page.locator(".passage")).to_have_count(5)
     expect(page.locator(".chip")).to_have_count(0)
@@ -175,7 +175,7 @@ def test_stop_keeps_the_draft_and_retry_replaces_it(page: Any, assistant: FakeAs
     expect(page.locator(".stopped")).to_contain_text("Stopped. Not verified.")
     expect(page.locator("#running .exchange")).to_have_count(0)
     assert assistant.closed.wait(5), "the assistant's stream was not closed"
-    expect(page.get_by_role("textbox")).to_have_value("A second question meanwhile?")
+    expect(page.get_by_role("textbox", name="Your question")).to_have_value("A second question meanwhile?")
     page.get_by_role("button", name="Send").click()
     answered(page, 2)
     assert assistant.asked[-1] == ("A second question meanwhile?", ())
@@ -231,7 +231,7 @@ def test_a_question_sent_while_the_answer_before_it_is_being_kept_is_asked_after
     kept.set()
     answered(page, 2)
     assert [question for question, _ in assistant.asked] == ["How long does it take?", "And at night?"]
-    expect(page.get_by_role("textbox")).to_have_value("")
+    expect(page.get_by_role("textbox", name="Your question")).to_have_value("")
     # Nor is it sent twice, however often Enter is pressed.
     kept.clear()
     ask(page, "Once?")
@@ -248,21 +248,21 @@ def test_a_question_sent_while_the_answer_before_it_is_being_kept_is_asked_after
     kept.clear()
     ask(page, "A fifth?")
     answered(page, 5)
-    page.get_by_role("button", name="Right", exact=True).last.click()  # would be undone by the keeping
+    page.get_by_role("button", name="Right", exact=True).last.click()  # left out, as the keeping would undo it, or heard once all is kept
     ask(page, "A sixth")
     page.keyboard.type(" and more")
     kept.set()
     expect(page.get_by_role("button", name="Send")).to_be_enabled()
     page.wait_for_timeout(300)
     answered(page, 5)
-    expect(page.get_by_role("textbox")).to_have_value("A sixth and more")
+    expect(page.get_by_role("textbox", name="Your question")).to_have_value("A sixth and more")
     # The Enter that ends a word of Japanese or Chinese sends nothing; browsers tell of it in two ways.
     for composing in ({"isComposing": True}, {"keyCode": 229}):
         kept.clear()
         asked = len(assistant.asked)
         ask(page, "A sixth?")
         answered(page, asked + 1)
-        box = page.get_by_role("textbox")
+        box = page.get_by_role("textbox", name="Your question")
         box.fill("橋はいつ")
         box.evaluate(
             "(box, how) => box.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', bubbles: true, cancelable: true, ...how}))", composing
@@ -333,7 +333,7 @@ def test_starters_documents_and_new_lines(page: Any, assistant: FakeAssistant) -
     expect(page.locator("dialog[open] .text")).to_contain_text("<script>window.hacked = 1</script>")
     expect(page.locator("dialog[open] .text")).to_contain_text("${1+1} {{value}}")
     page.keyboard.press("Escape")
-    box = page.get_by_role("textbox")
+    box = page.get_by_role("textbox", name="Your question")
     box.fill("one")
     box.press("Shift+Enter")
     box.press_sequentially("two")
@@ -423,7 +423,7 @@ def test_a_question_typed_before_the_page_is_open_is_asked_once_it_is(browser: A
         answered(page)
         assert [question for question, _ in assistant.asked] == ["How long does it take?"]
         assert not loads
-        expect(page.get_by_role("textbox")).to_have_value("")
+        expect(page.get_by_role("textbox", name="Your question")).to_have_value("")
 
 
 def test_a_server_that_goes_and_comes_back_leaves_the_conversation_to_be_read(browser: Any) -> None:
